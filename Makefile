@@ -1,0 +1,88 @@
+# The front door. `make help` lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.ONESHELL:
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+READY := $(VENV)/.ready
+PY := $(VENV)/bin/python
+HUB ?=
+HUB_USER ?=
+ARGS ?=
+ACCELERATE ?= recipes/accelerate/$(if $(shell command -v nvidia-smi),gpu,cpu).yaml
+LOCAL_HUB := $(PY) -m local_hub run --
+
+ifeq ($(HUB),local)
+ON_HUB := HUB_USER=$(or $(HUB_USER),local-user) $(LOCAL_HUB)
+RUNS ?= .local_hub/runs
+else
+ON_HUB :=
+RUNS ?= runs
+endif
+
+.PHONY: help install demo test lint hub publish reproduce
+help: ## print this list
+	@sed -nE 's/^([a-zA-Z][a-zA-Z0-9_%-]*):.*## (.*)/\1\t\2/p' Makefile | sed 's/%/R/' | expand -t 14
+	echo
+	echo 'R is a recipe: $(patsubst recipes/%.yaml,%,$(wildcard recipes/*.yaml)).'
+	echo 'Every target takes HUB=local (the local Hub), HUB_USER=name and ARGS="--key value" (recipe overrides).'
+
+install: $(READY) ## make the environment (every other target does it by itself)
+
+$(READY): requirements.txt
+	@[ -n "$(PYTHON)" ] || { echo 'error: no Python 3.11 or newer was found: install one, or name it with PYTHON=path' >&2; exit 1; }
+	echo 'Installing the requirements into $(VENV) (once, some minutes)'
+	"$(PYTHON)" -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+demo: $(READY) ## the whole loop on the local Hub: train, score, card, publish, pull back, score again
+	@rm -rf .local_hub/demo
+	HUB_USER=local-user $(LOCAL_HUB) $(MAKE) _demo HUB= RUNS=.local_hub/demo
+
+# Runs inside the local Hub's environment. The last command is a stranger: an empty folder, an empty cache, no token.
+_demo:
+	@step() { printf '\n\033[1m%s\033[0m\n' "$$*"; }
+	step '1/4  Train: FLAN-T5 (a miniature) with LoRA on financial questions'
+	$(MAKE) train-finance
+	step '2/4  Score: base model and adapter on the test rows'
+	$(MAKE) evaluate-finance
+	step '3/4  Publish: adapter, card, plots, record and predictions in one commit'
+	$(MAKE) publish-finance
+	step '4/4  Reproduce: a stranger with nothing but the id'
+	stranger=$$(mktemp -d)
+	trap 'rm -rf "$$stranger"' EXIT
+	cd "$$stranger"
+	env -u HF_TOKEN HF_HOME="$$stranger/cache" PYTHONPATH="$(CURDIR)" \
+		"$(CURDIR)/$(PY)" -m evaluation.reproduce local-user/flan-t5-large-finance
+
+train-%: recipes/%.yaml $(READY) ## train recipe R; continues an interrupted run
+	@$(ON_HUB) $(VENV)/bin/accelerate launch --quiet --config_file $(ACCELERATE) \
+		-m recipes.train --config $< --output_dir $(RUNS)/$* $(ARGS)
+
+evaluate-%: $(READY) ## score base model and adapter on R's test rows
+	@$(ON_HUB) $(PY) -m evaluation.score $(RUNS)/$*
+
+publish-%: $(READY) ## publish R's adapter in one commit and check it by pulling it back
+	@$(ON_HUB) $(PY) -m push.publish $(RUNS)/$* $(if $(HUB_USER),--user $(HUB_USER)) $(ARGS)
+
+publish: $(READY) ## publish every trained recipe
+	@$(ON_HUB) $(PY) -m push.publish $(or $(patsubst %/record.json,%,$(wildcard $(RUNS)/*/record.json)),$(RUNS)/finance) \
+		$(if $(HUB_USER),--user $(HUB_USER)) $(ARGS)
+
+reproduce: $(READY) ## check a published adapter's numbers: ADAPTER=owner/name [REVISION=sha]
+	@[ -n "$(ADAPTER)" ] || { echo 'UNCHECKED no adapter was named: make reproduce ADAPTER=owner/name' >&2; exit 2; }
+	$(ON_HUB) $(PY) -m evaluation.reproduce $(ADAPTER) $(if $(REVISION),--revision $(REVISION))
+
+hub: $(READY) ## the local Hub in the foreground
+	@$(PY) -m local_hub serve $(ARGS)
+
+test: $(READY) ## run the tests
+	@$(PY) -m pytest -n auto --dist loadfile $(ARGS)
+
+lint: $(READY) ## check style with ruff
+	@$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .

@@ -1,0 +1,52 @@
+"""Outputs of the base model and the adapter for a list of prompts."""
+
+import contextlib
+import time
+
+import torch
+from peft import PeftModel
+from tqdm.auto import tqdm
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from recipes.record import Contract
+
+
+def generate(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[str], contract: Contract, adapter: bool
+) -> tuple[list[list[int]], float]:
+    """Generates an output for every prompt, with the adapter or (`adapter=False`) with the bare base model.
+
+    Rows run sorted by length, so that a batch holds little padding; the outputs come back in the prompts' order.
+
+    Returns:
+        Token ids per row, without decoder start, padding and `</s>` (a row cut at `max_new_tokens` has that many);
+        the seconds it took.
+    """
+    config = model.generation_config
+    decoding = GenerationConfig(
+        max_new_tokens=contract.max_new_tokens,
+        num_beams=contract.num_beams,
+        do_sample=False,
+        decoder_start_token_id=config.decoder_start_token_id,
+        eos_token_id=config.eos_token_id,
+        pad_token_id=config.pad_token_id,
+    )
+    encoded = tokenizer(prompts)["input_ids"]
+    order = sorted(range(len(prompts)), key=lambda row: (-len(encoded[row]), row))
+    outputs: list[list[int]] = [[] for _ in prompts]
+    start = time.perf_counter()
+    bar = tqdm(total=len(prompts), unit="row", desc="Adapter" if adapter else "Base model")
+    with torch.inference_mode(), contextlib.nullcontext() if adapter else model.disable_adapter(), bar:
+        for first in range(0, len(order), contract.batch_size):
+            rows = order[first : first + contract.batch_size]
+            batch = tokenizer.pad({"input_ids": [encoded[row] for row in rows]}, return_tensors="pt").to(model.device)
+            # The decoder start token is dropped here, `</s>` and the padding after it below.
+            for row, ids in zip(rows, model.generate(**batch, generation_config=decoding)[:, 1:].tolist(), strict=True):
+                outputs[row] = ids[: ids.index(config.eos_token_id)] if config.eos_token_id in ids else ids
+            bar.update(len(rows))
+    return outputs, time.perf_counter() - start
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, outputs: list[list[int]]) -> list[str]:
+    """The outputs as texts, special tokens left out."""
+    return [text.strip() for text in tokenizer.batch_decode(outputs, skip_special_tokens=True)]

@@ -1,0 +1,56 @@
+"""The predictions file: one row per test row, as parquet, so that the Hub's viewer shows it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recipes.errors import UserError
+
+PREDICTIONS_FILE = "predictions.parquet"
+SCHEMA = pa.schema(
+    [
+        ("prompt", pa.string()),
+        ("reference", pa.string()),
+        ("base", pa.string()),
+        ("adapter", pa.string()),
+        ("base_tokens", pa.list_(pa.int32())),
+        ("adapter_tokens", pa.list_(pa.int32())),
+    ]
+)
+
+
+@dataclass
+class Predictions:
+    """What both models wrote for every test row, in the test split's order."""
+
+    prompt: list[str]
+    reference: list[str]
+    base: list[str]
+    adapter: list[str]
+    base_tokens: list[list[int]]
+    adapter_tokens: list[list[int]]
+
+    def save(self, run: Path) -> None:
+        """Writes `predictions.parquet` into the folder `run`, whole or not at all."""
+        temporary = run / f".{PREDICTIONS_FILE}"
+        pq.write_table(pa.Table.from_pydict(self.__dict__, schema=SCHEMA), temporary)
+        temporary.replace(run / PREDICTIONS_FILE)
+
+
+def load_predictions(run: Path) -> Predictions:
+    """The predictions in the folder `run`.
+
+    Raises:
+        `UserError`: there are none, or the file is not of this schema.
+    """
+    try:
+        table = pq.read_table(run / PREDICTIONS_FILE)
+        if table.schema.remove_metadata() != SCHEMA:
+            raise UserError(f"{run / PREDICTIONS_FILE} has other columns than {', '.join(SCHEMA.names)}")
+    except FileNotFoundError:
+        raise UserError(f"{run} holds no {PREDICTIONS_FILE}: score it first (make evaluate-{run.name})") from None
+    except pa.ArrowException as error:
+        raise UserError(f"{run / PREDICTIONS_FILE} is not a parquet file: {str(error).splitlines()[0]}") from None
+    return Predictions(**table.to_pydict())

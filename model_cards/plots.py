@@ -1,0 +1,98 @@
+"""The card's plots, drawn from the record; they hold no number of their own."""
+
+from pathlib import Path
+
+from recipes.record import Record
+
+PLOTS = {"loss": "plots/loss.png", "scores": "plots/scores.png"}
+# Okabe & Ito's palette, told apart by readers with any common colour vision deficiency.
+BASE, ADAPTER, GRID = "#999999", "#0072B2", "#DDDDDD"
+EVAL = "#D55E00"
+ROUGE_NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
+
+
+def draw_plots(record: Record, folder: Path) -> list[str]:
+    """Draws both plots into `folder`; the same record gives the same bytes.
+
+    Returns:
+        Their paths inside `folder`.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    for path in PLOTS.values():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    _loss(record, folder / PLOTS["loss"])
+    _scores(record, folder / PLOTS["scores"])
+    return list(PLOTS.values())
+
+
+def _axes(title: str):
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 4), dpi=120, layout="constrained")
+    axes.set_title(title, loc="left", fontsize=12)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _save(figure, path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    # Without the version the bytes depend on the drawing alone.
+    figure.savefig(path, metadata={"Software": None})
+    plt.close(figure)
+
+
+def _loss(record: Record, path: Path) -> None:
+    history = record.training.history
+    train = [(point.step, point.loss) for point in history if point.loss is not None]
+    held_out = [(point.step, point.eval_loss) for point in history if point.eval_loss is not None]
+    figure, axes = _axes(f"Loss of {record.recipe['adapter_name']}")
+    axes.plot(*zip(*train, strict=True), color=ADAPTER, linewidth=1.8, label="training")
+    if held_out:
+        axes.plot(*zip(*held_out, strict=True), color=EVAL, marker="o", markersize=5, linewidth=1.8, label="validation")
+    best = dict(held_out).get(record.training.best_step)
+    if best is not None:
+        axes.annotate(
+            f"published: step {record.training.best_step}, {best:.3f}",
+            (record.training.best_step, best),
+            xytext=(0, 14),
+            textcoords="offset points",
+            ha="right",
+            fontsize=9,
+        )
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel("cross-entropy per target token (nats)")
+    axes.margins(y=0.15)
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def _scores(record: Record, path: Path) -> None:
+    scores = record.scores
+    figure, axes = _axes(f"ROUGE on {scores.rows:,} test rows, with {record.contract.confidence:.0%} intervals")
+    for offset, values, colour, label in (
+        (-0.2, scores.base, BASE, "base model"),
+        (0.2, scores.adapter, ADAPTER, "with the adapter"),
+    ):
+        means = [interval.mean for interval in values.values()]
+        errors = [[x.mean - x.low for x in values.values()], [x.high - x.mean for x in values.values()]]
+        places = [place + offset for place in range(len(values))]
+        axes.bar(places, means, 0.38, color=colour, label=label, yerr=errors, capsize=4, error_kw={"linewidth": 1.2})
+        for place, interval in zip(places, values.values(), strict=True):
+            axes.annotate(
+                f"{interval.mean:.3f}",
+                (place, interval.high),
+                xytext=(0, 4),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9,
+            )
+    axes.set_xticks(range(len(scores.base)), [ROUGE_NAMES[name] for name in scores.base])
+    axes.set_ylabel("F-measure")
+    axes.set_ylim(0, min(1.0, 1.2 * max(x.high for x in (*scores.base.values(), *scores.adapter.values()))) or 1)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, -0.08), ncols=2)
+    _save(figure, path)

@@ -1,0 +1,125 @@
+"""Publishes scored runs to the Hub: one commit each, then pulled back and checked.
+
+    python -m push.publish runs/finance [runs/text2sql ...] [--user NAME] [--dry-run]
+
+--user NAME   owner of the repositories (your own name on the Hub unless given)
+--dry-run     prints what would be uploaded, and uploads nothing
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from recipes.errors import UserError, one_line_errors
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="push.publish", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of scored runs")
+    parser.add_argument("--user", help="owner of the repositories")
+    parser.add_argument("--dry-run", action="store_true", help="print the tree, upload nothing")
+    arguments = parser.parse_args(argv)
+    with one_line_errors():
+        for run in arguments.runs:
+            publish(run, arguments.user, arguments.dry_run)
+
+
+def publish(run: Path, user: str | None, dry_run: bool = False) -> str | None:
+    """Publishes the run in the folder `run`; the release is laid out in its folder `release`.
+
+    The commit names its parent, so that it fails rather than overwrites when somebody committed in between. Nothing
+    is called published before every file came back from the Hub with the hash that its record states.
+
+    Returns:
+        The commit's sha; None for a dry run.
+
+    Raises:
+        `UserError`: the run is not ready, there is no token, or what came back is not what was sent.
+        `huggingface_hub.errors.HfHubHTTPError`: the Hub refused.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    from push.release import stage, tree
+    from recipes.record import load_record
+
+    api = HfApi()
+    repo_id = f"{user or _whoami(api)}/{load_record(run).recipe['adapter_name']}"
+    try:
+        head = api.model_info(repo_id).sha
+        there = set(api.list_repo_files(repo_id, revision=head))
+    except RepositoryNotFoundError:
+        head, there = None, set()
+    release = run / "release"
+    record = stage(run, repo_id, _read_card(api, repo_id, head) if "README.md" in there else None, release)
+    print(f"Card: {release / 'README.md'}   plots: {release / 'plots'}", flush=True)
+    if dry_run:
+        print(f"{repo_id} would hold, in one commit:")
+        for path in tree(release):
+            print(f"  {(release / path).stat().st_size:>12,}  {path}")
+        return None
+    commit = _commit(api, repo_id, head, there, release, record)
+    verify(repo_id, commit)
+    print(
+        f"Published {repo_id}@{commit}\n  {api.endpoint}/{repo_id}\n  check it: make reproduce ADAPTER={repo_id}",
+        flush=True,
+    )
+    return commit
+
+
+def _commit(api, repo_id: str, head: str | None, there: set[str], release: Path, record) -> str:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, ModelCard
+
+    from push.release import tree
+
+    ModelCard.load(release / "README.md").validate()
+    if head is None:
+        # The Hub makes the repository's first commit, which ours must name as its parent.
+        api.create_repo(repo_id)
+        head = api.model_info(repo_id).sha
+    paths = tree(release)
+    print(f"Uploading {len(paths)} files to {repo_id} in one commit", flush=True)
+    stale = sorted(there - set(paths) - {".gitattributes"})
+    added = [CommitOperationAdd(path, release / path) for path in paths]
+    score = f"ROUGE-L {record.scores.adapter['rougeL'].mean:.4f} on {record.scores.rows:,} test rows"
+    return api.create_commit(
+        repo_id,
+        operations=[*added, *map(CommitOperationDelete, stale)],
+        commit_message=f"Publish {record.name}: {score}",
+        parent_commit=head,
+    ).oid
+
+
+def verify(repo_id: str, commit: str) -> None:
+    """Pulls a published commit into a fresh cache and checks every hash.
+
+    Raises:
+        `UserError`: a file is missing or differs.
+    """
+    from evaluation.pull import pull
+
+    with tempfile.TemporaryDirectory() as cache:
+        _, _, differing = pull(repo_id, commit, Path(cache))
+    if differing:
+        raise UserError(f"{repo_id}@{commit} came back with other bytes in {', '.join(differing)}: publish it again")
+
+
+def _whoami(api) -> str:
+    from huggingface_hub import get_token
+
+    if get_token() is None:
+        raise UserError("no token: run `hf auth login` or set HF_TOKEN, or add HUB=local to try on the local Hub")
+    return api.whoami(cache=True)["name"]
+
+
+def _read_card(api, repo_id: str, revision: str) -> str:
+    with tempfile.TemporaryDirectory() as cache:
+        card = api.hf_hub_download(repo_id, "README.md", revision=revision, cache_dir=cache)
+        return Path(card).read_text(encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

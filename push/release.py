@@ -1,0 +1,67 @@
+"""A release: the folder whose files are exactly what is uploaded, chosen by an allow-list."""
+
+import re
+import shutil
+from pathlib import Path
+
+from evaluation.predictions import PREDICTIONS_FILE, load_predictions
+from model_cards.card import render_card
+from model_cards.plots import draw_plots
+from recipes.config import recipe_yaml
+from recipes.errors import UserError
+from recipes.record import RECORD_FILE, Record, load_record, sha256_file, sha256_published
+
+# The only files of a run folder that are ever uploaded. `training_args.bin` and checkpoints are pickles.
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model")
+SECRETS = re.compile(
+    rb"hf_[A-Za-z0-9]{30,}|-----BEGIN [A-Z ]*PRIVATE KEY-----|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}"
+)
+
+
+def stage(run: Path, repo_id: str, previous_card: str | None, folder: Path) -> Record:
+    """Writes the release of a scored run into `folder`, replacing what stood there.
+
+    Returns:
+        The record as published: with the sha256 of every other file.
+
+    Raises:
+        `UserError`: the run is not trained or scored to its end, its adapter is not the recorded one, or a file holds
+        what must not leave this machine.
+    """
+    record = load_record(run)
+    if record.training is None or record.scores is None:
+        step = "train" if record.training is None else "evaluate"
+        raise UserError(f"{run} is not ready to be published: run make {step}-{record.name} first")
+    if not (run / "adapter_model.safetensors").is_file():
+        raise UserError(f"{run} holds no adapter_model.safetensors: train it again")
+    if sha256_file(run / "adapter_model.safetensors") != record.training.adapter_sha256:
+        raise UserError(f"{run}/adapter_model.safetensors is not the adapter that its record speaks of: train it again")
+    predictions = load_predictions(run)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in (*ADAPTER_FILES, *TOKENIZER_FILES, PREDICTIONS_FILE):
+        if (run / name).is_file():
+            shutil.copyfile(run / name, folder / name, follow_symlinks=False)
+    draw_plots(record, folder)
+    (folder / "recipe.yaml").write_text(recipe_yaml(record.recipe), encoding="utf-8")
+    (folder / "README.md").write_text(render_card(record, predictions, repo_id, previous_card), encoding="utf-8")
+    record.files = {path: sha256_published(folder / path) for path in tree(folder)}
+    (folder / RECORD_FILE).write_bytes(record.to_bytes())
+    _refuse_secrets(folder)
+    return record
+
+
+def tree(folder: Path) -> list[str]:
+    """Paths of all files in a release, sorted."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def _refuse_secrets(folder: Path) -> None:
+    for path in tree(folder):
+        if (folder / path).is_symlink():
+            raise UserError(f"{path} is a symbolic link: a release holds plain files only")
+        if SECRETS.search((folder / path).read_bytes()):
+            raise UserError(
+                f"{path} holds what looks like a token or private key: remove it from the run, then publish"
+            )

@@ -1,0 +1,217 @@
+"""The recipe: one YAML file, parsed into TRL's `ModelConfig`, transformers' `Seq2SeqTrainingArguments` and
+`RecipeArguments`, which holds what those two lack."""
+
+import string
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from recipes.errors import UserError
+from recipes.rules import Rule, parse_rule
+
+# Where a run is written and who may upload are no part of what is trained.
+NOT_RECIPE = {"config", "output_dir", "hub_token"}
+
+
+@dataclass
+class RecipeArguments:
+    """What a recipe says beyond `Seq2SeqTrainingArguments` and `ModelConfig`.
+
+    Parameters:
+        title (`str`):
+            The task in a few words, for the card's heading.
+        adapter_name (`str`):
+            Name of the adapter's repository, without its owner.
+        task (`str`, *optional*, defaults to `"question-answering"`):
+            The Hub's task (pipeline tag) that the card states.
+        language (`str`, *optional*, defaults to `"en"`):
+            ISO 639-1 code of the texts.
+        dataset_name (`str`):
+            Id of the dataset on the Hub.
+        dataset_config (`str`, *optional*):
+            Name of the dataset's configuration.
+        dataset_revision (`str`, *optional*, defaults to `"main"`):
+            Branch, tag or commit of the dataset; its full sha goes into the record.
+        dataset_splits (`list[str]`, *optional*, defaults to `["train"]`):
+            Splits that are joined, in this order, before the rows are split anew.
+        prompt (`str`):
+            Template of the model's input; `{column}` stands for a column's text.
+        target (`str`):
+            Template of the expected output, likewise.
+        length_rules (`list[str]`, *optional*):
+            Rows to drop and texts to cut, in this order: `drop characters(instruction + input) >= 512`,
+            `truncate tokens(prompt) > 512`. Units are `characters`, `words` and `tokens`; texts are columns, `prompt`
+            and `target`; a limit `p99.9` is that percentile over all loaded rows.
+        test_size (`float`, *optional*, defaults to `0.1`):
+            Share of the kept rows that is held out for the scores, rounded up to a whole row.
+        validation_size (`float`, *optional*, defaults to `0.02`):
+            Share of the remaining rows that is held out for the validation loss; 0 for none.
+        split_seed (`int`, *optional*, defaults to `2137`):
+            Seed of both splits.
+        max_new_tokens (`int`, *optional*, defaults to `512`):
+            Longest output in tokens when scores are taken.
+        num_beams (`int`, *optional*, defaults to `1`):
+            Beams when scores are taken; 1 is greedy decoding.
+    """
+
+    title: str = ""
+    adapter_name: str = ""
+    task: str = "question-answering"
+    language: str = "en"
+    dataset_name: str = ""
+    dataset_config: str | None = None
+    dataset_revision: str = "main"
+    dataset_splits: list[str] = field(default_factory=lambda: ["train"])
+    prompt: str = ""
+    target: str = ""
+    length_rules: list[str] = field(default_factory=list)
+    test_size: float = 0.1
+    validation_size: float = 0.02
+    split_seed: int = 2137
+    max_new_tokens: int = 512
+    num_beams: int = 1
+
+    def __post_init__(self):
+        for key in ("title", "adapter_name", "dataset_name", "prompt", "target"):
+            if not getattr(self, key):
+                raise UserError(f"the recipe lacks `{key}`")
+        if not self.dataset_splits:
+            raise UserError("`dataset_splits` names no split: give at least one, such as [train]")
+        if not 0 < self.test_size < 1:
+            raise UserError(f"`test_size` is a share between 0 and 1, not {self.test_size}")
+        if not 0 <= self.validation_size < 1:
+            raise UserError(f"`validation_size` is a share from 0 to below 1, not {self.validation_size}")
+        for key in ("max_new_tokens", "num_beams"):
+            if getattr(self, key) < 1:
+                raise UserError(f"`{key}` is at least 1, not {getattr(self, key)}")
+        for key in ("prompt", "target"):
+            if not template_columns(getattr(self, key)):
+                raise UserError(f"`{key}` names no column: write one as {{column}}")
+        self.parsed_rules()
+
+    def parsed_rules(self) -> list[Rule]:
+        """`length_rules`, each as a `Rule`."""
+        return [parse_rule(text) for text in self.length_rules]
+
+
+def template_columns(template: str) -> list[str]:
+    """Names of the columns that a template uses.
+
+    Raises:
+        `UserError`: a brace is unbalanced, or a field is more than a plain name (`{a.b}`, `{a!r}`, `{a:>9}`).
+    """
+    try:
+        parts = [part for part in string.Formatter().parse(template) if part[1] is not None]
+    except ValueError as error:
+        raise UserError(f"the template {template!r} is not valid: {error}") from None
+    for _, name, spec, conversion in parts:
+        if not name.isidentifier() or spec or conversion:
+            raise UserError(f"the template {template!r} is not valid: {{{name}}} is no plain column name")
+    return list(dict.fromkeys(name for _, name, _, _ in parts))
+
+
+@dataclass
+class Recipe:
+    """A parsed recipe. `resolved` holds every key that the YAML or the command line gave, with its final value."""
+
+    name: str
+    arguments: RecipeArguments
+    training: Any
+    model: Any
+    resolved: dict[str, Any]
+
+
+def parse_recipe(argv: list[str]) -> Recipe:
+    """Parses `--config FILE.yaml` and overrides (`--key value`) into a `Recipe`.
+
+    Raises:
+        `UserError`: no file, an unknown key, a value of the wrong type, or a combination that makes no sense.
+    """
+    import yaml
+
+    if "--config" not in argv[:-1]:
+        raise UserError("name a recipe: --config recipes/finance.yaml")
+    path = Path(argv[argv.index("--config") + 1])
+    try:
+        keys = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the recipe {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(keys, dict):
+        raise UserError(f"{path} is not a recipe: it must hold `key: value` lines")
+    overrides = [word[2:].partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")]
+    return _parse(path.stem, keys, argv, [*keys, *overrides])
+
+
+def recipe_from_record(name: str, resolved: dict[str, Any]) -> Recipe:
+    """The `Recipe` whose `resolved` keys a record holds."""
+    return _parse(name, resolved, [], list(resolved))
+
+
+def _parse(name: str, keys: dict[str, Any], argv: list[str], given: list[str]) -> Recipe:
+    from transformers import Seq2SeqTrainingArguments
+    from trl import ModelConfig, TrlParser
+
+    class Parser(TrlParser):
+        def error(self, message):
+            raise UserError(f"recipe {name}: {message}")
+
+    parser = Parser((RecipeArguments, Seq2SeqTrainingArguments, ModelConfig), allow_abbrev=False)
+    unknown = sorted(set(keys) - {action.dest for action in parser._actions})
+    if unknown:
+        raise UserError(
+            f"recipe {name}: unknown key `{unknown[0]}`: it is none of RecipeArguments, "
+            "Seq2SeqTrainingArguments and ModelConfig"
+        )
+    try:
+        if argv:
+            parsed = parser.parse_args_and_config(argv)
+        else:
+            parser.set_defaults_with_config(**keys)
+            parsed = parser.parse_args_into_dataclasses([])
+    except (ValueError, TypeError) as error:
+        raise UserError(f"recipe {name}: {' '.join(str(error).split())}") from None
+    arguments, training, model = parsed
+    values = {item.name: getattr(part, item.name) for part in reversed(parsed) for item in fields(part)}
+    resolved = {key: _plain(values[key]) for key in dict.fromkeys(given) if key in values and key not in NOT_RECIPE}
+    _refuse_nonsense(training, model)
+    return Recipe(name, arguments, training, model, resolved)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    return list(value) if isinstance(value, set | tuple) else value
+
+
+def _refuse_nonsense(training: Any, model: Any) -> None:
+    if model.model_name_or_path is None:
+        raise UserError("the recipe lacks `model_name_or_path`, the base model's id")
+    if model.dtype == "float16" or training.fp16:
+        raise UserError("float16 overflows T5's feed-forward layers: use `dtype: bfloat16` (or float32)")
+    if not model.use_peft:
+        raise UserError("only adapters are trained here: set `use_peft: true`")
+    if model.lora_r < 1:
+        raise UserError(f"`lora_r` is at least 1, not {model.lora_r}")
+    if training.push_to_hub:
+        raise UserError("`push_to_hub` would upload unscored and unchecked: use `make publish` after scoring")
+
+
+def recipe_yaml(resolved: dict[str, Any]) -> str:
+    """The resolved recipe as a YAML file that `recipes.train` accepts."""
+    import yaml
+
+    return yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, width=100)
+
+
+def recipe_help() -> str:
+    """The keys of `RecipeArguments`, for `--help` (without importing torch)."""
+    others = "Any other key is one of transformers' Seq2SeqTrainingArguments or TRL's ModelConfig."
+    return f"{RecipeArguments.__doc__}\n    {others}\n"
+
+
+def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Names of the keys whose values differ between two resolved recipes."""
+    return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))

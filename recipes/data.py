@@ -1,0 +1,206 @@
+"""The recipe's data: pinned load → prompt → length rules → seeded split → token ids."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset, concatenate_datasets, load_dataset
+from transformers import PreTrainedTokenizerBase
+
+from recipes.config import RecipeArguments, template_columns
+from recipes.errors import UserError
+from recipes.record import Data, Pin
+from recipes.rules import Rule
+
+# Below this many rows a worker process costs more than it saves.
+ROWS_PER_WORKER = 5_000
+
+
+@dataclass
+class Splits:
+    """`train`, `validation` (None without one) and `test` with the columns `prompt` and `target`; their `counts`."""
+
+    train: Dataset
+    validation: Dataset | None
+    test: Dataset
+    counts: Data
+
+
+def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: PreTrainedTokenizerBase) -> Splits:
+    """Loads the pinned dataset and makes the recipe's splits of it.
+
+    The test split is `ceil(test_size · n)` rows of one seeded permutation, the validation split likewise of the rest
+    (`Dataset.train_test_split`), so they depend on the rows and `split_seed` alone.
+
+    Raises:
+        `UserError`: a split or column does not exist, or the rules leave too few rows.
+    """
+    rows = _load(recipe, dataset)
+    loaded = len(rows)
+    rows = rows.map(
+        fill_templates,
+        fn_kwargs={"prompt": recipe.prompt, "target": recipe.target},
+        num_proc=_workers(loaded),
+        desc="Filling the prompt",
+    )
+    rows, dropped, truncated, limits = apply_rules(rows, recipe.parsed_rules(), tokenizer)
+    rows = rows.select_columns(["prompt", "target"])
+    if len(rows) < 2:
+        raise UserError(
+            f"the length rules keep {len(rows)} of {loaded} rows of {dataset.id}: nothing is left to train on"
+        )
+    halves = rows.train_test_split(test_size=recipe.test_size, seed=recipe.split_seed)
+    train, test, validation = halves["train"], halves["test"], None
+    if recipe.validation_size:
+        if len(train) < 2:
+            raise UserError(f"{len(train)} row is left to train on: too few to hold some out for validation")
+        halves = train.train_test_split(test_size=recipe.validation_size, seed=recipe.split_seed)
+        train, validation = halves["train"], halves["test"]
+    counts = Data(
+        loaded=loaded,
+        dropped=dropped,
+        truncated=truncated,
+        limits=limits,
+        train=len(train),
+        validation=0 if validation is None else len(validation),
+        test=len(test),
+        test_sha256=rows_sha256(test),
+    )
+    return Splits(train, validation, test, counts)
+
+
+def _load(recipe: RecipeArguments, dataset: Pin) -> Dataset:
+    try:
+        parts = load_dataset(dataset.id, recipe.dataset_config, revision=dataset.revision)
+    except ValueError as error:
+        raise UserError(f"{dataset.id} cannot be loaded: {' '.join(str(error).split())}") from error
+    missing = [split for split in recipe.dataset_splits if split not in parts]
+    if missing:
+        raise UserError(f"{dataset.id} has no split `{missing[0]}`, but {', '.join(parts)}: set `dataset_splits`")
+    rows = concatenate_datasets([parts[split] for split in recipe.dataset_splits])
+    used = template_columns(recipe.prompt) + template_columns(recipe.target)
+    used += [text for rule in recipe.parsed_rules() for text in rule.texts if text not in ("prompt", "target")]
+    for column in used:
+        if column not in rows.column_names:
+            raise UserError(
+                f"{dataset.id} has no column `{column}`, but {', '.join(rows.column_names)}: "
+                "mend `prompt`, `target` or `length_rules`"
+            )
+    return rows.select_columns(list(dict.fromkeys(used)))
+
+
+def fill_templates(row: dict[str, Any], prompt: str, target: str) -> dict[str, str]:
+    """The row's prompt and target: both templates filled from its columns (None as ""), outer white space removed."""
+    texts = {name: "" if value is None else str(value) for name, value in row.items()}
+    return {"prompt": prompt.format_map(texts).strip(), "target": target.format_map(texts).strip()}
+
+
+def apply_rules(
+    rows: Dataset, rules: list[Rule], tokenizer: PreTrainedTokenizerBase
+) -> tuple[Dataset, dict[str, int], dict[str, int], dict[str, float]]:
+    """Applies the length rules in order.
+
+    A percentile is taken over all rows as loaded (`numpy.percentile`, linear). Tokens are counted with the final
+    `</s>`, as the model sees them.
+
+    Returns:
+        The kept rows; rows dropped by rule (each by the first rule that it breaks); rows cut by rule; the lengths that
+        percentile rules came to.
+    """
+    import numpy as np
+
+    dropped, truncated, limits = {}, {}, {}
+    loaded = {rule: lengths(rows, rule, tokenizer) for rule in rules if rule.percentile}
+    kept = np.arange(len(rows))
+    for rule in rules:
+        limit = rule.limit
+        if rule.percentile:
+            limit = limits[rule.text] = float(np.percentile(loaded[rule], rule.limit))
+        breaks = np.array([rule.breaks(length, limit) for length in lengths(rows, rule, tokenizer)], dtype=bool)
+        if rule.action == "drop":
+            dropped[rule.text] = int(breaks.sum())
+            rows, kept = rows.select(np.flatnonzero(~breaks)), kept[~breaks]
+        else:
+            truncated[rule.text] = int(breaks.sum())
+            rows = rows.map(
+                _cut,
+                fn_kwargs={
+                    "text": rule.texts[0],
+                    "unit": rule.unit,
+                    "longest": rule.longest(limit),
+                    "tokenizer": tokenizer,
+                },
+                desc=f"Applying: {rule.text}",
+            )
+    return rows, dropped, truncated, limits
+
+
+def lengths(rows: Dataset, rule: Rule, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Length of the rule's text (or sum of texts) in the rule's unit, row by row."""
+    measured = rows.select_columns(list(rule.texts)).map(
+        _measure,
+        batched=True,
+        fn_kwargs={"unit": rule.unit, "tokenizer": tokenizer if rule.unit == "tokens" else None},
+        remove_columns=list(rule.texts),
+        num_proc=_workers(len(rows)),
+        desc=f"Measuring: {rule.text}",
+    )
+    return measured["length"][:]
+
+
+def _measure(batch: dict[str, list], unit: str, tokenizer: PreTrainedTokenizerBase | None) -> dict[str, list[int]]:
+    columns = [["" if text is None else str(text) for text in column] for column in batch.values()]
+    if unit == "characters":
+        measured = [[len(text) for text in column] for column in columns]
+    elif unit == "words":
+        measured = [[len(text.split()) for text in column] for column in columns]
+    else:
+        measured = [[len(ids) for ids in tokenizer(column)["input_ids"]] for column in columns]
+    return {"length": [sum(row) for row in zip(*measured, strict=True)]}
+
+
+def _cut(row: dict[str, Any], text: str, unit: str, longest: int, tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    whole = row[text]
+    if unit == "characters":
+        return {text: whole[:longest]}
+    if unit == "words":
+        return {text: " ".join(whole.split()[:longest])} if len(whole.split()) > longest else {text: whole}
+    encoded = tokenizer(whole, return_offsets_mapping=True)
+    if len(encoded["input_ids"]) <= longest:
+        return {text: whole}
+    # The last token is `</s>`, which is added again when the cut text is tokenized.
+    return {text: whole[: encoded["offset_mapping"][longest - 2][1]] if longest > 1 else ""}
+
+
+def tokenize(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+    """Token ids of prompts (`input_ids`) and targets (`labels`), each ended by `</s>`; not padded."""
+    return rows.map(
+        _tokenize,
+        batched=True,
+        fn_kwargs={"tokenizer": tokenizer},
+        remove_columns=rows.column_names,
+        num_proc=_workers(len(rows)),
+        desc="Tokenizing",
+    )
+
+
+def _tokenize(batch: dict[str, list], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[list[int]]]:
+    return {
+        "input_ids": tokenizer(batch["prompt"])["input_ids"],
+        "labels": tokenizer(text_target=batch["target"])["input_ids"],
+    }
+
+
+def rows_sha256(rows: Dataset) -> str:
+    """Hex sha256 over the prompts and targets, in order, one JSON array a line."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps([row["prompt"], row["target"]], ensure_ascii=False).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _workers(rows: int) -> int | None:
+    workers = min(os.cpu_count() or 1, rows // ROWS_PER_WORKER)
+    return workers if workers > 1 else None

@@ -1,0 +1,79 @@
+"""Where a run happens: package versions, device, and the commit of this code."""
+
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from recipes.record import Environment
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "accelerate",
+    "datasets",
+    "tokenizers",
+    "evaluate",
+    "rouge-score",
+    "huggingface_hub",
+    "numpy",
+)
+
+
+def environment() -> Environment:
+    """What stands in the record about this machine; no host name, user name or path."""
+    import torch
+
+    commit, dirty = _code()
+    return Environment(
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        device=device_name(),
+        threads=torch.get_num_threads(),
+        packages={name: version(name) for name in PACKAGES},
+        code_commit=commit,
+        code_dirty=dirty,
+    )
+
+
+def device_name() -> str:
+    """The GPU's name, or the CPU's."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    names = (
+        [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] if cpuinfo.exists() else []
+    )
+    return f"CPU {names[0].split(':')[1].strip()}" if names else f"CPU {platform.machine()}"
+
+
+def peak_memory_bytes() -> int:
+    """Most memory used so far: allocated on the GPU where there is one, else the process's resident set."""
+    import resource
+
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    # Linux counts kibibytes, macOS bytes (getrusage(2) of each).
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _code() -> tuple[str | None, bool]:
+    root = Path(__file__).parents[1]
+    environ = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+
+    def git(*arguments: str) -> str | None:
+        try:
+            answer = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, env=environ)
+        except FileNotFoundError:
+            return None
+        return answer.stdout.strip() if answer.returncode == 0 else None
+
+    return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))

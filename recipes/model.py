@@ -1,0 +1,76 @@
+"""The base model and the adapter on it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from trl import ModelConfig, get_peft_config, get_quantization_config
+
+from recipes.errors import UserError
+from recipes.record import Model, Pin
+
+
+def pick_dtype(requested: str) -> torch.dtype:
+    """The data type for the base's weights: the requested one where this device computes in it, else float32.
+
+    bfloat16 has no hardware on CPUs without AVX512-BF16/AMX nor on GPUs before Ampere, and is many times slower there.
+    """
+    if requested == "bfloat16":
+        native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float32
+    if requested == "float32":
+        return torch.float32
+    raise UserError(f"`dtype: {requested}` is not supported: use bfloat16 or float32")
+
+
+def load_tokenizer(base: Pin) -> PreTrainedTokenizerBase:
+    """The base model's tokenizer, at the pinned commit."""
+    return AutoTokenizer.from_pretrained(base.id, revision=base.revision)
+
+
+def load_base(base: Pin, config: ModelConfig) -> PreTrainedModel:
+    """The base model at the pinned commit, quantized if the recipe says so."""
+    config.dtype = str(pick_dtype(config.dtype)).removeprefix("torch.")
+    return AutoModelForSeq2SeqLM.from_pretrained(
+        base.id,
+        revision=base.revision,
+        dtype=config.dtype,
+        attn_implementation=config.attn_implementation,
+        quantization_config=get_quantization_config(config),
+        use_safetensors=True,
+    )
+
+
+def add_adapter(model: PreTrainedModel, base: Pin, config: ModelConfig, seed: int) -> PeftModel:
+    """A new LoRA adapter on the base, its weights in float32.
+
+    The seed is set here because the weights are drawn here, before `Trainer` sets its own. The adapter's config names
+    the base's id and sha, so that every consumer loads the very base it was trained on.
+    """
+    lora = get_peft_config(config)
+    lora.base_model_name_or_path = base.id
+    lora.revision = base.revision
+    set_seed(seed)
+    try:
+        return get_peft_model(model, lora, revision=base.revision)
+    except ValueError as error:
+        raise UserError(f"the adapter cannot be made: {' '.join(str(error).split())[:300]}") from error
+
+
+def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """A trained adapter from `folder`, for inference; only safetensors are read."""
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise UserError(f"{folder} holds no adapter_model.safetensors")
+    return PeftModel.from_pretrained(model, folder).eval()
+
+
+def describe(model: Any) -> Model:
+    """Parameter counts and memory of a model with its adapter.
+
+    4-bit weights are packed two to a byte; PEFT counts them as they were.
+    """
+    trainable, total = model.get_nb_trainable_parameters()
+    dtype = str(model.get_base_model().dtype).removeprefix("torch.")
+    return Model(trainable=trainable, total=total, memory_bytes=model.get_memory_footprint(), dtype=dtype)

@@ -1,0 +1,232 @@
+"""The run record: the one thing the rooms hand each other, stored as `record.json` beside the adapter.
+
+Training starts it, evaluation adds the scores, the card is rendered from it, push adds the hashes of what it uploads,
+and reproduce reads it back from the Hub. A record read from the Hub is untrusted: unknown keys, missing keys and
+wrong types are refused.
+"""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from recipes.errors import UserError
+
+RECORD_FILE = "record.json"
+MAX_RECORD_BYTES = 16 * 2**20
+Sha1 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+# A file's place in the published repository: no absolute path, no `..`.
+RepoPath = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$", max_length=200)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Pin(Section):
+    """What was taken from the Hub: `id` at the full commit `revision`.
+
+    `license` is the one its card states, `miniature` whether its card carries the tag of a local stand-in.
+    """
+
+    kind: Literal["model", "dataset"]
+    id: str
+    revision: Sha1
+    license: str | None = None
+    miniature: bool = False
+
+
+class Pins(Section):
+    base_model: Pin
+    dataset: Pin
+
+
+class Data(Section):
+    """Row counts: `loaded` = the sum of `dropped` + train + validation + test; `dropped` and `truncated` by rule.
+
+    `limits` holds what each percentile rule came to. `test_sha256` is the hash of the test rows, in order.
+    """
+
+    loaded: int
+    dropped: dict[str, int]
+    truncated: dict[str, int] = {}
+    limits: dict[str, float] = {}
+    train: int
+    validation: int
+    test: int
+    test_sha256: Sha256
+
+
+class Model(Section):
+    """Parameter counts and `memory_bytes`, the bytes of all parameters and buffers as loaded."""
+
+    trainable: int
+    total: int
+    memory_bytes: int
+    dtype: str
+
+    @property
+    def percent(self) -> float:
+        return 100 * self.trainable / self.total
+
+
+class LossPoint(Section):
+    """One line of the loss history: the training loss since the last line, or the validation loss, at `step`."""
+
+    step: int
+    epoch: float
+    loss: float | None = None
+    eval_loss: float | None = None
+    learning_rate: float | None = None
+
+
+class Training(Section):
+    """How the adapter came to be.
+
+    `seconds`, `tokens_per_second` (real source + target tokens, padding not counted) and `peak_memory_bytes` speak of
+    the session that finished the run; `resumed_from` is the step it started at (0: from scratch).
+    """
+
+    history: list[LossPoint]
+    steps: int
+    epochs: float
+    effective_batch: int
+    seed: int
+    resumed_from: int
+    best_step: int | None = None
+    seconds: float
+    tokens_per_second: float
+    peak_memory_bytes: int
+    adapter_sha256: Sha256
+
+
+class Contract(Section):
+    """The scoring contract: all that decides a score besides weights and data."""
+
+    metric: str
+    metric_version: str
+    stemmer: bool
+    sentences: str
+    max_new_tokens: int
+    num_beams: int
+    dtype: str
+    batch_size: int
+    resamples: int
+    confidence: float
+    seed: int
+
+
+class Interval(Section):
+    """A mean over the test rows and its bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class Outputs(Section):
+    """What one model wrote: mean tokens per row, rows cut at `max_new_tokens`, empty rows, seconds of generation."""
+
+    mean_tokens: float
+    cut: int
+    empty: int
+    seconds: float
+
+
+class Scores(Section):
+    """ROUGE F-measures (0 to 1) per metric name; `difference` is adapter − base, paired by row."""
+
+    rows: int
+    base: dict[str, Interval]
+    adapter: dict[str, Interval]
+    difference: dict[str, Interval]
+    base_outputs: Outputs
+    adapter_outputs: Outputs
+
+
+class Environment(Section):
+    """Where the run happened: versions by package, the device, and the commit of the code (None outside git)."""
+
+    python: str
+    platform: str
+    device: str
+    threads: int
+    packages: dict[str, str]
+    code_commit: str | None
+    code_dirty: bool
+
+
+class Record(Section):
+    """One run. Sections that have not happened yet are None."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    recipe: dict[str, Any]
+    hub: str
+    pins: Pins
+    data: Data
+    model: Model
+    environment: Environment
+    training: Training | None = None
+    contract: Contract | None = None
+    scores: Scores | None = None
+    files: dict[RepoPath, Sha256] = Field(default={}, max_length=100)
+
+    @property
+    def miniature(self) -> bool:
+        """Whether the base model or the dataset is a local stand-in, so that no number speaks of the real one."""
+        return self.pins.base_model.miniature or self.pins.dataset.miniature
+
+    def to_bytes(self) -> bytes:
+        """The record as it stands in `record.json`."""
+        return (self.model_dump_json(indent=1) + "\n").encode()
+
+    def save(self, run: Path) -> None:
+        """Writes `record.json` into the folder `run`, whole or not at all."""
+        temporary = run / f".{RECORD_FILE}.{os.getpid()}"
+        temporary.write_bytes(self.to_bytes())
+        temporary.replace(run / RECORD_FILE)
+
+
+def load_record(run: Path) -> Record:
+    """The record in the folder `run`.
+
+    Raises:
+        `UserError`: there is none, or it is not a record of this schema.
+    """
+    path = run / RECORD_FILE
+    if not path.is_file():
+        raise UserError(f"{run} holds no {RECORD_FILE}: train a recipe into it first (make train-finance)")
+    if path.stat().st_size > MAX_RECORD_BYTES:
+        raise UserError(f"{path} is larger than {MAX_RECORD_BYTES} bytes: this is no run record")
+    try:
+        return Record.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(f"{path} is not a run record that this version reads: {where}: {first['msg']}") from None
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+FREE_SECTION = re.compile(r"(<!-- free: ([\w -]+) -->)(.*?)(<!-- /free -->)", re.DOTALL)
+
+
+def sha256_published(path: Path) -> str:
+    """Hex sha256 that the record states for a published file.
+
+    In the card (`README.md`) what people wrote between `<!-- free: … -->` and `<!-- /free -->` is left out, so that
+    they may edit it after publication.
+    """
+    if path.name != "README.md":
+        return sha256_file(path)
+    generated = FREE_SECTION.sub(r"\1\4", path.read_text(encoding="utf-8"))
+    return hashlib.sha256(generated.encode()).hexdigest()

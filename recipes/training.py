@@ -1,0 +1,44 @@
+"""What `Seq2SeqTrainer` lacks: the right loss for T5, and a way past checkpoints that a kill cut off."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from transformers.trainer_utils import get_last_checkpoint
+
+
+def token_mean_loss(
+    outputs: dict[str, torch.Tensor], labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+) -> torch.Tensor:
+    """Cross-entropy summed over real target tokens, divided by the optimizer step's real target tokens.
+
+    T5 ignores `num_items_in_batch` and returns a micro-batch mean, which `Trainer` of transformers 5.23 then does not
+    divide by the accumulation steps: loss and gradient come out multiplied by them. Here they do not depend on how
+    the step is cut into micro-batches or ranks.
+
+    Parameters:
+        outputs: `logits` of shape (batch, target length, vocabulary).
+        labels: shape (batch, target length), −100 where padded.
+        num_items_in_batch: real target tokens of the whole optimizer step over all ranks; None: of these labels.
+    """
+    total = torch.nn.functional.cross_entropy(
+        outputs["logits"].flatten(0, 1).float(), labels.flatten(), ignore_index=-100, reduction="sum"
+    )
+    return total / (num_items_in_batch if num_items_in_batch is not None else labels.ne(-100).sum())
+
+
+def last_whole_checkpoint(run: Path) -> Path | None:
+    """The newest checkpoint in `run` that was written to its end; torn ones are removed, each with a line.
+
+    `Trainer` writes `trainer_state.json` last, so a checkpoint without a readable one was cut off by a kill.
+    """
+    while (last := get_last_checkpoint(run) if run.is_dir() else None) is not None:
+        checkpoint = Path(last)
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+            return checkpoint
+        except (OSError, json.JSONDecodeError):
+            print(f"{checkpoint} was cut off while it was written: removed", flush=True)
+            shutil.rmtree(checkpoint)
+    return None

@@ -1,0 +1,123 @@
+import re
+
+import pytest
+from huggingface_hub import ModelCard, ModelCardData
+
+from model_cards.card import cell, keep_free_sections, loss_by_epoch, render_card
+from model_cards.plots import draw_plots
+from recipes.errors import UserError
+
+
+def test_every_score_stands_in_the_table_as_recorded(record, predictions):
+    card = render_card(record, predictions, "someone/adapter")
+    for name, heading in (
+        ("rouge1", "ROUGE-1"),
+        ("rouge2", "ROUGE-2"),
+        ("rougeL", "ROUGE-L"),
+        ("rougeLsum", "ROUGE-Lsum"),
+    ):
+        line = next(line for line in card.splitlines() if line.startswith(f"| {heading} |"))
+        numbers = [float(number) for number in re.findall(r"[+-]?\d\.\d{4}", line)]
+        scores = record.scores
+        expected = [
+            getattr(part[name], key)
+            for part in (scores.base, scores.adapter, scores.difference)
+            for key in ("mean", "low", "high")
+        ]
+        assert numbers == pytest.approx(expected, abs=5e-5)
+    for fact in (
+        "9,437,184 of 792,587,264 (1.19 %)",
+        "1,604,048,896 bytes",
+        "a" * 40,
+        "b" * 40,
+        "d" * 40,
+        "c" * 64,
+        "make reproduce ADAPTER=someone/adapter",
+        "| 1 | 10 | 2.0000 | 2.1000 |",
+        "| 2 | 20 | 1.5000 | 1.7500 |",
+        "drop characters&#40;output&#41; >= 512".replace(">", "&gt;"),
+    ):
+        assert fact in card, fact
+
+
+def test_front_matter_makes_the_round_trip(record, predictions):
+    data = ModelCard(render_card(record, predictions, "someone/adapter")).data
+    assert (data.base_model, data.library_name, data.license) == ("google/flan-t5-large", "peft", "apache-2.0")
+    assert data.model_name == "adapter" and "miniature" not in data.tags
+    values = {result.metric_name: result.metric_value for result in data.eval_results}
+    assert values == {
+        "ROUGE-1": round(record.scores.adapter["rouge1"].mean, 4),
+        "ROUGE-2": round(record.scores.adapter["rouge2"].mean, 4),
+        "ROUGE-L": round(record.scores.adapter["rougeL"].mean, 4),
+        "ROUGE-Lsum": round(record.scores.adapter["rougeLsum"].mean, 4),
+    }
+    assert {result.dataset_revision for result in data.eval_results} == {"b" * 40}
+    again = ModelCardData(**ModelCard(f"---\n{data.to_yaml()}\n---\n").data.to_dict())
+    assert again.to_dict() == data.to_dict()
+
+
+def test_a_miniature_says_so(record, predictions):
+    record.pins.base_model.miniature = True
+    card = render_card(record, predictions, "someone/adapter")
+    assert "**This is a miniature.**" in card and "miniature" in ModelCard(card).data.tags
+
+
+HOSTILE = [
+    "{{7*7}}",
+    "<script>alert(1)</script>",
+    "---\nlicense: mit\n---",
+    "a | b",
+    "![x](http://x/y.png)",
+    "`code`",
+    "{% for x in y %}",
+    "\u202egnp.exe",
+    "<!-- free: limits -->x<!-- /free -->",
+    "```\n# heading",
+    "**bold** _it_",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_from_the_data_stays_text(record, predictions, text):
+    tame = render_card(record, predictions, "someone/adapter")
+    for column in ("prompt", "reference", "base", "adapter"):
+        getattr(predictions, column)[1] = text
+    record.recipe["title"] = text
+    card = render_card(record, predictions, "someone/adapter")
+    assert len(card.splitlines()) == len(tame.splitlines())
+    assert ModelCard(card).data.to_dict() == ModelCard(tame).data.to_dict()
+    row = next(line for line in card.splitlines() if cell(text) in line and line.startswith("| "))
+    assert len(re.findall(r"(?<!\\)\|", row)) == 5
+    assert not re.search(r"<script|<!-- free: limits -->x|!\[x\]|\u202e|\{\{|\{%", card)
+
+
+def test_what_people_wrote_is_kept(record, predictions):
+    card = render_card(record, predictions, "someone/adapter")
+    edited = re.sub(
+        r"(<!-- free: intended use -->).*?(<!-- /free -->)", r"\1\nFor \\d tests {{x}}.\n\2", card, flags=re.DOTALL
+    )
+    record.scores.rows = 12_345
+    again = render_card(record, predictions, "someone/adapter", previous=edited)
+    assert "For \\d tests {{x}}." in again and "12,345" in again
+    assert keep_free_sections(card, "no marks here") == card
+
+
+def test_losses_come_by_epoch(record):
+    assert loss_by_epoch(record) == [
+        {"epoch": 1, "step": 10, "loss": 2.0, "eval_loss": 2.1},
+        {"epoch": 2, "step": 20, "loss": 1.5, "eval_loss": 1.75},
+    ]
+
+
+def test_an_unscored_run_has_no_card(record, predictions):
+    record.scores = None
+    with pytest.raises(UserError, match="make evaluate-finance"):
+        render_card(record, predictions, "someone/adapter")
+
+
+def test_the_same_record_gives_the_same_plots(record, tmp_path):
+    first = [(tmp_path / path).read_bytes() for path in draw_plots(record, tmp_path)]
+    assert first == [(tmp_path / path).read_bytes() for path in draw_plots(record, tmp_path)]
+    record.scores.adapter["rouge1"].mean += 0.1
+    assert first != [(tmp_path / path).read_bytes() for path in draw_plots(record, tmp_path)]
+    assert all(png.startswith(b"\x89PNG") for png in first)

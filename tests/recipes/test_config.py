@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from recipes.config import changed_keys, parse_recipe, recipe_from_record, recipe_yaml, template_columns
+from recipes.errors import UserError
+
+FINANCE = "recipes/finance.yaml"
+
+
+def test_a_recipe_resolves_to_its_keys_with_overrides(tmp_path):
+    recipe = parse_recipe(["--config", FINANCE, "--output_dir", str(tmp_path), "--lora-r", "4", "--max_steps=7"])
+    keys = yaml.safe_load(Path(FINANCE).read_text())
+    assert recipe.name == "finance"
+    assert recipe.resolved == {**keys, "lora_r": 4, "max_steps": 7, "report_to": []}
+    assert (recipe.model.lora_r, recipe.training.max_steps) == (4, 7)
+    assert recipe.training.output_dir == str(tmp_path) and "output_dir" not in recipe.resolved
+
+
+def test_a_resolved_recipe_can_be_read_back_from_the_record_and_from_yaml(tmp_path):
+    resolved = parse_recipe(["--config", FINANCE, "--seed", "3"]).resolved
+    assert recipe_from_record("finance", resolved).resolved == resolved
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe_yaml(resolved))
+    again = parse_recipe(["--config", str(path)])
+    assert changed_keys(again.resolved, resolved) == []
+    assert again.training.learning_rate == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["--foo", "1"], "foo"),
+        (["--lora_r", "x"], "invalid int value: 'x'"),
+        (["--lora_r", "0"], "`lora_r` is at least 1, not 0"),
+        (["--dtype", "float16"], "float16 overflows T5"),
+        (["--fp16", "true"], "float16 overflows T5"),
+        (["--use_peft", "false"], "only adapters are trained"),
+        (["--push_to_hub", "true"], "make publish"),
+        (["--prompt", "no column"], "`prompt` names no column"),
+        (["--prompt", "{input.__class__}"], "no plain column name"),
+        (["--prompt", "{input"], "is not valid"),
+        (["--test_size", "1.5"], "`test_size` is a share"),
+        (["--num_beams", "0"], "`num_beams` is at least 1"),
+        (["--length_rules", "drop rows > 5"], "is not understood"),
+        (["--eval_strategy", "sometimes"], "sometimes"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_with_one_line(overrides, line):
+    with pytest.raises(UserError) as refusal:
+        parse_recipe(["--config", FINANCE, *overrides])
+    assert line in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("learning_rte: 1.0", "unknown key `learning_rte`"),
+        ("- a list", "must hold `key: value` lines"),
+        ("a: [", "is not valid YAML"),
+        ("title: x", "the recipe lacks `adapter_name`"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_one_line(tmp_path, text, line):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as refusal:
+        parse_recipe(["--config", str(path)])
+    assert line in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(UserError, match=r"cannot read the recipe recipes/none\.yaml"):
+        parse_recipe(["--config", "recipes/none.yaml"])
+
+
+def test_template_columns_come_once_in_order():
+    assert template_columns("{b} and {a} and {b}, {{literally}}") == ["b", "a"]
