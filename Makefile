@@ -13,11 +13,13 @@ HUB ?=
 HUB_USER ?=
 ARGS ?=
 ACCELERATE ?= recipes/accelerate/$(if $(shell command -v nvidia-smi),gpu,cpu).yaml
+LOCAL_HUB_ROOT ?= .local_hub
+export LOCAL_HUB_ROOT
 LOCAL_HUB := $(PY) -m local_hub run --
 
 ifeq ($(HUB),local)
 ON_HUB := HUB_USER=$(or $(HUB_USER),local-user) $(LOCAL_HUB)
-RUNS ?= .local_hub/runs
+RUNS ?= $(LOCAL_HUB_ROOT)/runs
 else
 ON_HUB :=
 RUNS ?= runs
@@ -40,8 +42,8 @@ $(READY): requirements.txt
 	touch $@
 
 demo: $(READY) ## the whole loop on the local Hub: train, score, card, publish, pull back, score again
-	@rm -rf .local_hub/demo
-	HUB_USER=local-user $(LOCAL_HUB) $(MAKE) _demo HUB= RUNS=.local_hub/demo
+	@rm -rf $(LOCAL_HUB_ROOT)/demo
+	HUB_USER=local-user $(LOCAL_HUB) $(MAKE) _demo HUB= RUNS=$(LOCAL_HUB_ROOT)/demo
 
 # Runs inside the local Hub's environment. The last command is a stranger: an empty folder, an empty cache, no token.
 _demo:

@@ -9,6 +9,7 @@
 import argparse
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 from recipes.errors import UserError, one_line_errors
@@ -75,6 +76,8 @@ def _commit(api, repo_id: str, head: str | None, there: set[str], release: Path,
 
     from push.release import tree
 
+    # The client asks whether a dataset was meant: the predictions lie beside the adapter on purpose.
+    warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
     ModelCard.load(release / "README.md").validate()
     if head is None:
         # The Hub makes the repository's first commit, which ours must name as its parent.

@@ -1,15 +1,25 @@
 """The base model and the adapter on it."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers.utils import logging
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from recipes.errors import UserError
 from recipes.record import Model, Pin
+
+# PEFT 0.21 reads an attribute that transformers 5.23 has renamed; nothing a user could act on.
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+
+# transformers 5.23 rightly leaves FLAN-T5's head untied, and warns on each load that the config says otherwise.
+logging.get_logger("transformers.modeling_utils").addFilter(
+    lambda record: "to tie shared.weight to lm_head.weight" not in record.getMessage()
+)
 
 
 def pick_dtype(requested: str) -> torch.dtype:

@@ -81,6 +81,7 @@ def _build(recipe, pins, tokenizer, splits, train_rows, eval_rows, run: Path) ->
 
     arguments = recipe.training
     arguments.remove_unused_columns = False
+    arguments.dataloader_pin_memory = arguments.device.type == "cuda"
     if eval_rows is None:
         arguments.eval_strategy, arguments.load_best_model_at_end = "no", False
     model = add_adapter(load_base(pins.base_model, recipe.model), pins.base_model, recipe.model, arguments.seed)

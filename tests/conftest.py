@@ -1,0 +1,57 @@
+"""Every test process has a local Hub of its own, seeded with the miniatures; nothing else can be reached."""
+
+import contextlib
+import ipaddress
+import os
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+
+import pytest
+
+HUB = pytest.StashKey()
+CLEANUP = pytest.StashKey()
+
+
+def pytest_configure(config):
+    """Starts the Hub before any test module imports a client: clients read HF_ENDPOINT and HF_HOME at import."""
+    config.stash[CLEANUP] = cleanup = contextlib.ExitStack()
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return
+    from local_hub.miniatures import repositories
+    from local_hub.testing import running
+
+    root = Path(tempfile.mkdtemp(prefix="hub-"))
+    cleanup.callback(shutil.rmtree, root, ignore_errors=True)
+    config.stash[HUB] = hub = cleanup.enter_context(running(root, repositories()))
+    # Several processes share the cores; threads that wait for each other would spin.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ.update(hub.env(root / "home", hub.token("local-user")))
+    _only_loopback()
+
+
+def pytest_unconfigure(config):
+    config.stash[CLEANUP].close()
+
+
+def _only_loopback():
+    connect = socket.socket.connect
+
+    def guarded(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6):
+            host = "127.0.0.1" if address[0] == "localhost" else address[0]
+            try:
+                loopback = ipaddress.ip_address(host).is_loopback
+            except ValueError:
+                loopback = False
+            assert loopback, f"a test tried to reach {address}"
+        return connect(self, address)
+
+    socket.socket.connect = guarded
+
+
+@pytest.fixture(scope="session")
+def hub(request):
+    """The local Hub that this process's clients talk to."""
+    return request.config.stash[HUB]

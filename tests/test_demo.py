@@ -1,0 +1,115 @@
+"""`make demo` as a newcomer runs it, and what a stranger can then do with nothing but the published id."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evaluation.predictions import load_predictions
+from local_hub.testing import running
+from recipes.record import load_record
+
+ADAPTER = "local-user/flan-t5-large-finance"
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """The root of the local Hub after `make demo`, and what the demo printed."""
+    root = tmp_path_factory.mktemp("demo")
+    # The variables that point this process at its own Hub would point the demo there too; the rest is a user's shell.
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    command = ["make", "demo", f"LOCAL_HUB_ROOT={root}", f"VENV={sys.prefix}"]
+    answer = subprocess.run(command, env=environ, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert answer.returncode == 0, answer.stdout[-3000:] + answer.stderr[-3000:]
+    return root, answer.stdout
+
+
+@pytest.fixture(scope="module")
+def stranger(demo, tmp_path_factory):
+    """Runs Python code in an empty folder with an empty cache and no token, on the demo's Hub; returns what it prints."""
+    root, _ = demo
+    with running(root) as hub:
+
+        def run(code: str) -> str:
+            folder = tmp_path_factory.mktemp("stranger")
+            environ = hub.env(folder / "cache")
+            answer = subprocess.run(
+                [sys.executable, "-c", code], cwd=folder, env=environ, capture_output=True, text=True
+            )
+            assert answer.returncode == 0, answer.stderr
+            return answer.stdout.strip()
+
+        yield run
+
+
+def test_the_last_line_says_reproduced(demo):
+    _, printed = demo
+    assert re.match(
+        rf"REPRODUCED {ADAPTER}@[0-9a-f]{{40}} ROUGE-L 0\.\d{{4}}: .*token for token$", printed.splitlines()[-1]
+    )
+    for step in ("1/4", "2/4", "3/4", "4/4", "a miniature, not the real model", "rows dropped", "parameters trainable"):
+        assert step in printed
+    card = Path(re.search(r"Card: (\S+)", printed)[1])
+    assert card.is_file() and (card.parent / "plots" / "loss.png").is_file()
+
+
+def test_the_adapter_beats_its_base_clearly(demo):
+    root, _ = demo
+    scores = load_record(root / "demo" / "finance").scores
+    assert scores.difference["rougeL"].mean >= 0.10
+    for name in scores.base:
+        assert scores.adapter[name].low > scores.base[name].high
+
+
+def test_the_cards_snippet_runs_as_printed(demo, stranger):
+    run = demo[0] / "demo" / "finance"
+    card = (run / "release" / "README.md").read_text()
+    snippet = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]
+    assert stranger(snippet) == load_predictions(run).adapter[0]
+
+
+def test_peft_loads_it_either_way(stranger):
+    code = f"""
+from peft import AutoPeftModelForSeq2SeqLM, PeftModel
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+auto = AutoPeftModelForSeq2SeqLM.from_pretrained("{ADAPTER}").eval()
+base = AutoModelForSeq2SeqLM.from_pretrained("google/flan-t5-large")
+model = PeftModel.from_pretrained(base, "{ADAPTER}").eval()
+tokenizer = AutoTokenizer.from_pretrained("{ADAPTER}")
+inputs = tokenizer("Answer the financial question. What is a bond?", return_tensors="pt")
+one, other = (m.generate(**inputs, max_new_tokens=40) for m in (auto, model))
+with model.disable_adapter():
+    bare = model.generate(**inputs, max_new_tokens=40)
+print(one.tolist() == other.tolist(), one.tolist() != bare.tolist(), sum("lora" in n for n, _ in model.named_parameters()))
+"""
+    # 3 encoder and 3 decoder blocks, the decoder's with self- and cross-attention: 9 q and 9 v, with an A and a B each.
+    assert stranger(code) == "True True 36"
+
+
+@pytest.mark.parametrize(
+    "module", ["recipes.train", "evaluation.score", "evaluation.reproduce", "push.publish", "local_hub"]
+)
+def test_help_is_printed_without_heavy_imports(module):
+    command = [sys.executable, "-X", "importtime", "-m", module, "--help"]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    assert answer.returncode == 0 and module in answer.stdout
+    imported = {
+        line.rpartition("|")[2].strip() for line in answer.stderr.splitlines() if line.startswith("import time:")
+    }
+    assert not imported & {"torch", "transformers", "datasets", "trl", "peft", "evaluate", "matplotlib.pyplot"}
+    # The entries are cumulative only in nesting order: the self times add up to the whole.
+    micros = [
+        int(line.split("|")[0].split(":")[1])
+        for line in answer.stderr.splitlines()
+        if re.match(r"import time: +\d", line)
+    ]
+    assert sum(micros) < 1_000_000
+
+
+def test_make_help_names_every_target():
+    listed = subprocess.run(["make", "help"], capture_output=True, text=True, check=True).stdout
+    for target in ("demo", "test", "lint", "hub", "train-R", "evaluate-R", "publish-R", "publish", "reproduce"):
+        assert re.search(rf"^{target} +\w", listed, re.MULTILINE), target
