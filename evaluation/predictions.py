@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 from recipes.errors import UserError
 
 PREDICTIONS_FILE = "predictions.parquet"
+# The same columns for the parent adapter's test rows, `base` holding what the parent wrote.
+FORGETTING_FILE = "forgetting.parquet"
 SCHEMA = pa.schema(
     [
         ("prompt", pa.string()),
@@ -32,25 +34,25 @@ class Predictions:
     base_tokens: list[list[int]]
     adapter_tokens: list[list[int]]
 
-    def save(self, run: Path) -> None:
-        """Writes `predictions.parquet` into the folder `run`, whole or not at all."""
-        temporary = run / f".{PREDICTIONS_FILE}"
+    def save(self, run: Path, name: str = PREDICTIONS_FILE) -> None:
+        """Writes the parquet file `name` into the folder `run`, whole or not at all."""
+        temporary = run / f".{name}"
         pq.write_table(pa.Table.from_pydict(self.__dict__, schema=SCHEMA), temporary)
-        temporary.replace(run / PREDICTIONS_FILE)
+        temporary.replace(run / name)
 
 
-def load_predictions(run: Path) -> Predictions:
-    """The predictions in the folder `run`.
+def load_predictions(run: Path, name: str = PREDICTIONS_FILE) -> Predictions:
+    """The predictions in the parquet file `name` of the folder `run`.
 
     Raises:
         `UserError`: there are none, or the file is not of this schema.
     """
     try:
-        table = pq.read_table(run / PREDICTIONS_FILE)
+        table = pq.read_table(run / name)
         if table.schema.remove_metadata() != SCHEMA:
-            raise UserError(f"{run / PREDICTIONS_FILE} has other columns than {', '.join(SCHEMA.names)}")
+            raise UserError(f"{run / name} has other columns than {', '.join(SCHEMA.names)}")
     except FileNotFoundError:
-        raise UserError(f"{run} holds no {PREDICTIONS_FILE}: score it first (make evaluate-{run.name})") from None
+        raise UserError(f"{run} holds no {name}: score it first (make evaluate-{run.name})") from None
     except pa.ArrowException as error:
-        raise UserError(f"{run / PREDICTIONS_FILE} is not a parquet file: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{run / name} is not a parquet file: {str(error).splitlines()[0]}") from None
     return Predictions(**table.to_pydict())

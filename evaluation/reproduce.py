@@ -50,6 +50,7 @@ def reproduce(adapter: str, revision: str) -> str:
     """
     from evaluation.predictions import load_predictions
     from evaluation.pull import pull
+    from evaluation.score import load_for_scoring
     from recipes.pins import pin
 
     commit = pin("model", adapter, revision).revision
@@ -71,7 +72,10 @@ def reproduce(adapter: str, revision: str) -> str:
 
     rescored = _rescore(record, predictions)
     print("  published predictions scored again: the published numbers", flush=True)
-    return f"{name} {_generate_and_compare(folder, record, recipe, tokenizer, test, predictions, rescored)}"
+    model, _, dtype = load_for_scoring(folder, record, recipe.model)
+    if record.pins.parent_adapter is not None:
+        _check_forgetting(folder, record, model, tokenizer, dtype)
+    return f"{name} {_generate_and_compare(record, model, tokenizer, dtype, test, predictions, rescored)}"
 
 
 def _check_lineage(folder: Path, record: Record) -> None:
@@ -126,11 +130,41 @@ def _same(one: Interval, other: Interval) -> bool:
     return all(abs(getattr(one, key) - getattr(other, key)) <= ROUNDING for key in ("mean", "low", "high"))
 
 
-def _generate_and_compare(folder, record: Record, recipe, tokenizer, test, published, rescored: Scores) -> str:
-    from evaluation.bootstrap import equivalent
-    from evaluation.score import interval_of, load_for_scoring, predict, rows_of
+def _check_forgetting(folder, record: Record, model, tokenizer, dtype: str) -> None:
+    from evaluation.predictions import FORGETTING_FILE, load_predictions
+    from evaluation.score import parent_predictions, score_forgetting
+    from recipes.pins import pull_parent
 
-    model, _, dtype = load_for_scoring(folder, record, recipe.model)
+    published = load_predictions(folder, FORGETTING_FILE)
+    rescored = score_forgetting(published, record.contract)
+    stated = record.forgetting
+    if (
+        stated is None
+        or rescored.rows != stated.rows
+        or not all(
+            _same(getattr(rescored, who)[metric], getattr(stated, who)[metric])
+            for who in ("parent", "adapter", "difference")
+            for metric in rescored.parent
+        )
+    ):
+        raise Drift(f"{FORGETTING_FILE} scores otherwise than the record states")
+    fresh = parent_predictions(model, tokenizer, *pull_parent(record.pins.parent_adapter))
+    if (published.prompt, published.reference, published.base) != (fresh.prompt, fresh.reference, fresh.base):
+        raise Drift(f"{FORGETTING_FILE} holds other rows than {record.pins.parent_adapter.id} published")
+    rows = [
+        row
+        for row, pair in enumerate(zip(published.adapter_tokens, fresh.adapter_tokens, strict=True))
+        if pair[0] != pair[1]
+    ]
+    if rows and _same_stack(record, dtype):
+        raise Drift(f"on the same device and versions {len(rows)} outputs for the parent's test rows differ")
+    print("  forgetting on the parent's test rows, as recorded", flush=True)
+
+
+def _generate_and_compare(record: Record, model, tokenizer, dtype: str, test, published, rescored: Scores) -> str:
+    from evaluation.bootstrap import equivalent
+    from evaluation.score import interval_of, predict, rows_of
+
     contract = record.contract.model_copy(update={"dtype": dtype})
     fresh, scores = predict(model, tokenizer, test, contract)
     _print_table(rescored, scores)
@@ -154,9 +188,8 @@ def _generate_and_compare(folder, record: Record, recipe, tokenizer, test, publi
         raise Drift(f"on the same device and versions {told}")
     for who, metric, interval in changes:
         if not equivalent(interval):
-            raise Drift(
-                f"{metric} of the {who} moved by {interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]; {told}"
-            )
+            moved = f"{interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
+            raise Drift(f"{metric} of the {who} moved by {moved}; {told}")
     return f"ROUGE-L {scores.adapter['rougeL'].mean:.4f}: no score moved on another device or version; {told}"
 
 

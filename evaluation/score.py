@@ -7,10 +7,11 @@ again unless its adapter has changed or its predictions are gone.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from recipes.errors import UserError, one_line_errors
-from recipes.record import Contract, Outputs, Record, Scores, load_record, sha256_file
+from recipes.record import Contract, Forgetting, Outputs, Record, Scores, load_record, sha256_file
 
 
 def main(argv: list[str]) -> None:
@@ -20,6 +21,11 @@ def main(argv: list[str]) -> None:
     with one_line_errors():
         record = score(Path(argv[0]))
         print(table(record.scores))
+        if record.forgetting is not None:
+            print(
+                f"ROUGE-L on the parent's {record.forgetting.rows:,} test rows moved by "
+                f"{record.forgetting.difference['rougeL'].mean:+.4f}"
+            )
 
 
 def score(run: Path) -> Record:
@@ -28,7 +34,7 @@ def score(run: Path) -> Record:
     Raises:
         `UserError`: the run is not trained to its end, or its test rows are not the record's any more.
     """
-    from evaluation.predictions import PREDICTIONS_FILE
+    from evaluation.predictions import FORGETTING_FILE, PREDICTIONS_FILE
 
     record = load_record(run)
     if record.training is None:
@@ -41,6 +47,7 @@ def score(run: Path) -> Record:
 
     from recipes.config import recipe_from_record
     from recipes.data import build_splits
+    from recipes.expectations import block, compare
     from recipes.model import load_tokenizer
 
     recipe = recipe_from_record(record.name, record.recipe)
@@ -53,8 +60,48 @@ def score(run: Path) -> Record:
     record.contract = contract_of(recipe, dtype)
     predictions, record.scores = predict(model, tokenizer, splits.test, record.contract)
     predictions.save(run)
+    if record.pins.parent_adapter is not None:
+        from recipes.pins import pull_parent
+
+        forgetting = parent_predictions(model, tokenizer, *pull_parent(record.pins.parent_adapter))
+        forgetting.save(run, FORGETTING_FILE)
+        record.forgetting = score_forgetting(forgetting, record.contract)
+    record.expectations = compare(recipe.arguments.expect, record)
+    if record.expectations:
+        print(block(record.expectations), flush=True)
     record.save(run)
     return record
+
+
+def parent_predictions(model, tokenizer, folder: Path, parent: Record):
+    """What the adapter writes for its parent's test rows, under the parent's contract, beside what the parent wrote.
+
+    Parameters:
+        folder, parent: the parent's files and record.
+
+    Returns:
+        `Predictions` whose `base` columns hold the parent's published outputs.
+    """
+    from evaluation.generate import decode, generate
+    from evaluation.predictions import load_predictions
+
+    published = load_predictions(folder)
+    contract = parent.contract.model_copy(update={"dtype": str(model.dtype).removeprefix("torch.")})
+    print(f"The parent's {len(published.prompt):,} test rows again", flush=True)
+    tokens, _ = generate(model, tokenizer, published.prompt, contract, adapter=True)
+    return replace(
+        published,
+        base=published.adapter,
+        base_tokens=published.adapter_tokens,
+        adapter=decode(tokenizer, tokens),
+        adapter_tokens=tokens,
+    )
+
+
+def score_forgetting(predictions, contract: Contract) -> Forgetting:
+    """The parent's and the adapter's scores on the parent's test rows, and their paired difference."""
+    scores = score_predictions(predictions, contract, 0.0, 0.0)
+    return Forgetting(rows=scores.rows, parent=scores.base, adapter=scores.adapter, difference=scores.difference)
 
 
 def load_for_scoring(run: Path, record: Record, config):

@@ -8,6 +8,7 @@ from typing import Any
 from evaluation.predictions import Predictions
 from model_cards.plots import PLOTS, ROUGE_NAMES
 from recipes.errors import UserError
+from recipes.expectations import shown
 from recipes.record import FREE_SECTION, Record
 
 SAMPLES = 5
@@ -36,7 +37,7 @@ def render_card(record: Record, predictions: Predictions, repo_id: str, previous
     if record.training is None or record.scores is None:
         raise UserError(f"{record.name} has no scores yet: run make evaluate-{record.name} first")
     environment = SandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"cell": cell, "shorten": shorten}
+    environment.filters |= {"cell": cell, "shorten": shorten, "figure": shown}
     template = environment.from_string(Path(__file__).with_name("card.md.jinja").read_text(encoding="utf-8"))
     body = template.render(
         record=record,
@@ -47,6 +48,7 @@ def render_card(record: Record, predictions: Predictions, repo_id: str, previous
         plots=PLOTS,
         samples=sample_rows(predictions),
         prompt=repr(predictions.prompt[0]),
+        prompts=[record.recipe["prompt"]] if isinstance(record.recipe["prompt"], str) else record.recipe["prompt"],
         snippet_tokens=min(TASK_SNIPPET_TOKENS, record.contract.max_new_tokens),
         epochs=loss_by_epoch(record),
     )

@@ -4,7 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
-from evaluation.predictions import PREDICTIONS_FILE, load_predictions
+from evaluation.predictions import FORGETTING_FILE, PREDICTIONS_FILE, load_predictions
 from model_cards.card import render_card
 from model_cards.plots import draw_plots
 from recipes.config import recipe_yaml
@@ -38,9 +38,10 @@ def stage(run: Path, repo_id: str, previous_card: str | None, folder: Path) -> R
     if sha256_file(run / "adapter_model.safetensors") != record.training.adapter_sha256:
         raise UserError(f"{run}/adapter_model.safetensors is not the adapter that its record speaks of: train it again")
     predictions = load_predictions(run)
+    forgetting = [FORGETTING_FILE] if record.forgetting is not None else []
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for name in (*ADAPTER_FILES, *TOKENIZER_FILES, PREDICTIONS_FILE):
+    for name in (*ADAPTER_FILES, *TOKENIZER_FILES, PREDICTIONS_FILE, *forgetting):
         if (run / name).is_file():
             shutil.copyfile(run / name, folder / name, follow_symlinks=False)
     draw_plots(record, folder)

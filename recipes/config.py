@@ -1,6 +1,7 @@
 """The recipe: one YAML file, parsed into TRL's `ModelConfig`, transformers' `Seq2SeqTrainingArguments` and
 `RecipeArguments`, which holds what those two lack."""
 
+import re
 import string
 from dataclasses import dataclass, field, fields
 from enum import Enum
@@ -8,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from recipes.errors import UserError
+from recipes.expectations import check
 from recipes.rules import Rule, parse_rule
 
 # Where a run is written and who may upload are no part of what is trained.
-NOT_RECIPE = {"config", "output_dir", "hub_token"}
+NOT_RECIPE = {"config", "output_dir", "hub_token", "strict"}
 
 
 @dataclass
@@ -35,8 +37,11 @@ class RecipeArguments:
             Branch, tag or commit of the dataset; its full sha goes into the record.
         dataset_splits (`list[str]`, *optional*, defaults to `["train"]`):
             Splits that are joined, in this order, before the rows are split anew.
-        prompt (`str`):
-            Template of the model's input; `{column}` stands for a column's text.
+        extract (`dict[str, str]`, *optional*):
+            Per column a regular expression whose named groups become columns; rows that it does not match are dropped.
+        prompt (`str` or `list[str]`):
+            Template of the model's input; `{column}` stands for a column's text. Of several, each row gets the one
+            that its texts and `split_seed` choose.
         target (`str`):
             Template of the expected output, likewise.
         length_rules (`list[str]`, *optional*):
@@ -47,12 +52,23 @@ class RecipeArguments:
             Share of the kept rows that is held out for the scores, rounded up to a whole row.
         validation_size (`float`, *optional*, defaults to `0.02`):
             Share of the remaining rows that is held out for the validation loss; 0 for none.
+        select_on_test (`bool`, *optional*, defaults to `False`):
+            Takes the validation loss, and with it the best step, from the test rows, as some published results did.
+            The scores are then no longer of unseen rows, and the card says so.
         split_seed (`int`, *optional*, defaults to `2137`):
             Seed of both splits.
+        parent_adapter (`str`, *optional*):
+            Published adapter to continue, `owner/name[@revision]`; without an owner it is your own.
+        early_stopping_patience (`int`, *optional*, defaults to `0`):
+            Evaluations without a lower validation loss after which training ends; 0 for never.
         max_new_tokens (`int`, *optional*, defaults to `512`):
             Longest output in tokens when scores are taken.
         num_beams (`int`, *optional*, defaults to `1`):
             Beams when scores are taken; 1 is greedy decoding.
+        expect (`dict`, *optional*):
+            Figures that a run should meet, by the names in `recipes.expectations.FIGURES`, and what was published.
+        strict (`bool`, *optional*, defaults to `False`):
+            Stops before training when a run does not meet `expect`.
     """
 
     title: str = ""
@@ -63,19 +79,27 @@ class RecipeArguments:
     dataset_config: str | None = None
     dataset_revision: str = "main"
     dataset_splits: list[str] = field(default_factory=lambda: ["train"])
-    prompt: str = ""
+    extract: dict | None = None
+    prompt: list[str] = field(default_factory=list)
     target: str = ""
     length_rules: list[str] = field(default_factory=list)
     test_size: float = 0.1
     validation_size: float = 0.02
+    select_on_test: bool = False
     split_seed: int = 2137
+    parent_adapter: str | None = None
+    early_stopping_patience: int = 0
     max_new_tokens: int = 512
     num_beams: int = 1
+    expect: dict | None = None
+    strict: bool = False
 
     def __post_init__(self):
         for key in ("title", "adapter_name", "dataset_name", "prompt", "target"):
             if not getattr(self, key):
                 raise UserError(f"the recipe lacks `{key}`")
+        if isinstance(self.prompt, str):
+            self.prompt = [self.prompt]
         if not self.dataset_splits:
             raise UserError("`dataset_splits` names no split: give at least one, such as [train]")
         if not 0 < self.test_size < 1:
@@ -85,14 +109,30 @@ class RecipeArguments:
         for key in ("max_new_tokens", "num_beams"):
             if getattr(self, key) < 1:
                 raise UserError(f"`{key}` is at least 1, not {getattr(self, key)}")
-        for key in ("prompt", "target"):
-            if not template_columns(getattr(self, key)):
+        for key, templates in (("prompt", self.prompt), ("target", [self.target])):
+            if not all(template_columns(template) for template in templates):
                 raise UserError(f"`{key}` names no column: write one as {{column}}")
+        if self.early_stopping_patience < 0:
+            raise UserError(f"`early_stopping_patience` is 0 (never) or more, not {self.early_stopping_patience}")
         self.parsed_rules()
+        self.parsed_extract()
+        check(self.expect)
 
     def parsed_rules(self) -> list[Rule]:
         """`length_rules`, each as a `Rule`."""
         return [parse_rule(text) for text in self.length_rules]
+
+    def parsed_extract(self) -> dict[str, re.Pattern]:
+        """`extract`, compiled; `.` also matches a newline."""
+        patterns = {}
+        for column, pattern in (self.extract or {}).items():
+            try:
+                patterns[column] = re.compile(pattern, re.DOTALL)
+            except re.error as error:
+                raise UserError(f"`extract` of `{column}` is not a regular expression: {error}") from None
+            if not patterns[column].groupindex:
+                raise UserError(f"`extract` of `{column}` names no group: write (?P<name>…)")
+        return patterns
 
 
 def template_columns(template: str) -> list[str]:
@@ -192,7 +232,10 @@ def _refuse_nonsense(training: Any, model: Any) -> None:
     if model.dtype == "float16" or training.fp16:
         raise UserError("float16 overflows T5's feed-forward layers: use `dtype: bfloat16` (or float32)")
     if not model.use_peft:
-        raise UserError("only adapters are trained here: set `use_peft: true`")
+        quantized = (
+            " (a quantized base could not be trained itself)" if model.load_in_4bit or model.load_in_8bit else ""
+        )
+        raise UserError(f"only adapters are trained here: set `use_peft: true`{quantized}")
     if model.lora_r < 1:
         raise UserError(f"`lora_r` is at least 1, not {model.lora_r}")
     if training.push_to_hub:

@@ -1,8 +1,9 @@
-"""The recipe's data: pinned load → prompt → length rules → seeded split → token ids."""
+"""The recipe's data: pinned load → extracted columns → prompt → length rules → seeded split → token ids."""
 
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,13 +40,16 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: PreTrainedTok
     """
     rows = _load(recipe, dataset)
     loaded = len(rows)
+    rows, unmatched = _extract(rows, recipe)
+    rows = _used_columns(rows, recipe, dataset.id)
     rows = rows.map(
         fill_templates,
-        fn_kwargs={"prompt": recipe.prompt, "target": recipe.target},
+        fn_kwargs={"prompts": recipe.prompt, "target": recipe.target, "seed": recipe.split_seed},
         num_proc=_workers(loaded),
         desc="Filling the prompt",
     )
     rows, dropped, truncated, limits = apply_rules(rows, recipe.parsed_rules(), tokenizer)
+    dropped = unmatched | dropped
     rows = rows.select_columns(["prompt", "target"])
     if len(rows) < 2:
         raise UserError(
@@ -53,7 +57,7 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: PreTrainedTok
         )
     halves = rows.train_test_split(test_size=recipe.test_size, seed=recipe.split_seed)
     train, test, validation = halves["train"], halves["test"], None
-    if recipe.validation_size:
+    if recipe.validation_size and not recipe.select_on_test:
         if len(train) < 2:
             raise UserError(f"{len(train)} row is left to train on: too few to hold some out for validation")
         halves = train.train_test_split(test_size=recipe.validation_size, seed=recipe.split_seed)
@@ -79,21 +83,46 @@ def _load(recipe: RecipeArguments, dataset: Pin) -> Dataset:
     missing = [split for split in recipe.dataset_splits if split not in parts]
     if missing:
         raise UserError(f"{dataset.id} has no split `{missing[0]}`, but {', '.join(parts)}: set `dataset_splits`")
-    rows = concatenate_datasets([parts[split] for split in recipe.dataset_splits])
-    used = template_columns(recipe.prompt) + template_columns(recipe.target)
+    return concatenate_datasets([parts[split] for split in recipe.dataset_splits])
+
+
+def _extract(rows: Dataset, recipe: RecipeArguments) -> tuple[Dataset, dict[str, int]]:
+    unmatched = {}
+    for column, pattern in recipe.parsed_extract().items():
+        if column not in rows.column_names:
+            raise UserError(f"`extract` reads a column `{column}`, but there are {', '.join(rows.column_names)}")
+        found = rows.map(_groups, fn_kwargs={"column": column, "pattern": pattern}, desc=f"Reading {column}")
+        rows = found.filter(lambda matched: matched, input_columns="matched").remove_columns("matched")
+        unmatched[f"extract: no match in {column}"] = len(found) - len(rows)
+    return rows, unmatched
+
+
+def _groups(row: dict[str, Any], column: str, pattern: re.Pattern) -> dict[str, Any]:
+    match = pattern.search(row[column] or "")
+    return (match.groupdict("") if match else dict.fromkeys(pattern.groupindex, "")) | {"matched": match is not None}
+
+
+def _used_columns(rows: Dataset, recipe: RecipeArguments, dataset_id: str) -> Dataset:
+    used = [column for template in (*recipe.prompt, recipe.target) for column in template_columns(template)]
     used += [text for rule in recipe.parsed_rules() for text in rule.texts if text not in ("prompt", "target")]
     for column in used:
         if column not in rows.column_names:
             raise UserError(
-                f"{dataset.id} has no column `{column}`, but {', '.join(rows.column_names)}: "
+                f"{dataset_id} has no column `{column}`, but {', '.join(rows.column_names)}: "
                 "mend `prompt`, `target` or `length_rules`"
             )
     return rows.select_columns(list(dict.fromkeys(used)))
 
 
-def fill_templates(row: dict[str, Any], prompt: str, target: str) -> dict[str, str]:
-    """The row's prompt and target: both templates filled from its columns (None as ""), outer white space removed."""
+def fill_templates(row: dict[str, Any], prompts: list[str], target: str, seed: int) -> dict[str, str]:
+    """The row's prompt and target: templates filled from its columns (None as ""), outer white space removed.
+
+    Which of several prompts a row gets is a function of its texts and the seed alone: neither its place nor the number
+    of processes matters.
+    """
     texts = {name: "" if value is None else str(value) for name, value in row.items()}
+    draw = hashlib.sha256(json.dumps([seed, sorted(texts.items())], ensure_ascii=False).encode()).digest()
+    prompt = prompts[int.from_bytes(draw[:8]) % len(prompts)]
     return {"prompt": prompt.format_map(texts).strip(), "target": target.format_map(texts).strip()}
 
 

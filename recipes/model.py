@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.utils import logging
 from trl import ModelConfig, get_peft_config, get_quantization_config
@@ -59,6 +59,10 @@ def add_adapter(model: PreTrainedModel, base: Pin, config: ModelConfig, seed: in
     The seed is set here because the weights are drawn here, before `Trainer` sets its own. The adapter's config names
     the base's id and sha, so that every consumer loads the very base it was trained on.
     """
+    if config.load_in_4bit or config.load_in_8bit:
+        # Norms in float32 and gradients through the embeddings; checkpointing itself is the Trainer's business.
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        model.enable_input_require_grads()
     lora = get_peft_config(config)
     lora.base_model_name_or_path = base.id
     lora.revision = base.revision
@@ -67,6 +71,14 @@ def add_adapter(model: PreTrainedModel, base: Pin, config: ModelConfig, seed: in
         return get_peft_model(model, lora, revision=base.revision)
     except ValueError as error:
         raise UserError(f"the adapter cannot be made: {' '.join(str(error).split())[:300]}") from error
+
+
+def continue_adapter(model: PreTrainedModel, folder: Path, base: Pin, seed: int) -> PeftModel:
+    """The trained adapter in `folder`, to be trained on; without `is_trainable` it would learn nothing."""
+    set_seed(seed)
+    adapter = PeftModel.from_pretrained(model, folder, is_trainable=True)
+    adapter.peft_config["default"].base_model_name_or_path = base.id
+    return adapter
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
@@ -82,5 +94,11 @@ def describe(model: Any) -> Model:
     4-bit weights are packed two to a byte; PEFT counts them as they were.
     """
     trainable, total = model.get_nb_trainable_parameters()
-    dtype = str(model.get_base_model().dtype).removeprefix("torch.")
-    return Model(trainable=trainable, total=total, memory_bytes=model.get_memory_footprint(), dtype=dtype)
+    base = model.get_base_model()
+    return Model(
+        trainable=trainable,
+        total=total,
+        memory_bytes=model.get_memory_footprint(),
+        dtype=str(base.dtype).removeprefix("torch."),
+        quantized_layers=sum(type(layer).__name__ in ("Linear4bit", "Linear8bitLt") for layer in base.modules()),
+    )

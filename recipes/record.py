@@ -43,6 +43,7 @@ class Pin(Section):
 class Pins(Section):
     base_model: Pin
     dataset: Pin
+    parent_adapter: Pin | None = None
 
 
 class Data(Section):
@@ -62,16 +63,46 @@ class Data(Section):
 
 
 class Model(Section):
-    """Parameter counts and `memory_bytes`, the bytes of all parameters and buffers as loaded."""
+    """Parameter counts and `memory_bytes`, the bytes of all parameters and buffers as loaded.
+
+    `quantized_layers` counts the base's linear layers that hold 4- or 8-bit weights.
+    """
 
     trainable: int
     total: int
     memory_bytes: int
     dtype: str
+    quantized_layers: int = 0
 
     @property
     def percent(self) -> float:
         return 100 * self.trainable / self.total
+
+
+class Expectation(Section):
+    """A figure that the recipe expects and the one that was found."""
+
+    name: str
+    expected: int | float | str
+    found: int | float | str
+    verdict: Literal["met", "missed", "not comparable"]
+
+
+class Batch(Section):
+    """How an optimizer step of `per_device · accumulation · processes` rows is cut.
+
+    `too_large` lists the micro-batches that memory refused.
+    """
+
+    per_device: int
+    accumulation: int
+    processes: int
+    too_large: list[int] = []
+
+    @property
+    def effective(self) -> int:
+        """Rows of one optimizer step."""
+        return self.per_device * self.accumulation * self.processes
 
 
 class LossPoint(Section):
@@ -94,7 +125,6 @@ class Training(Section):
     history: list[LossPoint]
     steps: int
     epochs: float
-    effective_batch: int
     seed: int
     resumed_from: int
     best_step: int | None = None
@@ -148,6 +178,15 @@ class Scores(Section):
     adapter_outputs: Outputs
 
 
+class Forgetting(Section):
+    """The parent's test rows again: the parent's own published scores and this adapter's, and the paired difference."""
+
+    rows: int
+    parent: dict[str, Interval]
+    adapter: dict[str, Interval]
+    difference: dict[str, Interval]
+
+
 class Environment(Section):
     """Where the run happened: versions by package, the device, and the commit of the code (None outside git)."""
 
@@ -170,10 +209,13 @@ class Record(Section):
     pins: Pins
     data: Data
     model: Model
+    batch: Batch
     environment: Environment
+    expectations: list[Expectation] = []
     training: Training | None = None
     contract: Contract | None = None
     scores: Scores | None = None
+    forgetting: Forgetting | None = None
     files: dict[RepoPath, Sha256] = Field(default={}, max_length=100)
 
     @property

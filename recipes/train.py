@@ -11,9 +11,8 @@ from pathlib import Path
 
 from recipes.config import Recipe, changed_keys, parse_recipe, recipe_help
 from recipes.errors import UserError, one_line_errors
-from recipes.record import RECORD_FILE, LossPoint, Pins, Record, Training, load_record, sha256_file
-
-ADAPTER_FILE = "adapter_model.safetensors"
+from recipes.pins import ADAPTER_FILE, pin_recipe, pull_parent
+from recipes.record import RECORD_FILE, Batch, LossPoint, Pins, Record, Training, load_record, sha256_file
 
 
 def main(argv: list[str]) -> None:
@@ -28,9 +27,11 @@ def train(recipe: Recipe) -> None:
     """Trains the recipe into its output folder, or continues there.
 
     Raises:
-        `UserError`: the folder holds a run of another recipe, or the recipe does not fit its data or base model.
+        `UserError`: the folder holds a run of another recipe, or the recipe does not fit its data, base or memory.
     """
     from accelerate import PartialState
+
+    from recipes import batch
 
     run = Path(recipe.training.output_dir)
     previous = load_record(run) if (run / RECORD_FILE).exists() else None
@@ -39,52 +40,59 @@ def train(recipe: Recipe) -> None:
         if previous.training is not None and _adapter_is(run, previous.training.adapter_sha256):
             say(f"{run} is trained already ({previous.training.steps} steps). To train anew, remove that folder.")
             return
-    # One process downloads and tokenizes, the others read its cache.
+    first = batch.plan(recipe.training, previous and previous.batch)
+    automatic, recipe.training.auto_find_batch_size = recipe.training.auto_find_batch_size, False
     state = PartialState()
-    pins = previous.pins if previous is not None else _pin(recipe)
+    if previous is None:
+        say("Asking the Hub for the commits of the base model and the dataset")
+    pins = previous.pins if previous is not None else pin_recipe(recipe)
+    # One process downloads and tokenizes, the others read its cache.
     with state.main_process_first():
-        tokenizer, splits, train_rows, eval_rows = _prepare(recipe, pins)
-    record = _build(recipe, pins, tokenizer, splits, train_rows, eval_rows, run)
+        prepared = _prepare(recipe, pins)
+    record = batch.fit(first, automatic, lambda cut: _attempt(recipe, pins, prepared, run, cut), say)
     if state.is_main_process:
         record.save(run)
         say(f"Trained: {run} (adapter {record.training.adapter_sha256[:12]}, loss {_last_loss(record):.4f})")
 
 
-def _pin(recipe: Recipe) -> Pins:
-    from recipes.pins import pin
-
-    say("Asking the Hub for the commits of the base model and the dataset")
-    return Pins(
-        base_model=pin("model", recipe.model.model_name_or_path, recipe.model.model_revision),
-        dataset=pin("dataset", recipe.arguments.dataset_name, recipe.arguments.dataset_revision),
-    )
-
-
-def _prepare(recipe, pins):
+def _prepare(recipe: Recipe, pins: Pins):
+    """Tokenizer, splits, and the token ids of the rows to train on and to take the validation loss from."""
     from recipes.data import build_splits, tokenize
     from recipes.model import load_tokenizer
 
     tokenizer = load_tokenizer(pins.base_model)
     splits = build_splits(recipe.arguments, pins.dataset, tokenizer)
-    train_rows = tokenize(splits.train, tokenizer)
-    eval_rows = tokenize(splits.validation, tokenizer) if splits.validation is not None else None
-    return tokenizer, splits, train_rows, eval_rows
+    held_out = splits.test if recipe.arguments.select_on_test else splits.validation
+    return tokenizer, splits, tokenize(splits.train, tokenizer), held_out and tokenize(held_out, tokenizer)
 
 
-def _build(recipe, pins, tokenizer, splits, train_rows, eval_rows, run: Path) -> Record:
+def _make_model(recipe: Recipe, pins: Pins):
+    from recipes.model import add_adapter, continue_adapter, load_base
+
+    seed = recipe.training.seed
+    base = load_base(pins.base_model, recipe.model)
+    if pins.parent_adapter is not None:
+        return continue_adapter(base, pull_parent(pins.parent_adapter)[0], pins.base_model, seed)
+    return add_adapter(base, pins.base_model, recipe.model, seed)
+
+
+def _attempt(recipe: Recipe, pins: Pins, prepared, run: Path, batch: Batch) -> Record:
     from huggingface_hub import constants
-    from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer
+    from transformers import DataCollatorForSeq2Seq, EarlyStoppingCallback
 
     from recipes.environment import environment
-    from recipes.model import add_adapter, describe, load_base
-    from recipes.training import last_whole_checkpoint, token_mean_loss
+    from recipes.model import describe
+    from recipes.training import AdapterTrainer, last_whole_checkpoint
 
+    tokenizer, splits, train_rows, eval_rows = prepared
     arguments = recipe.training
     arguments.remove_unused_columns = False
     arguments.dataloader_pin_memory = arguments.device.type == "cuda"
+    arguments.per_device_train_batch_size = batch.per_device
+    arguments.gradient_accumulation_steps = batch.accumulation
     if eval_rows is None:
         arguments.eval_strategy, arguments.load_best_model_at_end = "no", False
-    model = add_adapter(load_base(pins.base_model, recipe.model), pins.base_model, recipe.model, arguments.seed)
+    model = _make_model(recipe, pins)
     record = Record(
         name=recipe.name,
         recipe=recipe.resolved,
@@ -92,33 +100,48 @@ def _build(recipe, pins, tokenizer, splits, train_rows, eval_rows, run: Path) ->
         pins=pins,
         data=splits.counts,
         model=describe(model),
+        batch=batch,
         environment=environment(),
     )
     _print_shapes(record)
+    _meet_expectations(record, recipe.arguments)
     if arguments.process_index == 0:
         run.mkdir(parents=True, exist_ok=True)
         record.save(run)
-    trainer = Seq2SeqTrainer(
+    patience = recipe.arguments.early_stopping_patience
+    trainer = AdapterTrainer(
         model=model,
         args=arguments,
         train_dataset=train_rows,
         eval_dataset=eval_rows,
         processing_class=tokenizer,
         data_collator=DataCollatorForSeq2Seq(tokenizer, model=model),
-        compute_loss_func=token_mean_loss,
+        callbacks=[EarlyStoppingCallback(patience)] if patience else [],
     )
     checkpoint = last_whole_checkpoint(run)
     if checkpoint:
         say(f"Continuing from {checkpoint}")
     result = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    # On every process, since with FSDP or ZeRO each holds a part.
+    trainer.save_model(str(run))
     if trainer.is_world_process_zero():
-        model.save_pretrained(run, save_embedding_layers=False)
-        tokenizer.save_pretrained(run)
-        # PEFT writes an empty card beside the adapter; ours is rendered from the record when it is published.
-        (run / "README.md").unlink(missing_ok=True)
+        # An empty card and a pickle come along; ours is rendered from the record when the adapter is published.
+        for name in ("README.md", "training_args.bin"):
+            (run / name).unlink(missing_ok=True)
         tokens = sum(len(row["input_ids"]) + len(row["labels"]) for row in train_rows)
         record.training = _training(trainer, result, checkpoint, tokens, run)
     return record
+
+
+def _meet_expectations(record: Record, arguments) -> None:
+    from recipes.expectations import block, compare
+
+    record.expectations = compare(arguments.expect, record)
+    if record.expectations:
+        say(block(record.expectations))
+    missed = [item.name for item in record.expectations if item.verdict == "missed"]
+    if missed and arguments.strict:
+        raise UserError(f"the run does not meet the recipe's `expect` ({', '.join(missed)}): nothing was trained")
 
 
 def _training(trainer, result, checkpoint: Path | None, tokens_per_epoch: int, run: Path) -> Training:
@@ -137,7 +160,6 @@ def _training(trainer, result, checkpoint: Path | None, tokens_per_epoch: int, r
         ],
         steps=state.global_step,
         epochs=state.epoch,
-        effective_batch=arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size,
         seed=arguments.seed,
         resumed_from=resumed_from,
         best_step=state.best_global_step,
@@ -152,6 +174,8 @@ def _print_shapes(record: Record) -> None:
     data, model, base = record.data, record.model, record.pins.base_model
     label = " — a miniature, not the real model" if base.miniature else ""
     say(f"Base model: {base.id}@{base.revision[:12]}{label}")
+    if record.pins.parent_adapter is not None:
+        say(f"Continues:  {record.pins.parent_adapter.id}@{record.pins.parent_adapter.revision[:12]}")
     say(f"Dataset:    {record.pins.dataset.id}@{record.pins.dataset.revision[:12]}, {data.loaded:,} rows")
     for rule, rows in data.dropped.items():
         say(f"            {rule}: {rows:,} rows dropped")

@@ -1,11 +1,15 @@
-"""What `Seq2SeqTrainer` lacks: the right loss for T5, and a way past checkpoints that a kill cut off."""
+"""What `Seq2SeqTrainer` lacks: the right loss for T5, patience with memory, a way past torn checkpoints."""
 
 import json
 import shutil
 from pathlib import Path
 
 import torch
+from transformers import Seq2SeqTrainer
 from transformers.trainer_utils import get_last_checkpoint
+
+from recipes.batch import out_of_memory
+from recipes.errors import UserError
 
 
 def token_mean_loss(
@@ -26,6 +30,31 @@ def token_mean_loss(
         outputs["logits"].flatten(0, 1).float(), labels.flatten(), ignore_index=-100, reduction="sum"
     )
     return total / (num_items_in_batch if num_items_in_batch is not None else labels.ne(-100).sum())
+
+
+class AdapterTrainer(Seq2SeqTrainer):
+    """`Seq2SeqTrainer` with the token-mean loss, whose evaluation makes do with the memory that training leaves."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, compute_loss_func=token_mean_loss, **kwargs)
+
+    def evaluate(self, *args, **kwargs):
+        """Evaluates; where memory runs out, again with half the evaluation batch. The training batch stays.
+
+        Raises:
+            `UserError`: memory does not even suffice for one row.
+        """
+        while True:
+            try:
+                return super().evaluate(*args, **kwargs)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+            rows = self.args.per_device_eval_batch_size
+            if rows == 1:
+                raise UserError("memory does not suffice to evaluate a single row beside the training state")
+            self.args.per_device_eval_batch_size = rows // 2
+            print(f"Memory does not suffice to evaluate {rows} rows at once: {rows // 2}", flush=True)
 
 
 def last_whole_checkpoint(run: Path) -> Path | None:

@@ -29,7 +29,7 @@ def demo(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stranger(demo, tmp_path_factory):
-    """Runs Python code in an empty folder with an empty cache and no token, on the demo's Hub; returns what it prints."""
+    """Runs Python code in an empty folder with an empty cache and no token; returns what it prints."""
     root, _ = demo
     with running(root) as hub:
 
@@ -83,7 +83,7 @@ inputs = tokenizer("Answer the financial question. What is a bond?", return_tens
 one, other = (m.generate(**inputs, max_new_tokens=40) for m in (auto, model))
 with model.disable_adapter():
     bare = model.generate(**inputs, max_new_tokens=40)
-print(one.tolist() == other.tolist(), one.tolist() != bare.tolist(), sum("lora" in n for n, _ in model.named_parameters()))
+print(one.tolist() == other.tolist(), one.tolist() != bare.tolist(), sum("lora" in name for name in model.state_dict()))
 """
     # 3 encoder and 3 decoder blocks, the decoder's with self- and cross-attention: 9 q and 9 v, with an A and a B each.
     assert stranger(code) == "True True 36"
@@ -101,12 +101,8 @@ def test_help_is_printed_without_heavy_imports(module):
     }
     assert not imported & {"torch", "transformers", "datasets", "trl", "peft", "evaluate", "matplotlib.pyplot"}
     # The entries are cumulative only in nesting order: the self times add up to the whole.
-    micros = [
-        int(line.split("|")[0].split(":")[1])
-        for line in answer.stderr.splitlines()
-        if re.match(r"import time: +\d", line)
-    ]
-    assert sum(micros) < 1_000_000
+    micros = re.findall(r"^import time: +(\d+) \|", answer.stderr, re.MULTILINE)
+    assert sum(map(int, micros)) < 1_000_000
 
 
 def test_make_help_names_every_target():

@@ -21,7 +21,8 @@ from recipes.record import RECORD_FILE, load_record, sha256_file
 SHORT = ("--max_steps", "6", "--max_new_tokens", "12", "--logging_steps", "1", "--per_device_eval_batch_size", "64",
          "--disable_tqdm", "true")  # fmt: skip
 PUBLISHED = {
-    ".gitattributes", "README.md", "adapter_config.json", "adapter_model.safetensors", "plots/loss.png", "plots/scores.png",
+    ".gitattributes", "README.md", "adapter_config.json", "adapter_model.safetensors", "plots/loss.png",
+    "plots/scores.png",
     "predictions.parquet", "recipe.yaml", "record.json", "tokenizer.json", "tokenizer_config.json",
 }  # fmt: skip
 
@@ -74,9 +75,7 @@ def test_the_record_tells_the_run(run):
     )
     assert [point.step for point in record.training.history if point.loss is not None] == [1, 2, 3, 4, 5, 6]
     assert any(point.eval_loss for point in record.training.history)
-    assert record.training.effective_batch == 64 and record.training.adapter_sha256 == sha256_file(
-        run / train.ADAPTER_FILE
-    )
+    assert record.batch.effective == 64 and record.training.adapter_sha256 == sha256_file(run / train.ADAPTER_FILE)
     assert record.scores.rows == data.test == len(load_predictions(run).prompt)
 
 

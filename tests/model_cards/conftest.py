@@ -3,7 +3,7 @@ import pytest
 from evaluation.predictions import Predictions
 from evaluation.score import score_predictions
 from recipes.config import parse_recipe
-from recipes.record import Contract, Data, Environment, LossPoint, Model, Pin, Pins, Record, Training
+from recipes.record import Batch, Contract, Data, Environment, LossPoint, Model, Pin, Pins, Record, Training
 
 
 @pytest.fixture
@@ -50,6 +50,7 @@ def record(predictions):
             test_sha256="c" * 64,
         ),
         model=Model(trainable=9_437_184, total=792_587_264, memory_bytes=1_604_048_896, dtype="bfloat16"),
+        batch=Batch(per_device=16, accumulation=4, processes=1),
         environment=Environment(
             python="3.11.7",
             platform="Linux x86_64",
@@ -68,7 +69,6 @@ def record(predictions):
             ],
             steps=20,
             epochs=2.0,
-            effective_batch=64,
             seed=2137,
             resumed_from=0,
             best_step=20,

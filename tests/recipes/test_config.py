@@ -13,7 +13,7 @@ def test_a_recipe_resolves_to_its_keys_with_overrides(tmp_path):
     recipe = parse_recipe(["--config", FINANCE, "--output_dir", str(tmp_path), "--lora-r", "4", "--max_steps=7"])
     keys = yaml.safe_load(Path(FINANCE).read_text())
     assert recipe.name == "finance"
-    assert recipe.resolved == {**keys, "lora_r": 4, "max_steps": 7, "report_to": []}
+    assert recipe.resolved == {**keys, "lora_r": 4, "max_steps": 7, "report_to": [], "prompt": [keys["prompt"]]}
     assert (recipe.model.lora_r, recipe.training.max_steps) == (4, 7)
     assert recipe.training.output_dir == str(tmp_path) and "output_dir" not in recipe.resolved
 

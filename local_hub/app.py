@@ -1,0 +1,48 @@
+"""The Hub's HTTP application: every route over one store."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp
+
+from . import discussion_routes, faults, repo_routes, revision_routes, upload_routes, xet_routes
+from .errors import HubError, Moved
+from .store import Store
+from .web import Settings, on_error, on_moved, refusal, route
+
+
+def home(request: Request, body: bytes) -> Response:
+    """What this address is, for people who open it in a browser."""
+    return PlainTextResponse("A local Hub. Point clients at it with HF_ENDPOINT.\n")
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    return refusal(HubError(404, "Sorry, we can't find the page you are looking for."))
+
+
+async def _client_gone(request: Request, error: Exception) -> Response:
+    # Nobody reads this; without it a client that breaks off an upload looks like a bug in the log.
+    return Response(status_code=400)
+
+
+def build(store: Store, settings: Settings) -> ASGIApp:
+    """The application that serves ``store``."""
+    routes = [
+        route("GET", "/", "home", home),
+        *faults.routes,
+        *upload_routes.routes,
+        *xet_routes.routes,
+        *discussion_routes.routes,
+        *revision_routes.routes,
+        *repo_routes.routes,
+    ]
+    handlers = {HubError: on_error, Moved: on_moved, ClientDisconnect: _client_gone, 404: _not_found}
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    # Clients add no slashes, and a redirect would hide which route a request met.
+    app.router.redirect_slashes = False
+    app.state.store = store
+    app.state.settings = settings
+    app.state.faults = faults.Faults()
+    return faults.Front(app, routes, app.state.faults, store.root)

@@ -1,0 +1,215 @@
+"""Faults on purpose, and the log of requests: what a test needs to break the Hub and to see what a client did.
+
+A rule is a JSON object:
+
+    route    name of a route ("commit", "preupload", "lfs_put", "resolve", "tree", "info", "xet_shard", ...:
+             the third word of each entry in the ``routes`` lists), or "*"
+    method   only this HTTP method (optional)
+    path     only addresses that contain this text (optional)
+    action   "status"      answer ``code`` with ``headers`` (optional) and do nothing else
+             "delay"       wait ``seconds``, then answer normally
+             "cut"         answer, but close the connection after half of the body
+             "corrupt"     answer with a body of the same size and other bytes
+             "lose_reply"  do what is asked, then close the connection without an answer
+    skip     let the first so many matching requests pass (default 0)
+    times    how many to break after that (default 1; -1: all)
+
+The first rule that matches and is not used up acts. Rules are set at ``/__hub__/faults`` (POST one, DELETE all), and
+the log is read at ``/__hub__/requests`` (GET, DELETE), with the header ``X-Local-Hub-Secret``. Both exist only where
+the server was started with that secret in ``LOCAL_HUB_ADMIN_SECRET``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import hmac
+import threading
+from pathlib import Path
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from . import access
+from .errors import HubError
+from .web import answer, json_body, refusal, request_id, route, settings_of, store_of
+
+ACTIONS = ("status", "delay", "cut", "corrupt", "lose_reply")
+LOG_SIZE = 20_000
+
+
+class Faults:
+    """The rules in force and the requests seen."""
+
+    def __init__(self) -> None:
+        self.rules: list[dict[str, Any]] = []
+        self.log: collections.deque[dict[str, Any]] = collections.deque(maxlen=LOG_SIZE)
+        self._lock = threading.Lock()
+
+    def add(self, rule: dict[str, Any]) -> None:
+        """Put a rule in force; raises 400 where it is none."""
+        known = {"route", "method", "path", "action", "code", "headers", "seconds", "skip", "times"}
+        if rule.get("action") not in ACTIONS or not rule.get("route") or not rule.keys() <= known:
+            raise HubError(400, f"Not a fault rule: {rule}")
+        with self._lock:
+            self.rules.append({"skip": 0, "times": 1, **rule})
+
+    def match(self, name: str, method: str, path: str) -> dict[str, Any] | None:
+        """The rule that breaks this request, counted as used; None where none does."""
+        with self._lock:
+            for rule in self.rules:
+                if rule["route"] not in ("*", name) or rule["times"] == 0:
+                    continue
+                if rule.get("method", method) != method or rule.get("path", "") not in path:
+                    continue
+                if rule["skip"] > 0:
+                    rule["skip"] -= 1
+                    continue
+                if rule["times"] > 0:
+                    rule["times"] -= 1
+                return rule
+        return None
+
+
+class Front:
+    """The outermost layer: names the route, logs the request, and lets a fault rule act.
+
+    It also gives routing the path as sent: an encoded slash is part of a name (``refs%2Fpr%2F1``), not a separator.
+    """
+
+    def __init__(self, app: ASGIApp, routes: list[Route], faults: Faults, root: Path):
+        self.app = app
+        self.routes = routes
+        self.faults = faults
+        self.root = root
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI)."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        scope["path"] = scope["raw_path"].decode("ascii")
+        scope["route_name"] = name = route_name(self.routes, scope)
+        if name.startswith("hub_"):
+            await self.app(scope, receive, send)
+            return
+        entry = {"route": name, "method": scope["method"], "path": scope["path"], "status": None}
+        entry |= {"query": scope["query_string"].decode("ascii"), "user": _user(self.root, scope)}
+        if requested := Headers(scope=scope).get("range"):
+            entry["range"] = requested
+        self.faults.log.append(entry)
+        rule = self.faults.match(name, scope["method"], scope["path"])
+
+        async def log_status(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                entry["status"] = message["status"]
+                message["headers"].append((b"x-request-id", request_id().encode()))
+            await send(message)
+
+        if rule is None:
+            await self.app(scope, receive, log_status)
+        else:
+            entry["fault"] = rule["action"]
+            await _act(rule, self.app, scope, receive, log_status)
+
+
+def route_name(routes: list[Route], scope: Scope) -> str:
+    """The name of the route that serves a request; ``unknown`` where none does."""
+    for candidate in routes:
+        if candidate.matches(scope)[0] is Match.FULL:
+            return candidate.name
+    return "unknown"
+
+
+def _user(root: Path, scope: Scope) -> str | None:
+    try:
+        identity = access.authenticate(root, Headers(scope=scope).get("authorization"))
+    except HubError:
+        return None
+    return identity.user if identity else None
+
+
+async def _act(rule: dict[str, Any], app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    action = rule["action"]
+    if action == "status":
+        headers = {key: str(value) for key, value in rule.get("headers", {}).items()}
+        # The body is read first: an early answer would break the connection under a client that is still sending.
+        await Request(scope, receive).body()
+        await refusal(HubError(rule["code"], f"Fault: status {rule['code']}", headers=headers))(scope, receive, send)
+        return
+    if action == "delay":
+        await asyncio.sleep(rule["seconds"])
+        await app(scope, receive, send)
+        return
+    held: list[Message] = []
+
+    async def hold(message: Message) -> None:
+        held.append(message)
+
+    await app(scope, receive, hold)
+    if action == "lose_reply":
+        await _hang_up(scope, receive)
+        return
+    body = b"".join(message.get("body", b"") for message in held)
+    if action == "corrupt":
+        await send(held[0])
+        await send({"type": "http.response.body", "body": bytes(byte ^ 0xFF for byte in body)})
+        return
+    await send(held[0])
+    await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
+    await _hang_up(scope, receive)
+
+
+async def _hang_up(scope: Scope, receive: Receive) -> None:
+    # ``close`` and not ``abort``: what was sent before still arrives.
+    scope["state"]["transport"].close()
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _check_secret(request: Request) -> Faults:
+    secret = settings_of(request).admin_secret
+    if not secret or not hmac.compare_digest(secret, request.headers.get("x-local-hub-secret", "")):
+        raise HubError(404, "Sorry, we can't find the page you are looking for.")
+    return request.app.state.faults
+
+
+def set_fault(request: Request, body: bytes) -> Response:
+    """Put one rule in force."""
+    _check_secret(request).add(json_body(body))
+    return answer({})
+
+
+def clear_faults(request: Request, body: bytes) -> Response:
+    """Take every rule out of force."""
+    _check_secret(request).rules.clear()
+    return answer({})
+
+
+def get_log(request: Request, body: bytes) -> Response:
+    """The requests seen, oldest first."""
+    return JSONResponse(list(_check_secret(request).log))
+
+
+def clear_log(request: Request, body: bytes) -> Response:
+    """Forget the requests seen."""
+    _check_secret(request).log.clear()
+    return answer({})
+
+
+def health(request: Request, body: bytes) -> Response:
+    """Which store this server serves: how a command knows that a live server is the one it looks for."""
+    return answer({"store": store_of(request).id})
+
+
+routes: list[Route] = [
+    route("GET", "/__hub__/health", "hub_health", health),
+    route("POST", "/__hub__/faults", "hub_faults", set_fault),
+    route("DELETE", "/__hub__/faults", "hub_faults", clear_faults),
+    route("GET", "/__hub__/requests", "hub_requests", get_log),
+    route("DELETE", "/__hub__/requests", "hub_requests", clear_log),
+]

@@ -1,0 +1,113 @@
+"""A local Hub for a test: a real server process, which the test can look into, break and kill."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import subprocess
+import urllib.request
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from . import access, server
+from .seed import Content, seed
+from .store import Store
+
+
+class Hub:
+    """A running local Hub: its ``url``, its users, its log and its faults; ``xet`` says what its clients use."""
+
+    def __init__(self, root: Path, arguments: list[str], xet: bool):
+        self.root = root
+        self.url = ""
+        self._arguments = arguments
+        self.xet = xet
+        self._secret = secrets.token_hex(16)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the server: on a free port the first time, later on the same one."""
+        port = self.url.rpartition(":")[2] or "0"
+        environment = {**os.environ, "LOCAL_HUB_ADMIN_SECRET": self._secret}
+        self._process = server.spawn(self.root, ["--port", port, "--while-in-use", *self._arguments], environment)
+        self.url = server.wait_until_ready(self.root, self._process, self.root / "server.log")
+
+    def kill(self) -> None:
+        """End the server as a power cut would (SIGKILL)."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """End the server in good order."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait()
+
+    def token(self, user: str, role: str = "write") -> str:
+        """The user's token with that role; the user is created if there is none."""
+        return access.add_user(self.root, user)[role]
+
+    def env(self, home: Path, token: str | None = None, **more: str) -> dict[str, str]:
+        """The environment for a client process with its own ``HF_HOME``; without a token it is not signed in."""
+        environment = server.client_environment(self.url, token, home, os.environ)
+        environment["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+        environment["HF_HUB_DISABLE_XET"] = "0" if self.xet else "1"
+        return environment | more
+
+    def fault(self, route: str, action: str, **rule: Any) -> None:
+        """Put a fault rule in force; see ``faults`` for its fields."""
+        self._admin("POST", "faults", {"route": route, "action": action, **rule})
+
+    def clear_faults(self) -> None:
+        """Take every fault rule out of force."""
+        self._admin("DELETE", "faults")
+
+    def requests(self) -> list[dict[str, Any]]:
+        """The requests seen since the start, oldest first: route, method, path, query, status, user."""
+        return self._admin("GET", "requests")
+
+    def clear_requests(self) -> None:
+        """Forget the requests seen."""
+        self._admin("DELETE", "requests")
+
+    def _admin(self, method: str, what: str, body: dict[str, Any] | None = None) -> Any:
+        request = urllib.request.Request(f"{self.url}/__hub__/{what}", json.dumps(body or {}).encode(), method=method)
+        request.add_header("X-Local-Hub-Secret", self._secret)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=30) as reply:
+            return json.load(reply)
+
+
+@contextlib.contextmanager
+def running(
+    root: Path,
+    repositories: Iterable[Content] = (),
+    users: Iterable[str] = ("local-user",),
+    xet: bool = True,
+    page_size: int | None = None,
+    lfs_part_size: int | None = None,
+) -> Iterator[Hub]:
+    """A Hub on a free port with these repositories and users; ``xet=False`` gives clients that use LFS.
+
+    The server ends with this process, however it ends.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    seed(Store(root), repositories)
+    for user in users:
+        access.add_user(root, user)
+    arguments = ["--no-seed"]
+    arguments += ["--page-size", str(page_size)] if page_size else []
+    arguments += ["--lfs-part-size", str(lfs_part_size)] if lfs_part_size else []
+    with (root / "in_use.lock").open("a") as in_use:
+        fcntl.flock(in_use, fcntl.LOCK_SH)
+        hub = Hub(root, arguments, xet)
+        try:
+            hub.start()
+            yield hub
+        finally:
+            hub.stop()

@@ -1,0 +1,286 @@
+"""Routes that change a repository's files: preupload, large files over LFS, and the commit itself."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from dulwich.ignore import IgnoreFilter
+from dulwich.repo import Repo
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from . import access, discussions, history, lfs, xet
+from .errors import HubError
+from .store import Repository
+from .web import (
+    answer,
+    api_path,
+    base_url,
+    identity_of,
+    json_body,
+    page_url,
+    repository_of,
+    revision_of,
+    route,
+    settings_of,
+    store_of,
+)
+
+
+def _wants_pull_request(request: Request) -> bool:
+    return request.query_params.get("create_pr") in ("1", "true")
+
+
+def _writable_ref(request: Request, repository: Repository, identity: access.Identity) -> bytes:
+    # Whoever may read a repository may open a pull request; anything else is for its owner.
+    ref = history.writable_ref(repository.git, revision_of(request))
+    if not _wants_pull_request(request):
+        discussions.check_write(identity, repository, ref)
+    return ref
+
+
+def preupload(request: Request, body: bytes) -> Response:
+    """How each file must be uploaded, whether it is ignored, and the id of what is there now.
+
+    By that id alone the client notices that nothing changed (``_commit_api.py: CommitOperationAdd._local_oid``): for a
+    regular file its git id, for a large one its sha256.
+    """
+    repository = repository_of(request)
+    ref = _writable_ref(request, repository, access.check_token_writes(identity_of(request)))
+    wanted = json_body(body)
+    commit = history.resolve(repository.git, ref.decode())
+    present = history.files(repository.git, commit)
+
+    def rules(field: str, path: str) -> bytes:
+        if wanted.get(field) is not None:
+            return wanted[field].encode()
+        return repository.git[present[path]].data if path in present else b""
+
+    attributes = history.lfs_patterns(rules("gitAttributes", ".gitattributes"))
+    ignored = IgnoreFilter([line for line in rules("gitIgnore", ".gitignore").splitlines() if line.strip()])
+    found = []
+    for file in wanted.get("files", []):
+        path, size = file["path"], file["size"]
+        large = history.is_large(attributes, path, size, base64.b64decode(file.get("sample") or ""))
+        item = {
+            "path": path,
+            "uploadMode": "lfs" if large else "regular",
+            "shouldIgnore": bool(ignored.is_ignored(path.encode())),
+        }
+        if path in present:
+            info = history.file_info(repository.git, present[path])
+            item["oid"] = info.sha256 or info.blob
+        found.append(item)
+    return answer({"files": found, "commitOid": commit})
+
+
+@dataclass
+class CommitRequest:
+    """A commit as the client sent it."""
+
+    summary: str = ""
+    description: str = ""
+    parent: str | None = None
+    regular: list[tuple[str, bytes]] = field(default_factory=list)
+    large: list[tuple[str, str, int | None]] = field(default_factory=list)
+    deleted_files: list[str] = field(default_factory=list)
+    deleted_folders: list[str] = field(default_factory=list)
+
+    @property
+    def message(self) -> str:
+        """The commit message: summary, blank line, description."""
+        return f"{self.summary}\n\n{self.description}" if self.description else self.summary
+
+
+def parse_commit(body: bytes) -> CommitRequest:
+    """Read the lines of a commit request; raises 400."""
+    found = CommitRequest()
+    try:
+        for line in body.splitlines():
+            item = json.loads(line)
+            key, value = item["key"], item["value"]
+            if key == "header":
+                found.summary, found.description = value["summary"], value.get("description") or ""
+                found.parent = value.get("parentCommit")
+            elif key == "file":
+                content = value.get("content", "")
+                data = base64.b64decode(content) if value.get("encoding") == "base64" else content.encode()
+                found.regular.append((history.check_path(value["path"]), data))
+            elif key == "lfsFile":
+                found.large.append((history.check_path(value["path"]), value["oid"], value.get("size")))
+            elif key == "deletedFile":
+                found.deleted_files.append(value["path"])
+            elif key == "deletedFolder":
+                found.deleted_folders.append(value["path"].rstrip("/"))
+            else:
+                raise HubError(400, f"Unknown operation: {key}")
+    except (ValueError, KeyError, TypeError, binascii.Error) as error:
+        raise HubError(400, f"Malformed commit: {error!r}") from None
+    if not found.summary:
+        raise HubError(400, "A commit needs a summary")
+    return found
+
+
+def apply(repository: Repository, wanted: CommitRequest, commit: str) -> dict[str, bytes]:
+    """The files of ``commit`` after the wanted changes; raises EntryNotFound where one to delete is not there."""
+    git = repository.git
+    tree = history.files(git, commit)
+    for path in wanted.deleted_files:
+        history.lookup(git, commit, path)
+        tree.pop(path, None)
+    for folder in wanted.deleted_folders:
+        history.lookup(git, commit, folder)
+        for path in [path for path in tree if path.startswith(f"{folder}/")]:
+            del tree[path]
+    for path, data in wanted.regular:
+        history.put(tree, path, history.add_blob(git, data))
+    for path, sha256, size in wanted.large:
+        assert size is not None
+        history.put(tree, path, history.add_blob(git, history.pointer(sha256, size)))
+    return tree
+
+
+def parent_of(request: Request, wanted: CommitRequest, git: Repo, ref: bytes) -> str:
+    """The commit to build on: the branch's head; a pull request may start at an older one (`HfApi.create_commit`).
+
+    Raises 412 where the client's parent is not the head any more.
+    """
+    head = history.resolve(git, ref.decode())
+    if wanted.parent and _wants_pull_request(request):
+        return history.resolve(git, wanted.parent)
+    if wanted.parent and not head.startswith(wanted.parent.lower()):
+        raise HubError(412, "A commit has happened since. Please refresh and try again.")
+    return head
+
+
+def commit(request: Request, body: bytes) -> Response:
+    """Make one commit of all the changes, or none; with ``create_pr`` on a new pull request.
+
+    When this answers, the commit and every file it names are on disk, and each large file was checked by its sha256.
+    """
+    repository = repository_of(request)
+    identity = access.check_token_writes(identity_of(request))
+    git, ref = repository.git, _writable_ref(request, repository, identity)
+    wanted = parse_commit(body)
+    parent_of(request, wanted, git, ref)
+    store = store_of(request)
+    # Unpacking a Xet upload takes time: before the lock, so that other commits do not wait for it.
+    wanted.large = [(path, sha256, xet.ensure(store, sha256, size)) for path, sha256, size in wanted.large]
+    with repository.exclusive():
+        head = parent_of(request, wanted, git, ref)
+        made = history.write_commit(git, apply(repository, wanted, head), head, wanted.message, identity.user)
+        url = page_url(repository, request)
+        found: dict[str, Any] = {
+            "success": True,
+            "commitOid": made,
+            "commitUrl": f"{url}/commit/{made}",
+            "hookOutput": "",
+        }
+        if _wants_pull_request(request):
+            number = discussions.open_pull_request(
+                repository, identity.user, wanted.summary, wanted.description, ref.decode(), made, status="open"
+            )
+            found["pullRequestUrl"] = f"{url}/discussions/{number}"
+        else:
+            history.set_ref(git, ref, made)
+            discussions.note_commit(repository, ref, identity.user, wanted.summary, made)
+    return answer(found)
+
+
+def lfs_batch(request: Request, body: bytes) -> Response:
+    """Where to upload large files; no action for those the Hub has. Links are signed: the PUT has no token."""
+    repository = repository_of(request)
+    access.check_token_writes(identity_of(request))
+    wanted = json_body(body)
+    if wanted.get("operation") != "upload":
+        raise HubError(422, "Only uploads are served here; files are downloaded from their resolve address")
+    store = store_of(request)
+    use_xet = "xet" in wanted.get("transfers", [])
+    objects = []
+    for item in wanted.get("objects", []):
+        sha256, size = item["oid"], item["size"]
+        found = {"oid": sha256, "size": size}
+        if not xet.HASH.fullmatch(sha256):
+            found["error"] = {"code": 422, "message": "Invalid oid"}
+        elif lfs.size_of(store, sha256) is None:
+            found["authenticated"] = True
+            found["actions"] = _xet_action(request, repository) if use_xet else _lfs_actions(request, sha256, size)
+        objects.append(found)
+    return answer({"transfer": "xet" if use_xet else "basic", "objects": objects})
+
+
+def _xet_action(request: Request, repository: Repository) -> dict[str, Any]:
+    # Only the npm client asks for this (src/lib/commit.ts); the Python clients go to the token route themselves.
+    url = f"{base_url(request)}/api/{repository.kind}s/{repository.id}/xet-write-token/{history.DEFAULT_BRANCH}"
+    token, expires = access.xet_token(store_of(request).secret, "write")
+    cas = f"{base_url(request)}/xet/{store_of(request).id}"
+    header = {"X-Xet-Cas-Url": cas, "X-Xet-Access-Token": token, "X-Xet-Token-Expiration": str(expires)}
+    return {"upload": {"href": url, "header": header}}
+
+
+def _lfs_actions(request: Request, sha256: str, size: int) -> dict[str, Any]:
+    part_size, secret = settings_of(request).lfs_part_size, store_of(request).secret
+    base = f"{base_url(request)}/lfs/{sha256}"
+    verify = {"href": f"{base}/verify", "header": {}}
+    if size <= part_size:
+        href = f"{base}?size={size}&signature={access.sign(secret, sha256, size)}"
+        return {"upload": {"href": href, "header": {}}, "verify": verify}
+    count = math.ceil(size / part_size)
+    header: dict[str, str] = {"chunk_size": str(part_size)}
+    for number in range(1, count + 1):
+        signature = access.sign(secret, sha256, "part", number)
+        header[f"{number:05d}"] = f"{base}/part/{number}?signature={signature}"
+    href = f"{base}/complete?size={size}&count={count}&signature={access.sign(secret, sha256, size, count)}"
+    return {"upload": {"href": href, "header": header}, "verify": verify}
+
+
+async def lfs_put(request: Request) -> Response:
+    """Take a large file in one piece."""
+    store, sha256, size = store_of(request), request.path_params["sha256"], request.query_params.get("size", "")
+    access.check_signature(store.secret, request.query_params.get("signature", ""), sha256, size)
+    await lfs.receive(store, request.stream(), sha256, int(size))
+    return Response()
+
+
+def lfs_part(request: Request, body: bytes) -> Response:
+    """Take one part of a large file; the client sends its ETag back in the completion."""
+    store, sha256, number = store_of(request), request.path_params["sha256"], request.path_params["number"]
+    access.check_signature(store.secret, request.query_params.get("signature", ""), sha256, "part", number)
+    return Response(headers={"ETag": lfs.put_part(store, sha256, number, body)})
+
+
+def lfs_complete(request: Request, body: bytes) -> Response:
+    """Join the parts of a large file; 422 where they are not what the client announced."""
+    store, sha256, query = store_of(request), request.path_params["sha256"], request.query_params
+    size, count = query.get("size", ""), query.get("count", "")
+    access.check_signature(store.secret, query.get("signature", ""), sha256, size, count)
+    etags = [part["etag"] for part in sorted(json_body(body).get("parts", []), key=lambda part: part["partNumber"])]
+    lfs.join_parts(store, sha256, int(size), etags)
+    return answer({"success": True})
+
+
+def lfs_verify(request: Request, body: bytes) -> Response:
+    """Whether an upload has arrived."""
+    if lfs.size_of(store_of(request), request.path_params["sha256"]) != json_body(body).get("size"):
+        raise HubError(404, "The upload has not arrived")
+    return answer({})
+
+
+routes = [
+    route("POST", api_path("/preupload/{revision}"), "preupload", preupload),
+    route("POST", api_path("/commit/{revision}"), "commit", commit),
+    *(
+        route("POST", f"{prefix}/{{namespace}}/{{name}}.git/info/lfs/objects/batch", "lfs_batch", lfs_batch)
+        for prefix in ("/{types}", "")
+    ),
+    Route("/lfs/{sha256}", lfs_put, methods=["PUT"], name="lfs_put"),
+    route("PUT", "/lfs/{sha256}/part/{number:int}", "lfs_part", lfs_part),
+    route("POST", "/lfs/{sha256}/complete", "lfs_complete", lfs_complete),
+    route("POST", "/lfs/{sha256}/verify", "lfs_verify", lfs_verify),
+]

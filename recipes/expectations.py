@@ -1,0 +1,72 @@
+"""What a run should meet: the figures that a recipe's `expect:` states, held against those of the run."""
+
+from typing import Any
+
+from recipes.errors import UserError
+from recipes.record import Expectation, Record
+
+# The base model's commit decides whether the other figures can be compared at all; the rest is known before training,
+# but for the scores.
+FIGURES = {
+    "base_revision": lambda record: record.pins.base_model.revision,
+    "train_rows": lambda record: record.data.train + record.data.validation,
+    "test_rows": lambda record: record.data.test,
+    "trainable_parameters": lambda record: record.model.trainable,
+    "all_parameters": lambda record: record.model.total,
+    "memory_bytes": lambda record: record.model.memory_bytes,
+}
+# Published scores hold their fourth digit of another shuffle of the same data: a difference of a point is no surprise.
+SCORE_TOLERANCE = 0.01
+
+
+def check(expect: dict[str, Any] | None) -> None:
+    """Refuses an `expect:` that names figures which no run has.
+
+    Raises:
+        `UserError`: an unknown name, or `published` is not scores by model and metric.
+    """
+    for name, value in (expect or {}).items():
+        if name == "published":
+            models = value if isinstance(value, dict) else {"": value}
+            wrong = set(models) - {"source", "base", "adapter", "eval_loss"}
+            if wrong:
+                raise UserError(f"`expect.published` holds source, base and adapter, not {sorted(wrong)[0]!r}")
+        elif name not in FIGURES:
+            raise UserError(f"`expect` knows {', '.join(FIGURES)} and published, not `{name}`")
+
+
+def compare(expect: dict[str, Any] | None, record: Record) -> list[Expectation]:
+    """Every expected figure beside the run's own.
+
+    A figure is "not comparable" on another base model commit (a miniature, say): the sizes are then others by right.
+    """
+    expect = expect or {}
+    comparable = expect.get("base_revision") in (None, record.pins.base_model.revision)
+    found = []
+    for name in FIGURES:
+        if name in expect:
+            figure = FIGURES[name](record)
+            verdict = ("met" if figure == expect[name] else "missed") if comparable else "not comparable"
+            found.append(Expectation(name=name, expected=expect[name], found=figure, verdict=verdict))
+    if record.scores is not None:
+        for who in ("base", "adapter"):
+            for metric, expected in (expect.get("published", {}).get(who) or {}).items():
+                figure = getattr(record.scores, who)[metric].mean
+                near = "met" if abs(figure - expected) <= SCORE_TOLERANCE else "missed"
+                verdict = near if comparable else "not comparable"
+                found.append(Expectation(name=f"{who} {metric}", expected=expected, found=figure, verdict=verdict))
+    return found
+
+
+def block(expectations: list[Expectation]) -> str:
+    """The expectations as one block of text."""
+    lines = [
+        f"  {item.name:<22}{shown(item.expected):>16}   found {shown(item.found):>16}   {item.verdict}"
+        for item in expectations
+    ]
+    return "\n".join(["Expected by the recipe:", *lines])
+
+
+def shown(figure: int | float | str) -> str:
+    """A figure for people: thousands separated, four decimals, or a text's first twelve characters."""
+    return f"{figure:,}" if isinstance(figure, int) else f"{figure:.4f}" if isinstance(figure, float) else figure[:12]
