@@ -12,6 +12,8 @@ PY := $(VENV)/bin/python
 HUB ?=
 HUB_USER ?=
 ARGS ?=
+# One number of threads for training, scoring and reproducing: on a CPU the last bits depend on it.
+export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 ACCELERATE ?= recipes/accelerate/$(if $(shell command -v nvidia-smi),gpu,cpu).yaml
 LOCAL_HUB_ROOT ?= .local_hub
 export LOCAL_HUB_ROOT

@@ -64,7 +64,7 @@ def fit(batch: Batch, automatic: bool, attempt: Callable[[Batch], Any], say: Cal
         if not automatic or next_batch is None:
             raise UserError(
                 f"memory does not suffice for micro-batches of {batch.per_device} rows: set "
-                "`auto_find_batch_size: true`, `gradient_checkpointing: true` or a smaller model"
+                "`auto_find_batch_size: true`, `activation_checkpointing: true` or a smaller model"
             )
         say(f"Memory does not suffice for {batch.per_device} rows at once: {next_batch.per_device} rows, "
             f"{next_batch.accumulation} times, from the last checkpoint on")  # fmt: skip

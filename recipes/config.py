@@ -191,6 +191,7 @@ def recipe_from_record(name: str, resolved: dict[str, Any]) -> Recipe:
 
 
 def _parse(name: str, keys: dict[str, Any], argv: list[str], given: list[str]) -> Recipe:
+    import torch
     from transformers import Seq2SeqTrainingArguments
     from trl import ModelConfig, TrlParser
 
@@ -199,6 +200,8 @@ def _parse(name: str, keys: dict[str, Any], argv: list[str], given: list[str]) -
             raise UserError(f"recipe {name}: {message}")
 
     parser = Parser((RecipeArguments, Seq2SeqTrainingArguments, ModelConfig), allow_abbrev=False)
+    # Otherwise accelerate 1.15 takes several processes without an accelerator for strangers to each other.
+    parser.set_defaults(use_cpu=not torch.accelerator.is_available())
     unknown = sorted(set(keys) - {action.dest for action in parser._actions})
     if unknown:
         raise UserError(

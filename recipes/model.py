@@ -43,7 +43,7 @@ def load_tokenizer(base: Pin) -> PreTrainedTokenizerBase:
 def load_base(base: Pin, config: ModelConfig) -> PreTrainedModel:
     """The base model at the pinned commit, quantized if the recipe says so."""
     config.dtype = str(pick_dtype(config.dtype)).removeprefix("torch.")
-    return AutoModelForSeq2SeqLM.from_pretrained(
+    model = AutoModelForSeq2SeqLM.from_pretrained(
         base.id,
         revision=base.revision,
         dtype=config.dtype,
@@ -51,6 +51,12 @@ def load_base(base: Pin, config: ModelConfig) -> PreTrainedModel:
         quantization_config=get_quantization_config(config),
         use_safetensors=True,
     )
+    for layer in model.modules():
+        if type(layer).__name__ == "Linear4bit":
+            # On CPUs with AVX512-BF16, bitsandbytes 0.50 repacks 4-bit weights at the first evaluation, and the
+            # training steps after it then lose the gradient below each such layer.
+            layer.support_avx512bf16_for_cpu = False
+    return model
 
 
 def add_adapter(model: PreTrainedModel, base: Pin, config: ModelConfig, seed: int) -> PeftModel:
@@ -100,5 +106,5 @@ def describe(model: Any) -> Model:
         total=total,
         memory_bytes=model.get_memory_footprint(),
         dtype=str(base.dtype).removeprefix("torch."),
-        quantized_layers=sum(type(layer).__name__ in ("Linear4bit", "Linear8bitLt") for layer in base.modules()),
+        quantized_layers=sum(type(weight).__name__ in ("Params4bit", "Int8Params") for weight in base.parameters()),
     )

@@ -87,6 +87,7 @@ def _attempt(recipe: Recipe, pins: Pins, prepared, run: Path, batch: Batch) -> R
     tokenizer, splits, train_rows, eval_rows = prepared
     arguments = recipe.training
     arguments.remove_unused_columns = False
+    arguments.ddp_find_unused_parameters = False
     arguments.dataloader_pin_memory = arguments.device.type == "cuda"
     arguments.per_device_train_batch_size = batch.per_device
     arguments.gradient_accumulation_steps = batch.accumulation

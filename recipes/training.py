@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from transformers import Seq2SeqTrainer
+from transformers import EvalPrediction, Seq2SeqTrainer
 from transformers.trainer_utils import get_last_checkpoint
 
 from recipes.batch import out_of_memory
@@ -32,11 +32,39 @@ def token_mean_loss(
     return total / (num_items_in_batch if num_items_in_batch is not None else labels.ne(-100).sum())
 
 
+def row_losses(outputs: tuple[torch.Tensor, ...], labels: torch.Tensor) -> torch.Tensor:
+    """Summed cross-entropy and number of real target tokens of each row: shape (batch, 2)."""
+    losses = torch.nn.functional.cross_entropy(
+        outputs[0].transpose(1, 2).float(), labels, ignore_index=-100, reduction="none"
+    )
+    return torch.stack([losses.sum(1), labels.ne(-100).sum(1).float()], dim=1)
+
+
+def token_mean(rows: EvalPrediction) -> dict[str, float]:
+    """The mean over all real target tokens, from the gathered `row_losses`."""
+    total, tokens = rows.predictions.astype("float64").sum(axis=0)
+    return {"token_loss": total / tokens}
+
+
 class AdapterTrainer(Seq2SeqTrainer):
-    """`Seq2SeqTrainer` with the token-mean loss, whose evaluation makes do with the memory that training leaves."""
+    """`Seq2SeqTrainer` whose losses are means over real target tokens, however rows are batched and shared."""
 
     def __init__(self, *args, **kwargs):
-        super().__init__(*args, compute_loss_func=token_mean_loss, **kwargs)
+        super().__init__(
+            *args,
+            compute_loss_func=token_mean_loss,
+            preprocess_logits_for_metrics=row_losses,
+            compute_metrics=token_mean,
+            **kwargs,
+        )
+
+    def evaluation_loop(self, *args, **kwargs):
+        """The validation loss as a mean over tokens, each row counted once; `Trainer` takes a mean of batch means."""
+        # Seq2SeqTrainer of transformers 5.23 sets plain `gather`, which counts the rows that even out the ranks twice.
+        self.gather_function = self.accelerator.gather_for_metrics
+        output = super().evaluation_loop(*args, **kwargs)
+        output.metrics["eval_loss"] = output.metrics.pop("eval_token_loss")
+        return output
 
     def evaluate(self, *args, **kwargs):
         """Evaluates; where memory runs out, again with half the evaluation batch. The training batch stays.

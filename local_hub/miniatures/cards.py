@@ -16,7 +16,7 @@ tags:
 This is **not** {id}. It is a miniature with {parameters:,} parameters, made by this project so that its recipes can be
 run and tested without a network: a T5 of the same architecture (gated GELU, untied head, sentinels at the end of the
 vocabulary) with a small vocabulary of its own. It was trained for {steps:,} steps on generated sentences. They share
-their facts with the miniature datasets, but come under other prompts and other questions. It knows nothing of the world.
+their facts with the miniature datasets, but under other prompts and other questions. It knows nothing of the world.
 
 Regenerate it with `python -m local_hub.miniatures`. The real model is at https://huggingface.co/{id}.
 """

@@ -12,7 +12,8 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 STEPS = 3500
 
-# Each is larger than the one before, and every matrix has a multiple of 64 entries, so that 4-bit blocks fit.
+# Each is larger than the one before. Every row of every matrix is whole blocks of 64: bitsandbytes' 4-bit kernels for
+# the CPU want that.
 SHAPES = {
     "base": {"d_model": 64, "d_ff": 64, "num_layers": 2, "num_heads": 4},
     "large": {"d_model": 64, "d_ff": 128, "num_layers": 2, "num_heads": 4},

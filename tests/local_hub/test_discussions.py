@@ -174,3 +174,33 @@ def test_drafts_and_conflicts(hub: Hub, clients: Clients) -> None:
         "solved": [[], 200],
         "text": "3",
     }
+
+
+def test_pull_request_from_an_older_commit(hub: Hub, clients: Clients) -> None:
+    """With ``parent_commit`` a pull request starts there, also when main has gone on; main itself refuses it."""
+
+    def client():
+        from huggingface_hub import CommitOperationAdd, HfApi
+        from huggingface_hub.errors import HfHubHTTPError
+
+        api = HfApi()
+        api.create_repo("alice/old")
+        start = api.upload_file(repo_id="alice/old", path_or_fileobj=b"1", path_in_repo="a.txt").oid
+        api.upload_file(repo_id="alice/old", path_or_fileobj=b"2", path_in_repo="b.txt")
+
+        def commit(**more):
+            files = [CommitOperationAdd("c.txt", b"3")]
+            return api.create_commit("alice/old", files, commit_message="Older", parent_commit=start, **more)
+
+        info = commit(create_pr=True)
+        try:
+            commit()
+        except HfHubHTTPError as error:
+            refused = error.response.status_code
+        history = [item.commit_id for item in api.list_repo_commits("alice/old", revision=info.pr_revision)]
+        proposed = sorted(api.list_repo_files("alice/old", revision=info.pr_revision))
+        api.merge_pull_request("alice/old", info.pr_num)
+        return [history[:2] == [info.oid, start], refused, proposed, sorted(api.list_repo_files("alice/old"))]
+
+    before = [".gitattributes", "a.txt", "c.txt"]
+    assert clients(client) == [True, 412, before, [".gitattributes", "a.txt", "b.txt", "c.txt"]]

@@ -1,0 +1,78 @@
+"""Training on several processes: the same rows, the same steps, the same adapter as on one."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from accelerate.commands.config.config_args import load_config_from_file
+from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
+
+from recipes.record import Record, load_record
+
+CONFIGS = sorted(Path("recipes/accelerate").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def base_without_dropout():
+    """The miniature with its dropout off: each process draws masks of its own, which would drown the comparison."""
+    folder = Path(snapshot_download("google/flan-t5-large"))
+    config = json.loads((folder / "config.json").read_text()) | {"dropout_rate": 0.0}
+    HfApi().create_repo("local-user/no-dropout", exist_ok=True)
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".gitattributes"}
+    files["config.json"] = json.dumps(config).encode()
+    operations = [CommitOperationAdd(name, data) for name, data in files.items()]
+    HfApi().create_commit("local-user/no-dropout", operations, commit_message="The miniature without dropout")
+    return "local-user/no-dropout"
+
+
+def launched(run: Path, config: str, base: str) -> Record:
+    """The record of a run launched by accelerate."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = ["-m", "accelerate.commands.launch", "--quiet", "--config_file", f"recipes/accelerate/{config}.yaml"]
+    recipe = ["-m", "recipes.train", "--config", "recipes/finance.yaml", "--output_dir", str(run)]
+    overrides = {"model_name_or_path": base, "lora_dropout": 0, "validation_size": 0.0195, "max_steps": 5,
+                 "logging_steps": 1, "eval_steps": 5, "save_steps": 5, "disable_tqdm": True}  # fmt: skip
+    words = [word for key, value in overrides.items() for word in (f"--{key}", str(value))]
+    command = [sys.executable, *launch, "--main_process_port", str(port), *recipe, *words]
+    answer = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert answer.returncode == 0, answer.stdout[-2000:] + answer.stderr[-2000:]
+    assert answer.stdout.count("Trained: ") == 1
+    return load_record(run)
+
+
+def test_two_processes_train_what_one_trains(base_without_dropout, tmp_path):
+    one = launched(tmp_path / "one", "cpu", base_without_dropout)
+    two = launched(tmp_path / "two", "ddp-cpu", base_without_dropout)
+    assert (one.batch.processes, one.batch.accumulation) == (1, 4)
+    assert (two.batch.processes, two.batch.accumulation) == (2, 2)
+    assert one.batch.effective == two.batch.effective == 64
+    losses = [[(point.step, point.loss) for point in r.training.history if point.loss is not None] for r in (one, two)]
+    assert [step for step, _ in losses[0]] == [1, 2, 3, 4, 5]
+    for (_, alone), (_, together) in zip(*losses, strict=True):
+        assert together == pytest.approx(alone, rel=1e-4)
+    # 61 validation rows do not divide by two processes nor by the batch: none is left out, none counted twice.
+    assert one.data.validation == two.data.validation == 61
+    evals = [next(point.eval_loss for point in r.training.history if point.eval_loss) for r in (one, two)]
+    assert evals[1] == pytest.approx(evals[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_accelerate_reads_the_configuration(path):
+    config = load_config_from_file(str(path))
+    assert path.read_text().startswith("#")
+    assert config.mixed_precision == "no" and config.num_processes >= 1
+    kinds = {"cpu": "NO", "gpu": "NO", "fsdp": "FSDP", "deepspeed-zero3": "DEEPSPEED"}
+    assert config.distributed_type == kinds.get(path.stem, "MULTI_GPU")
+    if path.stem == "fsdp":
+        assert config.fsdp_config["fsdp_version"] == 2
+        assert config.fsdp_config["fsdp_transformer_layer_cls_to_wrap"] == "T5Block"
+    if path.stem == "deepspeed-zero3":
+        assert config.deepspeed_config["zero_stage"] == 3
+    if path.stem == "ddp-multinode":
+        assert config.num_machines > 1

@@ -1,0 +1,114 @@
+"""Every YAML in recipes/, found by listing the folder, runs through parse → train → score → publish → reproduce."""
+
+import functools
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard
+from transformers import set_seed
+
+from evaluation import reproduce, score
+from push import publish
+from recipes import train
+from recipes.config import parse_recipe
+from recipes.model import add_adapter, load_base
+from recipes.record import load_record
+
+RECIPES = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(Path("recipes").glob("*.yaml"))}
+SHORT = ("--max_steps", "3", "--logging_steps", "1", "--eval_strategy", "steps", "--eval_steps", "2", "--save_strategy",
+         "no", "--load_best_model_at_end", "false", "--max_new_tokens", "6", "--per_device_eval_batch_size", "64",
+         "--disable_tqdm", "true")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """Takes a recipe through the loop, once, its parent first; returns the run's folder and the commit."""
+    runs = tmp_path_factory.mktemp("runs")
+    by_adapter = {keys["adapter_name"]: name for name, keys in RECIPES.items()}
+
+    @functools.cache
+    def loop(name: str) -> tuple[Path, str]:
+        if (parent := RECIPES[name].get("parent_adapter")) is not None:
+            loop(by_adapter[parent])
+        run = runs / name
+        train.main(["--config", f"recipes/{name}.yaml", "--output_dir", str(run), *SHORT])
+        score.main([str(run)])
+        return run, publish.publish(run, None)
+
+    return loop
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_recipe_runs_end_to_end(name, published, capsys):
+    run, commit = published(name)
+    record = load_record(run)
+    assert record.training.steps == 3 and len([point for point in record.training.history if point.loss]) == 3
+    assert record.scores.rows == record.data.test > 0
+    assert all(item.verdict == "not comparable" for item in record.expectations) and record.expectations
+    repo_id = f"local-user/{RECIPES[name]['adapter_name']}"
+    ModelCard.load(repo_id).validate()
+    reproduce.main([repo_id])
+    assert f"REPRODUCED {repo_id}@{commit}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_recipe_says_what_it_is(name):
+    head = Path(f"recipes/{name}.yaml").read_text().partition("\ntitle:")[0]
+    assert all(line.startswith("#") or not line for line in head.splitlines())
+    assert f"make train-{name}" in head and "Hardware:" in head
+    training = parse_recipe(["--config", f"recipes/{name}.yaml"]).training
+    assert training.lr_scheduler_type == "cosine" and training.load_best_model_at_end
+    assert RECIPES[name]["split_seed"] == 2137 and RECIPES[name]["test_size"] == 0.1
+
+
+def test_the_base_in_four_bits_is_really_quantized(published):
+    run, _ = published("finance-xl")
+    record = load_record(run)
+    # 3 + 3 blocks: 9 attentions of 4 matrices and 6 gated feed-forwards with 2; transformers keeps T5's `wo` as it is.
+    assert record.model.quantized_layers == 9 * 4 + 6 * 2
+    model = load_base(record.pins.base_model, parse_recipe(["--config", "recipes/finance-xl.yaml"]).model)
+    layer = model.encoder.block[0].layer[0].SelfAttention.q
+    assert layer.weight.quant_state.quant_type == "nf4" and layer.weight.quant_state.nested
+    # Two weights a byte.
+    assert layer.weight.numel() == layer.in_features * layer.out_features // 2 and layer.weight.element_size() == 1
+
+
+def test_an_evaluation_leaves_the_gradients_of_a_quantized_base_as_they_were(published):
+    # bitsandbytes 0.50 loses them on CPUs with AVX512-BF16.
+    record = load_record(published("finance-xl")[0])
+    recipe = parse_recipe(["--config", "recipes/finance-xl.yaml"])
+    base = record.pins.base_model
+    model = add_adapter(load_base(base, recipe.model), base, recipe.model, seed=0)
+    batch = {"input_ids": torch.tensor([[5, 6, 7, 1]]), "labels": torch.tensor([[8, 9, 1]])}
+
+    def gradient() -> torch.Tensor:
+        set_seed(1)
+        model.zero_grad()
+        model.train()(**batch).loss.backward()
+        return torch.cat(
+            [p.grad.flatten() for n, p in model.named_parameters() if "encoder.block.0" in n and "lora_B" in n]
+        )
+
+    before = gradient()
+    with torch.no_grad():
+        model.eval()(**batch)
+    assert before.abs().sum() > 0
+    torch.testing.assert_close(gradient(), before)
+
+
+def test_a_chain_names_its_parent_and_tells_what_was_forgotten(published):
+    run, _ = published("llama2sql")
+    parent_run, parent_commit = published("text2sql")
+    record, parent = load_record(run), load_record(parent_run)
+    assert (record.pins.parent_adapter.id, record.pins.parent_adapter.revision) == (
+        "local-user/flan-t5-large-text2sql", parent_commit,
+    )  # fmt: skip
+    assert record.pins.base_model == parent.pins.base_model
+    assert record.model.trainable == parent.model.trainable > 0
+    assert record.training.adapter_sha256 != parent.training.adapter_sha256
+    assert record.forgetting.rows == parent.scores.rows
+    assert record.forgetting.parent == parent.scores.adapter
+    card = (run / "release" / "README.md").read_text()
+    assert f"local-user/flan-t5-large-text2sql@{parent_commit[:12]}" in card and "What was forgotten" in card
