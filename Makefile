@@ -61,7 +61,7 @@ _demo:
 	trap 'rm -rf "$$stranger"' EXIT
 	cd "$$stranger"
 	env -u HF_TOKEN HF_HOME="$$stranger/cache" PYTHONPATH="$(CURDIR)" \
-		"$(CURDIR)/$(PY)" -m evaluation.reproduce local-user/flan-t5-large-finance
+		"$(abspath $(PY))" -m evaluation.reproduce local-user/flan-t5-large-finance
 
 train-%: recipes/%.yaml $(READY) ## train recipe R; continues an interrupted run
 	@$(ON_HUB) $(VENV)/bin/accelerate launch --quiet --config_file $(ACCELERATE) \

@@ -10,6 +10,7 @@ from local_hub.miniatures import tokenizer
 
 WEIGHTS = Path(__file__).parent / "weights"
 
+# Five to ten minutes on one core for each model. The cards name this number.
 STEPS = 3500
 
 # Each is larger than the one before. Every row of every matrix is whole blocks of 64: bitsandbytes' 4-bit kernels for

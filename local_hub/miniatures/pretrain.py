@@ -1,6 +1,7 @@
 """Pre-trains the miniature models, seeded and on one thread, so that the same machine writes the same bytes twice."""
 
 import time
+from collections.abc import Iterator
 from itertools import islice
 from random import Random
 
@@ -11,7 +12,6 @@ from transformers import T5Config, T5ForConditionalGeneration
 from local_hub.miniatures import models, pretraining_text
 
 SEED = 2137
-
 WARM_UP = 100
 LEARNING_RATE = 4e-3
 BATCH = 32
@@ -29,7 +29,7 @@ def new_model(name: str) -> T5ForConditionalGeneration:
     return model
 
 
-def batches(reader: Tokenizer, seed: int):
+def batches(reader: Tokenizer, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """An endless stream of padded batches, each of sequences of like length."""
     stream = pretraining_text.pairs(seed)
     rng = Random(seed)
