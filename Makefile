@@ -12,8 +12,6 @@ PY := $(VENV)/bin/python
 HUB ?=
 HUB_USER ?=
 ARGS ?=
-# One number of threads for training, scoring and reproducing: on a CPU the last bits depend on it.
-export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 ACCELERATE ?= recipes/accelerate/$(if $(shell command -v nvidia-smi),gpu,cpu).yaml
 LOCAL_HUB_ROOT ?= .local_hub
 export LOCAL_HUB_ROOT
@@ -22,9 +20,13 @@ LOCAL_HUB := $(PY) -m local_hub run --
 ifeq ($(HUB),local)
 ON_HUB := HUB_USER=$(or $(HUB_USER),local-user) $(LOCAL_HUB)
 RUNS ?= $(LOCAL_HUB_ROOT)/runs
+# A miniature gains nothing from a second thread, and loses much where threads have to wait for a core.
+export OMP_NUM_THREADS ?= 1
 else
 ON_HUB :=
 RUNS ?= runs
+# One number for training, scoring and reproducing: on a CPU the last bits depend on it.
+export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 endif
 
 .PHONY: help install demo test lint hub publish reproduce
@@ -45,7 +47,7 @@ $(READY): requirements.txt
 
 demo: $(READY) ## the whole loop on the local Hub: train, score, card, publish, pull back, score again
 	@rm -rf $(LOCAL_HUB_ROOT)/demo
-	HUB_USER=local-user $(LOCAL_HUB) $(MAKE) _demo HUB= RUNS=$(LOCAL_HUB_ROOT)/demo
+	OMP_NUM_THREADS=1 HUB_USER=local-user $(LOCAL_HUB) $(MAKE) _demo HUB= RUNS=$(LOCAL_HUB_ROOT)/demo
 
 # Runs inside the local Hub's environment. The last command is a stranger: an empty folder, an empty cache, no token.
 _demo:
@@ -85,7 +87,7 @@ hub: $(READY) ## the local Hub in the foreground
 	@$(PY) -m local_hub serve $(ARGS)
 
 test: $(READY) ## run the tests
-	@$(PY) -m pytest -n auto --dist loadfile $(ARGS)
+	@$(PY) -m pytest -n auto --dist loadfile --durations 15 $(ARGS)
 
 lint: $(READY) ## check style with ruff
 	@$(VENV)/bin/ruff check .
