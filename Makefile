@@ -29,7 +29,7 @@ RUNS ?= runs
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 endif
 
-.PHONY: help install demo test lint hub publish reproduce
+.PHONY: help install demo test lint hub publish reproduce compare readme _demo
 help: ## print this list
 	@sed -nE 's/^([a-zA-Z][a-zA-Z0-9_%-]*):.*## (.*)/\1\t\2/p' Makefile | sed 's/%/R/' | expand -t 14
 	echo
@@ -83,8 +83,14 @@ reproduce: $(READY) ## check a published adapter's numbers: ADAPTER=owner/name [
 	@[ -n "$(ADAPTER)" ] || { echo 'UNCHECKED no adapter was named: make reproduce ADAPTER=owner/name' >&2; exit 2; }
 	$(ON_HUB) $(PY) -m evaluation.reproduce $(ADAPTER) $(if $(REVISION),--revision $(REVISION))
 
+compare: $(READY) ## base models side by side: RECIPES="finance-base finance finance-xl", scored runs
+	@$(PY) -m model_cards.compare $(addprefix $(RUNS)/,$(or $(RECIPES),finance-base finance finance-xl)) --into $(RUNS)/compare
+
 hub: $(READY) ## the local Hub in the foreground
 	@$(PY) -m local_hub serve $(ARGS)
+
+readme: $(READY) ## render README's tables and pictures from the demo's record
+	@$(PY) -m model_cards.readme $(LOCAL_HUB_ROOT)/demo/finance
 
 test: $(READY) ## run the tests
 	@$(PY) -m pytest -n auto --dist loadfile --durations 15 $(ARGS)

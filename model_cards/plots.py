@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from recipes.record import Record
+from recipes.record import Interval, Record
 
 PLOTS = {"loss": "plots/loss.png", "scores": "plots/scores.png"}
 # Okabe & Ito's palette, told apart by readers with any common colour vision deficiency.
@@ -17,9 +17,6 @@ def draw_plots(record: Record, folder: Path) -> list[str]:
     Returns:
         Their paths inside `folder`.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
     for path in PLOTS.values():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
     _loss(record, folder / PLOTS["loss"])
@@ -27,7 +24,11 @@ def draw_plots(record: Record, folder: Path) -> list[str]:
     return list(PLOTS.values())
 
 
-def _axes(title: str):
+def new_axes(title: str):
+    """A figure and its axes in the card's style."""
+    import matplotlib
+
+    matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8, 4), dpi=120, layout="constrained")
@@ -38,10 +39,10 @@ def _axes(title: str):
     return figure, axes
 
 
-def _save(figure, path: Path) -> None:
+def save(figure, path: Path) -> None:
+    """Writes the figure; the bytes depend on the drawing alone, not on matplotlib's version string."""
     import matplotlib.pyplot as plt
 
-    # Without the version the bytes depend on the drawing alone.
     figure.savefig(path, metadata={"Software": None})
     plt.close(figure)
 
@@ -50,8 +51,8 @@ def _loss(record: Record, path: Path) -> None:
     history = record.training.history
     train = [(point.step, point.loss) for point in history if point.loss is not None]
     held_out = [(point.step, point.eval_loss) for point in history if point.eval_loss is not None]
-    figure, axes = _axes(f"Loss of {record.recipe['adapter_name']}")
-    axes.plot(*zip(*train, strict=True), color=ADAPTER, linewidth=1.8, label="training")
+    figure, axes = new_axes(f"Loss of {record.recipe['adapter_name']}")
+    axes.plot(*zip(*train, strict=True), color=ADAPTER, linewidth=1.8, label="training (dropout on)")
     if held_out:
         axes.plot(*zip(*held_out, strict=True), color=EVAL, marker="o", markersize=5, linewidth=1.8, label="validation")
     best = dict(held_out).get(record.training.best_step)
@@ -68,21 +69,27 @@ def _loss(record: Record, path: Path) -> None:
     axes.set_ylabel("cross-entropy per target token (nats)")
     axes.margins(y=0.15)
     axes.legend(frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _scores(record: Record, path: Path) -> None:
     scores = record.scores
-    figure, axes = _axes(f"ROUGE on {scores.rows:,} test rows, with {record.contract.confidence:.0%} intervals")
+    figure, axes = new_axes(f"ROUGE on {scores.rows:,} test rows, with {record.contract.confidence:.0%} intervals")
+    bars(axes, [ROUGE_NAMES[name] for name in scores.base], list(scores.base.values()), list(scores.adapter.values()))
+    save(figure, path)
+
+
+def bars(axes, names: list[str], base: list[Interval], adapter: list[Interval]) -> None:
+    """Two bars a name, for the base model and with the adapter, each with its interval and its mean above."""
     for offset, values, colour, label in (
-        (-0.2, scores.base, BASE, "base model"),
-        (0.2, scores.adapter, ADAPTER, "with the adapter"),
+        (-0.2, base, BASE, "base model"),
+        (0.2, adapter, ADAPTER, "with the adapter"),
     ):
-        means = [interval.mean for interval in values.values()]
-        errors = [[x.mean - x.low for x in values.values()], [x.high - x.mean for x in values.values()]]
+        means = [interval.mean for interval in values]
+        errors = [[x.mean - x.low for x in values], [x.high - x.mean for x in values]]
         places = [place + offset for place in range(len(values))]
         axes.bar(places, means, 0.38, color=colour, label=label, yerr=errors, capsize=4, error_kw={"linewidth": 1.2})
-        for place, interval in zip(places, values.values(), strict=True):
+        for place, interval in zip(places, values, strict=True):
             axes.annotate(
                 f"{interval.mean:.3f}",
                 (place, interval.high),
@@ -91,8 +98,7 @@ def _scores(record: Record, path: Path) -> None:
                 ha="center",
                 fontsize=9,
             )
-    axes.set_xticks(range(len(scores.base)), [ROUGE_NAMES[name] for name in scores.base])
+    axes.set_xticks(range(len(names)), names)
     axes.set_ylabel("F-measure")
-    axes.set_ylim(0, min(1.0, 1.2 * max(x.high for x in (*scores.base.values(), *scores.adapter.values()))) or 1)
+    axes.set_ylim(0, min(1.05, 1.2 * max(x.high for x in (*base, *adapter))) or 1)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, -0.08), ncols=2)
-    _save(figure, path)

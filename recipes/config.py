@@ -230,6 +230,8 @@ def _plain(value: Any) -> Any:
 
 
 def _refuse_nonsense(training: Any, model: Any) -> None:
+    from transformers.integrations import get_available_reporting_integrations
+
     if model.model_name_or_path is None:
         raise UserError("the recipe lacks `model_name_or_path`, the base model's id")
     if model.dtype == "float16" or training.fp16:
@@ -241,6 +243,11 @@ def _refuse_nonsense(training: Any, model: Any) -> None:
         raise UserError(f"only adapters are trained here: set `use_peft: true`{quantized}")
     if model.lora_r < 1:
         raise UserError(f"`lora_r` is at least 1, not {model.lora_r}")
+    missing = set(training.report_to) - set(get_available_reporting_integrations())
+    if missing:
+        raise UserError(
+            f"`report_to: {min(missing)}` is no installed tracker: pip install it, or set `report_to: none`"
+        )
     if training.push_to_hub:
         raise UserError("`push_to_hub` would upload unscored and unchecked: use `make publish` after scoring")
 

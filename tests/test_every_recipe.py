@@ -57,7 +57,7 @@ def test_the_recipe_runs_end_to_end(name, published, capsys):
 def test_the_recipe_says_what_it_is(name):
     head = Path(f"recipes/{name}.yaml").read_text().partition("\ntitle:")[0]
     assert all(line.startswith("#") or not line for line in head.splitlines())
-    assert f"make train-{name}" in head and "Hardware:" in head
+    assert f"make train-{name}" in head and "# Hardware:" in head and "# Time:" in head
     training = parse_recipe(["--config", f"recipes/{name}.yaml"]).training
     assert training.lr_scheduler_type == "cosine" and training.load_best_model_at_end
     assert RECIPES[name]["split_seed"] == 2137 and RECIPES[name]["test_size"] == 0.1

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, hf_hub_download
 
 from evaluation import reproduce, score
@@ -17,6 +18,7 @@ from evaluation.predictions import load_predictions
 from push import publish
 from recipes import train
 from recipes.record import RECORD_FILE, load_record, sha256_file
+from recipes.training import AdapterTrainer
 
 SHORT = ("--max_steps", "6", "--max_new_tokens", "12", "--logging_steps", "1", "--per_device_eval_batch_size", "64",
          "--disable_tqdm", "true")  # fmt: skip
@@ -110,6 +112,81 @@ def test_a_killed_run_continues_to_the_same_adapter(run, tmp_path):
     record = load_record(folder)
     assert record.training.resumed_from >= 2
     assert record.training.adapter_sha256 == load_record(run).training.adapter_sha256
+
+
+def test_memory_shrinks_the_micro_batch_and_never_the_effective_one(run, tmp_path, monkeypatch, capsys):
+    # What a GPU says when its memory is full, above 16 rows in training and above 8 in evaluation.
+    full = RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    training_step, prediction_step = AdapterTrainer.training_step, AdapterTrainer.prediction_step
+
+    def train_up_to_16(self, model, inputs, *args, **kwargs):
+        if len(inputs["labels"]) > 16:
+            raise full
+        return training_step(self, model, inputs, *args, **kwargs)
+
+    def evaluate_up_to_8(self, model, inputs, *args, **kwargs):
+        if len(inputs["labels"]) > 8:
+            raise full
+        return prediction_step(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(AdapterTrainer, "training_step", train_up_to_16)
+    monkeypatch.setattr(AdapterTrainer, "prediction_step", evaluate_up_to_8)
+    folder = train_short(tmp_path / "tight", "--auto_find_batch_size", "true")
+    batch, told = load_record(folder).batch, capsys.readouterr().out
+    assert (batch.per_device, batch.accumulation, batch.too_large) == (16, 4, [64, 32])
+    assert "Memory does not suffice for 64 rows at once: 32 rows, 2 times" in told
+    assert "Memory does not suffice to evaluate 16 rows at once: 8" in told
+    # The recipe's own cut is 16 rows 4 times: the same steps, hence the same adapter.
+    assert sha256_file(folder / train.ADAPTER_FILE) == sha256_file(run / train.ADAPTER_FILE)
+
+
+def test_training_ends_early_when_the_validation_loss_stays(tmp_path):
+    folder = train_short(tmp_path / "still", "--learning_rate", "0", "--early_stopping_patience", "2", "--max_steps",
+                         "30", "--eval_steps", "2", "--save_steps", "2")  # fmt: skip
+    training = load_record(folder).training
+    assert (training.steps, training.best_step) == (6, 2)
+
+
+def test_choosing_on_the_test_rows_is_possible_and_told(tmp_path):
+    folder = train_short(tmp_path / "as-published", "--select_on_test", "true", "--max_steps", "2")
+    record = load_record(folder)
+    assert record.data.validation == 0
+    score.main([str(folder)])
+    publish.main([str(folder), "--user", "local-user", "--dry-run"])
+    card = (folder / "release" / "README.md").read_text()
+    assert "**on which the published step was also chosen**" in card and "training never saw" not in card
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_missed_expectation_is_told_and_stops_a_strict_run(tmp_path, capsys, strict):
+    recipe = tmp_path / "finance.yaml"
+    keys = yaml.safe_load(Path("recipes/finance.yaml").read_text())
+    recipe.write_text(yaml.safe_dump(keys | {"expect": {"test_rows": 5, "trainable_parameters": 49_152}}))
+    folder = tmp_path / "run"
+    argv = ["--config", str(recipe), "--output_dir", str(folder), *SHORT, "--max_steps", "1", "--strict", str(strict)]
+    if strict:
+        with pytest.raises(SystemExit):
+            train.main(argv)
+        told = capsys.readouterr()
+        assert "does not meet the recipe's `expect` (test_rows)" in told.err and not folder.exists()
+    else:
+        train.main(argv)
+        told = capsys.readouterr()
+        verdicts = {item.name: item.verdict for item in load_record(folder).expectations}
+        assert verdicts == {"test_rows": "missed", "trainable_parameters": "met"}
+    assert told.out.count("Expected by the recipe:") == 1 and "missed" in told.out
+
+
+def test_a_gated_base_is_one_line(tmp_path, monkeypatch, capsys, hub):
+    files = hf_hub_download("google/flan-t5-large", "config.json")
+    HfApi().create_repo("local-user/gated", exist_ok=True)
+    HfApi().upload_folder(repo_id="local-user/gated", folder_path=Path(files).parent)
+    HfApi().update_repo_settings("local-user/gated", gated="manual")
+    monkeypatch.setenv("HF_TOKEN", hub.token("somebody-else"))
+    with pytest.raises(SystemExit):
+        train_short(tmp_path / "run", "--model_name_or_path", "local-user/gated")
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(told) == 1 and "gated" in told[0] and not (tmp_path / "run").exists()
 
 
 def test_a_finished_run_is_left_alone_and_another_recipe_is_refused(run, capsys):

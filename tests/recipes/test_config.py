@@ -7,6 +7,7 @@ from recipes.config import changed_keys, parse_recipe, recipe_from_record, recip
 from recipes.errors import UserError
 
 FINANCE = "recipes/finance.yaml"
+MINIMAL = "title: x\nadapter_name: x\ndataset_name: a/b\nprompt: '{a}'\ntarget: '{b}'\n"
 
 
 def test_a_recipe_resolves_to_its_keys_with_overrides(tmp_path):
@@ -37,7 +38,10 @@ def test_a_resolved_recipe_can_be_read_back_from_the_record_and_from_yaml(tmp_pa
         (["--dtype", "float16"], "float16 overflows T5"),
         (["--fp16", "true"], "float16 overflows T5"),
         (["--use_peft", "false"], "only adapters are trained"),
+        (["--use_peft", "false", "--load_in_4bit", "true"], "a quantized base could not be trained itself"),
         (["--push_to_hub", "true"], "make publish"),
+        (["--report_to", "carrier-pigeon"], "`report_to: carrier-pigeon` is no installed tracker"),
+        (["--early_stopping_patience", "-1"], "`early_stopping_patience` is 0 (never) or more"),
         (["--prompt", "no column"], "`prompt` names no column"),
         (["--prompt", "{input.__class__}"], "no plain column name"),
         (["--prompt", "{input"], "is not valid"),
@@ -60,6 +64,10 @@ def test_a_wrong_recipe_is_refused_with_one_line(overrides, line):
         ("- a list", "must hold `key: value` lines"),
         ("a: [", "is not valid YAML"),
         ("title: x", "the recipe lacks `adapter_name`"),
+        (MINIMAL + "expect: {rows: 3}", "`expect` knows base_revision, train_rows"),
+        (MINIMAL + "expect: {published: {adpter: {}}}", "`expect.published` holds source, base and adapter"),
+        (MINIMAL + "extract: {a: '('}", "`extract` of `a` is not a regular expression"),
+        (MINIMAL + "extract: {a: '(x)'}", "`extract` of `a` names no group"),
     ],
 )
 def test_a_wrong_file_is_refused_with_one_line(tmp_path, text, line):

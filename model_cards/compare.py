@@ -1,0 +1,73 @@
+"""Puts scored runs side by side: base models zero-shot and tuned, with their size, memory, time and scores.
+
+    python -m model_cards.compare runs/finance-base runs/finance runs/finance-xl --into runs/compare
+
+Writes `compare.md` (one table) and `compare.png` (one plot), both rendered from the runs' records.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from recipes.errors import UserError, one_line_errors
+from recipes.record import Record, load_record
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="model_cards.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of scored runs")
+    parser.add_argument("--into", type=Path, required=True, help="folder for the table and the plot")
+    arguments = parser.parse_args(argv)
+    with one_line_errors():
+        records = [_scored(run) for run in arguments.runs]
+        arguments.into.mkdir(parents=True, exist_ok=True)
+        table = compare_table(records)
+        (arguments.into / "compare.md").write_text(
+            f"{table}\n\n![ROUGE-L of every run](compare.png)\n", encoding="utf-8"
+        )
+        draw(records, arguments.into / "compare.png")
+        print(f"{table}\n\nTable: {arguments.into / 'compare.md'}   plot: {arguments.into / 'compare.png'}")
+
+
+def _scored(run: Path) -> Record:
+    record = load_record(run)
+    if record.training is None or record.scores is None:
+        raise UserError(f"{run} is not scored yet: run make train-{record.name} and make evaluate-{record.name} first")
+    return record
+
+
+def compare_table(records: list[Record]) -> str:
+    """One markdown row a run; ROUGE-L F-measures with their intervals, the base model's zero-shot score first."""
+    lines = [
+        "| run | base model | parameters | trainable | weights | trained in | ROUGE-L zero-shot | ROUGE-L tuned |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for record in records:
+        base, tuned = record.scores.base["rougeL"], record.scores.adapter["rougeL"]
+        cells = [
+            f"{record.name}{' (miniature)' if record.miniature else ''}",
+            record.pins.base_model.id,
+            f"{record.model.total:,}",
+            f"{record.model.trainable:,}",
+            f"{record.model.memory_bytes / 1e6:,.1f} MB",
+            f"{record.training.seconds:,.0f} s on {record.environment.device}",
+            *(f"{score.mean:.4f} [{score.low:.4f}, {score.high:.4f}]" for score in (base, tuned)),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw(records: list[Record], path: Path) -> None:
+    """ROUGE-L of every run, zero-shot and tuned, with its intervals."""
+    from model_cards.plots import bars, new_axes, save
+
+    figure, axes = new_axes("ROUGE-L on the test rows" + (" (miniatures)" if any(r.miniature for r in records) else ""))
+    bars(axes, [r.name for r in records], [r.scores.base["rougeL"] for r in records],
+         [r.scores.adapter["rougeL"] for r in records])  # fmt: skip
+    save(figure, path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

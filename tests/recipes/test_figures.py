@@ -1,0 +1,74 @@
+"""Exact figures without weights: the true FLAN-T5 shapes on the meta device, against arithmetic on those shapes."""
+
+import pytest
+import torch
+from transformers import T5Config, T5ForConditionalGeneration
+
+from recipes.config import parse_recipe
+from recipes.model import add_adapter, describe
+from recipes.record import Pin
+
+VOCABULARY = 32_128
+# d_model, d_ff, layers of each stack, heads; d_kv is 64 throughout (the config.json of google/flan-t5-*).
+SHAPES = {
+    "base": (768, 2048, 12, 12),
+    "large": (1024, 2816, 24, 16),
+    "xl": (2048, 5120, 24, 32),
+    "xxl": (4096, 10240, 24, 64),
+}
+
+
+def base_parameters(size: str) -> int:
+    """Embedding, untied head, 4 matrices an attention, 3 a gated feed-forward, norms, 2 tables of position bias."""
+    d, ff, layers, heads = SHAPES[size]
+    attentions, blocks = 3 * layers, 2 * layers
+    norms = d * (attentions + blocks + 2)
+    return 2 * VOCABULARY * d + attentions * 4 * d * heads * 64 + blocks * 3 * d * ff + norms + 2 * 32 * heads
+
+
+def adapter_parameters(size: str, r: int, matrices: int) -> int:
+    """Per attention and adapted matrix an A (r × in) and a B (out × r)."""
+    d, _, layers, heads = SHAPES[size]
+    return 3 * layers * matrices * r * (d + heads * 64)
+
+
+def on_meta(recipe: str, size: str):
+    d, ff, layers, heads = SHAPES[size]
+    config = T5Config(
+        vocab_size=VOCABULARY, d_model=d, d_kv=64, d_ff=ff, num_layers=layers, num_heads=heads,
+        feed_forward_proj="gated-gelu", decoder_start_token_id=0,
+    )  # fmt: skip
+    parsed = parse_recipe(["--config", f"recipes/{recipe}.yaml", "--load_in_4bit", "false"])
+    with torch.device("meta"):
+        model = T5ForConditionalGeneration(config).to(torch.bfloat16)
+        # transformers 5 ties the head of a model made from a config; FLAN-T5's checkpoints untie it.
+        model.lm_head.weight = torch.nn.Parameter(torch.empty(VOCABULARY, d, dtype=torch.bfloat16))
+        pin = Pin(kind="model", id="google/flan-t5", revision="0" * 40)
+        return parsed.arguments.expect, describe(add_adapter(model, pin, parsed.model, seed=0))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "size", "r", "matrices"),
+    [("finance", "large", 32, 2), ("finance-base", "base", 32, 2), ("finance-xl", "xl", 32, 2),
+     ("finance-xxl", "xxl", 32, 2),
+     ("text2sql", "large", 16, 3), ("cnn_dailymail", "large", 16, 3)],
+)  # fmt: skip
+def test_the_recipe_has_the_parameters_that_arithmetic_says(recipe, size, r, matrices):
+    expect, model = on_meta(recipe, size)
+    trainable = adapter_parameters(size, r, matrices)
+    total = base_parameters(size) + trainable
+    assert (model.trainable, model.total) == (trainable, total)
+    # The base in bfloat16 (2 bytes), the adapter in float32 (4 bytes).
+    assert model.memory_bytes == 2 * base_parameters(size) + 4 * trainable
+    assert expect["trainable_parameters"] == trainable
+    assert expect.get("all_parameters", total) == total
+    assert expect.get("memory_bytes", model.memory_bytes) == model.memory_bytes
+
+
+def test_the_known_figures():
+    # The figures of the reference's finance run, and of r 16 on q, v and o.
+    assert adapter_parameters("large", 32, 2) == 9_437_184
+    assert base_parameters("large") + adapter_parameters("large", 32, 2) == 792_587_264
+    assert 2 * base_parameters("large") + 4 * 9_437_184 == 1_604_048_896
+    assert adapter_parameters("large", 16, 3) == 7_077_888
+    assert f"{100 * 9_437_184 / 792_587_264:.2f}" == "1.19"

@@ -1,0 +1,52 @@
+"""README says what is so: its tables are those of the records and recipes, and its commands exist."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+from model_cards.readme import kept_records, recipes, rendered
+
+README = Path("README.md").read_text(encoding="utf-8")
+
+
+def test_the_tables_are_the_rendered_ones():
+    assert rendered(README) == README, "run `make readme`"
+
+
+def test_every_recipe_and_every_reference_score_stands_in_the_table():
+    for name, (_, keys) in recipes().items():
+        line = next(line for line in README.splitlines() if line.startswith(f"| {name} |") and "make train-" in line)
+        for scores in (keys.get("expect", {}).get("published", {}).get(who, {}) for who in ("base", "adapter")):
+            for value in scores.values():
+                assert f"{value:.4f}".lstrip("0") in line
+        if name not in {record.name for record in kept_records() if not record.miniature}:
+            assert "not yet run" in line
+
+
+def test_miniature_results_are_labelled():
+    for record in kept_records():
+        line = next(line for line in README.splitlines() if line.startswith(f"| {record.name} |"))
+        assert ("a miniature of" in line) == record.miniature
+
+
+def test_every_make_target_and_file_that_readme_names_exists():
+    targets = set(re.findall(r"`?make ([a-z][\w-]*)", README))
+    listed = subprocess.run(["make", "help"], capture_output=True, text=True, check=True).stdout
+    known = set(re.findall(r"^([a-z-]+)(?:-R)? ", listed, re.MULTILINE))
+    for target in targets - {"itself"}:
+        assert target in known or target.partition("-")[0] in known, target
+    for path in re.findall(r"\]\(((?!http)[^)]+)\)", README):
+        assert Path(path).exists(), path
+    for name in re.findall(r"`([\w-]+\.yaml)`", README):
+        assert Path("recipes", name).exists() or Path("recipes/accelerate", name).exists() or name == "recipe.yaml", (
+            name
+        )
+
+
+def test_the_job_script_carries_the_projects_pins():
+    header = re.search(r"# /// script\n(.*?)# ///", Path("recipes/hf_job.py").read_text(), re.DOTALL)[1]
+    job = tomllib.loads(re.sub(r"^# ?", "", header, flags=re.MULTILINE))["dependencies"]
+    pins = [line.split("#")[0].strip() for line in Path("requirements.txt").read_text().splitlines() if "==" in line]
+    local = {"pytest", "pytest-timeout", "pytest-xdist", "ruff", "markdown-it-py", "dulwich", "starlette", "uvicorn"}
+    assert job == [pin for pin in pins if pin.partition("==")[0] not in local]
