@@ -117,8 +117,8 @@ def recipes_table() -> str:
     """Every recipe: what it trains, the reference's scores, what is known of this project's own, hardware, command."""
     real = {record.name: record for record in kept_records() if not record.miniature}
     lines = [
-        "| recipe | trains | the reference: base → adapter (ROUGE-1/2/L/Lsum) | here, on the real model | hardware | time "
-        "| command |",
+        "| recipe | trains | the reference: base → adapter (ROUGE-1/2/L/Lsum) "
+        "| here, on the real model | hardware | time | command |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, (head, keys) in recipes().items():

@@ -35,6 +35,11 @@ def pytest_unconfigure(config):
     config.stash[CLEANUP].close()
 
 
+def pytest_collection_modifyitems(items):
+    """The longest file first, so that no worker waits for it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_real_data.py")
+
+
 def _only_loopback():
     connect = socket.socket.connect
 

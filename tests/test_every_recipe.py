@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 from transformers import set_seed
 
 from evaluation import reproduce, score
+from model_cards import compare
 from push import publish
 from recipes import train
 from recipes.config import parse_recipe
@@ -112,3 +113,20 @@ def test_a_chain_names_its_parent_and_tells_what_was_forgotten(published):
     assert record.forgetting.parent == parent.scores.adapter
     card = (run / "release" / "README.md").read_text()
     assert f"local-user/flan-t5-large-text2sql@{parent_commit[:12]}" in card and "What was forgotten" in card
+
+
+def test_base_models_are_compared_in_one_table_and_one_plot(published, tmp_path, capsys):
+    runs = [published(name)[0] for name in ("finance-base", "finance", "finance-xl")]
+    compare.main([*map(str, runs), "--into", str(tmp_path)])
+    table = (tmp_path / "compare.md").read_text()
+    for record in map(load_record, runs):
+        line = next(line for line in table.splitlines() if line.startswith(f"| {record.name} (miniature) |"))
+        scores = record.scores
+        for figure in (record.model.total, record.model.trainable):
+            assert f"{figure:,}" in line
+        for interval in (scores.base["rougeL"], scores.adapter["rougeL"]):
+            assert f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]" in line
+    assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SystemExit):
+        compare.main([str(tmp_path), "--into", str(tmp_path)])
+    assert "holds no record.json" in capsys.readouterr().err

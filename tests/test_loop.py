@@ -88,30 +88,31 @@ def test_the_same_run_gives_the_same_bytes_and_another_seed_does_not(run, tmp_pa
     assert sha256_file(other / train.ADAPTER_FILE) != sha256_file(run / train.ADAPTER_FILE)
 
 
-def test_a_killed_run_continues_to_the_same_adapter(run, tmp_path):
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "record.json",
+        "checkpoint-2/adapter_model.safetensors",
+        "checkpoint-2/trainer_state.json",
+        "checkpoint-5/optimizer.pt",
+    ],
+)
+def test_a_killed_run_continues_to_the_same_adapter(run, tmp_path, moment):
     folder = tmp_path / "killed"
-    command = [
-        sys.executable,
-        "-m",
-        "recipes.train",
-        "--config",
-        "recipes/finance.yaml",
-        "--output_dir",
-        str(folder),
-        *SHORT,
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    launch = [sys.executable, "-m", "recipes.train", "--config", "recipes/finance.yaml", "--output_dir", str(folder)]
+    process = subprocess.Popen([*launch, *SHORT], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 120
-    while not (folder / "checkpoint-2" / "trainer_state.json").exists():
+    while not (folder / moment).exists():
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
-        time.sleep(0.002)
+        time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert load_record(folder).training is None
     train_short(folder)
     record = load_record(folder)
-    assert record.training.resumed_from >= 2
+    assert record.training.resumed_from >= {"record.json": 0, "checkpoint-5/optimizer.pt": 4}.get(moment, 1)
     assert record.training.adapter_sha256 == load_record(run).training.adapter_sha256
+    assert [point.step for point in record.training.history if point.loss is not None] == [1, 2, 3, 4, 5, 6]
 
 
 def test_memory_shrinks_the_micro_batch_and_never_the_effective_one(run, tmp_path, monkeypatch, capsys):

@@ -55,7 +55,7 @@ def test_the_loop_on_real_rows(tmp_path):
         command(
             "recipes.train", "--config", "recipes/finance.yaml", "--output_dir", str(run), "--max_steps", "20",
             "--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "1", "--eval_steps", "10",
-            "--save_steps", "10", "--max_new_tokens", "8",
+            "--save_steps", "10", "--max_new_tokens", "4",
         )  # fmt: skip
         command("evaluation.score", str(run))
         command("push.publish", str(run))
