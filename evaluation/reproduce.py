@@ -63,6 +63,8 @@ def reproduce(adapter: str, revision: str) -> str:
         raise UserError(f"the record of {name} holds no scores")
     _check_lineage(folder, record)
     print(f"  {len(record.files)} files, every hash as recorded", flush=True)
+    if record.miniature:
+        print(f"  a miniature of {record.pins.base_model.id}: its numbers say nothing about the real model", flush=True)
 
     recipe, tokenizer, test = _rebuild_test_rows(record)
     predictions = load_predictions(folder)

@@ -20,6 +20,7 @@ def main(argv: list[str]) -> None:
         sys.exit(None if argv else 1)
     with one_line_errors():
         record = score(Path(argv[0]))
+        print(f"{record.name} on {record.pins.base_model.id}{' (a miniature)' if record.miniature else ''}")
         print(table(record.scores))
         if record.forgetting is not None:
             print(
@@ -111,7 +112,8 @@ def load_for_scoring(run: Path, record: Record, config):
     from recipes.model import load_adapter, load_base, load_tokenizer
 
     base = load_base(record.pins.base_model, config)
-    if torch.cuda.is_available():
+    # A quantized base is on the GPU already and cannot be moved.
+    if torch.cuda.is_available() and not (config.load_in_4bit or config.load_in_8bit):
         base.to("cuda")
     return load_adapter(base, run), load_tokenizer(record.pins.base_model), config.dtype
 

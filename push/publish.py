@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 
 from recipes.errors import UserError, one_line_errors
+from recipes.record import load_record
 
 
 def main(argv: list[str]) -> None:
@@ -24,7 +25,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the tree, upload nothing")
     arguments = parser.parse_args(argv)
     with one_line_errors():
-        for run in arguments.runs:
+        # Adapters that continue another one come after it.
+        for run in sorted(arguments.runs, key=lambda run: load_record(run).pins.parent_adapter is not None):
             publish(run, arguments.user, arguments.dry_run)
 
 
@@ -45,7 +47,6 @@ def publish(run: Path, user: str | None, dry_run: bool = False) -> str | None:
     from huggingface_hub.errors import RepositoryNotFoundError
 
     from push.release import stage, tree
-    from recipes.record import load_record
 
     api = HfApi()
     repo_id = f"{user or _whoami(api)}/{load_record(run).recipe['adapter_name']}"

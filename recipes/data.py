@@ -141,13 +141,15 @@ def apply_rules(
     import numpy as np
 
     dropped, truncated, limits = {}, {}, {}
-    loaded = {rule: lengths(rows, rule, tokenizer) for rule in rules if rule.percentile}
+    loaded = {rule: np.array(lengths(rows, rule, tokenizer)) for rule in rules if rule.percentile}
     kept = np.arange(len(rows))
     for rule in rules:
         limit = rule.limit
         if rule.percentile:
             limit = limits[rule.text] = float(np.percentile(loaded[rule], rule.limit))
-        breaks = np.array([rule.breaks(length, limit) for length in lengths(rows, rule, tokenizer)], dtype=bool)
+        # Measured again where a rule before has cut texts.
+        known = loaded[rule][kept] if rule.percentile and not truncated else lengths(rows, rule, tokenizer)
+        breaks = np.array([rule.breaks(length, limit) for length in known], dtype=bool)
         if rule.action == "drop":
             dropped[rule.text] = int(breaks.sum())
             rows, kept = rows.select(np.flatnonzero(~breaks)), kept[~breaks]

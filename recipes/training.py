@@ -69,12 +69,16 @@ class AdapterTrainer(Seq2SeqTrainer):
     def evaluate(self, *args, **kwargs):
         """Evaluates; where memory runs out, again with half the evaluation batch. The training batch stays.
 
+        The random state is left as it was: every data loader draws from it, and training must not depend on how often
+        or in what batches it is evaluated.
+
         Raises:
             `UserError`: memory does not even suffice for one row.
         """
         while True:
             try:
-                return super().evaluate(*args, **kwargs)
+                with torch.random.fork_rng():
+                    return super().evaluate(*args, **kwargs)
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise

@@ -13,6 +13,8 @@ from local_hub.testing import running
 from recipes.record import load_record
 
 ADAPTER = "local-user/flan-t5-large-finance"
+MODULES = ["recipes.train", "evaluation.score", "evaluation.reproduce", "push.publish", "model_cards.compare",
+           "model_cards.readme", "local_hub"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +91,7 @@ print(one.tolist() == other.tolist(), one.tolist() != bare.tolist(), sum("lora" 
     assert stranger(code) == "True True 24"
 
 
-@pytest.mark.parametrize(
-    "module", ["recipes.train", "evaluation.score", "evaluation.reproduce", "push.publish", "local_hub"]
-)
+@pytest.mark.parametrize("module", MODULES)
 def test_help_is_printed_without_heavy_imports(module):
     command = [sys.executable, "-X", "importtime", "-m", module, "--help"]
     answer = subprocess.run(command, capture_output=True, text=True)
