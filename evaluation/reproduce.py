@@ -49,9 +49,8 @@ def reproduce(adapter: str, revision: str) -> str:
         `UserError`, `huggingface_hub.errors.HfHubHTTPError`: it could not be checked.
     """
     from evaluation.predictions import load_predictions
-    from evaluation.pull import pull
     from evaluation.score import load_for_scoring
-    from recipes.pins import pin
+    from recipes.pins import pin, pull
 
     commit = pin("model", adapter, revision).revision
     name = f"{adapter}@{commit}"

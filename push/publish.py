@@ -103,10 +103,10 @@ def verify(repo_id: str, commit: str) -> None:
     Raises:
         `UserError`: a file is missing or differs.
     """
-    from evaluation.pull import pull
+    from recipes.pins import pull
 
     with tempfile.TemporaryDirectory() as cache:
-        _, _, differing = pull(repo_id, commit, Path(cache))
+        _, _, differing = pull(repo_id, commit, cache=Path(cache))
     if differing:
         raise UserError(f"{repo_id}@{commit} came back with other bytes in {', '.join(differing)}: publish it again")
 

@@ -98,8 +98,9 @@ class RecipeArguments:
         for key in ("title", "adapter_name", "dataset_name", "prompt", "target"):
             if not getattr(self, key):
                 raise UserError(f"the recipe lacks `{key}`")
-        if isinstance(self.prompt, str):
-            self.prompt = [self.prompt]
+        for key in ("prompt", "dataset_splits", "length_rules"):
+            if isinstance(getattr(self, key), str):
+                setattr(self, key, [getattr(self, key)])
         if not self.dataset_splits:
             raise UserError("`dataset_splits` names no split: give at least one, such as [train]")
         if not 0 < self.test_size < 1:
@@ -114,6 +115,8 @@ class RecipeArguments:
                 raise UserError(f"`{key}` names no column: write one as {{column}}")
         if self.early_stopping_patience < 0:
             raise UserError(f"`early_stopping_patience` is 0 (never) or more, not {self.early_stopping_patience}")
+        if self.early_stopping_patience and not (self.validation_size or self.select_on_test):
+            raise UserError("`early_stopping_patience` needs a validation loss: set `validation_size` above 0")
         self.parsed_rules()
         self.parsed_extract()
         check(self.expect)
@@ -219,7 +222,7 @@ def _parse(name: str, keys: dict[str, Any], argv: list[str], given: list[str]) -
     arguments, training, model = parsed
     values = {item.name: getattr(part, item.name) for part in reversed(parsed) for item in fields(part)}
     resolved = {key: _plain(values[key]) for key in dict.fromkeys(given) if key in values and key not in NOT_RECIPE}
-    _refuse_nonsense(training, model)
+    _refuse_nonsense(arguments, training, model)
     return Recipe(name, arguments, training, model, resolved)
 
 
@@ -229,7 +232,7 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, set | tuple) else value
 
 
-def _refuse_nonsense(training: Any, model: Any) -> None:
+def _refuse_nonsense(arguments: RecipeArguments, training: Any, model: Any) -> None:
     from transformers.integrations import get_available_reporting_integrations
 
     if model.model_name_or_path is None:
@@ -248,6 +251,8 @@ def _refuse_nonsense(training: Any, model: Any) -> None:
         raise UserError(
             f"`report_to: {min(missing)}` is no installed tracker: pip install it, or set `report_to: none`"
         )
+    if arguments.early_stopping_patience and not training.load_best_model_at_end:
+        raise UserError("`early_stopping_patience` needs `load_best_model_at_end: true`")
     if training.push_to_hub:
         raise UserError("`push_to_hub` would upload unscored and unchecked: use `make publish` after scoring")
 

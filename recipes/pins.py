@@ -1,10 +1,10 @@
-"""Pins: what a run takes from the Hub, each resolved to a full commit sha before anything is loaded."""
+"""What a run takes from the Hub: repositories pinned to a full commit sha, published files checked by their hashes."""
 
 import os
 from pathlib import Path
 
 from recipes.errors import UserError
-from recipes.record import RECORD_FILE, Pin, Pins, Record, load_record, sha256_file
+from recipes.record import MAX_RECORD_BYTES, RECORD_FILE, Pin, Pins, Record, load_record, sha256_published
 
 ADAPTER_FILE = "adapter_model.safetensors"
 
@@ -67,21 +67,52 @@ def _parent_id(parent: str) -> tuple[str, str]:
 
 
 def pull_parent(parent: Pin) -> tuple[Path, Record]:
-    """The parent adapter's files at its pinned commit, its weights checked against its record.
+    """The parent adapter's files and its record, at its pinned commit.
 
     Raises:
-        `UserError`: it holds no run record, or its weights are not those of the record.
+        `UserError`: it holds no run record, or other files than its record names.
     """
-    from huggingface_hub import snapshot_download
-
-    files = [RECORD_FILE, "adapter_config.json", ADAPTER_FILE, "predictions.parquet"]
-    folder = Path(snapshot_download(parent.id, revision=parent.revision, allow_patterns=files))
-    if not (folder / RECORD_FILE).is_file():
-        raise UserError(
-            f"{parent.id} holds no {RECORD_FILE}: only an adapter published by this project can be continued"
-        )
-    record = load_record(folder)
-    for name in files[1:]:
-        if not (folder / name).is_file() or sha256_file(folder / name) != record.files.get(name):
-            raise UserError(f"{parent.id}@{parent.revision} is damaged: {name} is not the file that its record names")
+    names = ["adapter_config.json", ADAPTER_FILE, "predictions.parquet"]
+    folder, record, differing = pull(parent.id, parent.revision, names)
+    if differing:
+        raise UserError(f"{parent.id}@{parent.revision} is damaged: {', '.join(differing)} differ from its record")
     return folder, record
+
+
+def pull(
+    repo_id: str, revision: str, names: list[str] | None = None, cache: Path | None = None
+) -> tuple[Path, Record, list[str]]:
+    """Downloads a published run at the commit `revision` and hashes its files.
+
+    The Hub's clients check a download's size, never its bytes. Nothing that the record does not list is downloaded.
+
+    Parameters:
+        names: the files to take; all that the record lists unless given.
+        cache: folder for the downloads; the Hub's usual cache unless given.
+
+    Returns:
+        The folder with the files; the record; the files that are missing or whose bytes differ from the record.
+
+    Raises:
+        `UserError`: the repository holds no run record, or one too large.
+        `huggingface_hub.errors.HfHubHTTPError`: the Hub refused.
+    """
+    from huggingface_hub import HfApi, hf_hub_download
+
+    sizes = {entry.path: entry.size for entry in HfApi().get_paths_info(repo_id, [RECORD_FILE], revision=revision)}
+    if RECORD_FILE not in sizes:
+        raise UserError(
+            f"{repo_id} holds no {RECORD_FILE}: it was not published by this project, nothing can be checked"
+        )
+    if sizes[RECORD_FILE] > MAX_RECORD_BYTES:
+        raise UserError(f"the {RECORD_FILE} of {repo_id} is larger than {MAX_RECORD_BYTES} bytes: it is not read")
+    folder = Path(hf_hub_download(repo_id, RECORD_FILE, revision=revision, cache_dir=cache)).parent
+    record = load_record(folder)
+    wanted = list(record.files) if names is None else names
+    there = {entry.path for entry in HfApi().get_paths_info(repo_id, wanted, revision=revision)}
+    differing = [name for name in wanted if name not in there or name not in record.files]
+    for name in set(wanted) - set(differing):
+        local = Path(hf_hub_download(repo_id, name, revision=revision, cache_dir=cache))
+        if sha256_published(local) != record.files[name]:
+            differing.append(name)
+    return folder, record, sorted(differing)
