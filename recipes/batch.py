@@ -53,6 +53,8 @@ def fit(batch: Batch, automatic: bool, attempt: Callable[[Batch], Any], say: Cal
     Raises:
         `UserError`: memory runs out at a fixed size, or at one row.
     """
+    from accelerate.utils.memory import clear_device_cache
+
     while True:
         try:
             return attempt(batch)
@@ -60,7 +62,8 @@ def fit(batch: Batch, automatic: bool, attempt: Callable[[Batch], Any], say: Cal
             if not out_of_memory(error):
                 raise
             next_batch = smaller(batch)
-        # Outside the handler, so that the failed attempt's tensors are free.
+        # Outside the handler, which holds on to the failed attempt's tensors.
+        clear_device_cache(garbage_collection=True)
         if not automatic or next_batch is None:
             raise UserError(
                 f"memory does not suffice for micro-batches of {batch.per_device} rows: set "

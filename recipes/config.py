@@ -35,8 +35,8 @@ class RecipeArguments:
             Name of the dataset's configuration.
         dataset_revision (`str`, *optional*, defaults to `"main"`):
             Branch, tag or commit of the dataset; its full sha goes into the record.
-        dataset_splits (`list[str]`, *optional*, defaults to `["train"]`):
-            Splits that are joined, in this order, before the rows are split anew.
+        dataset_splits (`list[str]`, *optional*):
+            Splits that are joined, in this order, before the rows are split anew; all unless given.
         extract (`dict[str, str]`, *optional*):
             Per column a regular expression whose named groups become columns; rows that it does not match are dropped.
         prompt (`str` or `list[str]`):
@@ -78,7 +78,7 @@ class RecipeArguments:
     dataset_name: str = ""
     dataset_config: str | None = None
     dataset_revision: str = "main"
-    dataset_splits: list[str] = field(default_factory=lambda: ["train"])
+    dataset_splits: list[str] = field(default_factory=list)
     extract: dict | None = None
     prompt: list[str] = field(default_factory=list)
     target: str = ""
@@ -101,8 +101,6 @@ class RecipeArguments:
         for key in ("prompt", "dataset_splits", "length_rules"):
             if isinstance(getattr(self, key), str):
                 setattr(self, key, [getattr(self, key)])
-        if not self.dataset_splits:
-            raise UserError("`dataset_splits` names no split: give at least one, such as [train]")
         if not 0 < self.test_size < 1:
             raise UserError(f"`test_size` is a share between 0 and 1, not {self.test_size}")
         if not 0 <= self.validation_size < 1:

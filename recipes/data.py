@@ -83,7 +83,7 @@ def _load(recipe: RecipeArguments, dataset: Pin) -> Dataset:
     missing = [split for split in recipe.dataset_splits if split not in parts]
     if missing:
         raise UserError(f"{dataset.id} has no split `{missing[0]}`, but {', '.join(parts)}: set `dataset_splits`")
-    return concatenate_datasets([parts[split] for split in recipe.dataset_splits])
+    return concatenate_datasets([parts[split] for split in recipe.dataset_splits or parts])
 
 
 def _extract(rows: Dataset, recipe: RecipeArguments) -> tuple[Dataset, dict[str, int]]:

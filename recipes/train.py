@@ -77,6 +77,7 @@ def _make_model(recipe: Recipe, pins: Pins):
 
 
 def _attempt(recipe: Recipe, pins: Pins, prepared, run: Path, batch: Batch) -> Record:
+    from accelerate import PartialState
     from huggingface_hub import constants
     from transformers import DataCollatorForSeq2Seq, EarlyStoppingCallback
 
@@ -119,7 +120,8 @@ def _attempt(recipe: Recipe, pins: Pins, prepared, run: Path, batch: Batch) -> R
         data_collator=DataCollatorForSeq2Seq(tokenizer, model=model),
         callbacks=[EarlyStoppingCallback(patience)] if patience else [],
     )
-    checkpoint = last_whole_checkpoint(run)
+    with PartialState().main_process_first():
+        checkpoint = last_whole_checkpoint(run)
     if checkpoint:
         say(f"Continuing from {checkpoint}")
     result = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))

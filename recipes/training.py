@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from accelerate.utils.memory import clear_device_cache
 from transformers import EvalPrediction, Seq2SeqTrainer
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -82,6 +83,7 @@ class AdapterTrainer(Seq2SeqTrainer):
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
+            clear_device_cache(garbage_collection=True)
             rows = self.args.per_device_eval_batch_size
             if rows == 1:
                 raise UserError("memory does not suffice to evaluate a single row beside the training state")

@@ -113,6 +113,7 @@ def test_a_chain_names_its_parent_and_tells_what_was_forgotten(published):
     assert record.forgetting.parent == parent.scores.adapter
     card = (run / "release" / "README.md").read_text()
     assert f"local-user/flan-t5-large-text2sql@{parent_commit[:12]}" in card and "What was forgotten" in card
+    assert f"--parent_adapter local-user/flan-t5-large-text2sql@{parent_commit} " in card
 
 
 def test_base_models_are_compared_in_one_table_and_one_plot(published, tmp_path, capsys):
