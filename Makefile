@@ -12,6 +12,8 @@ PY := $(VENV)/bin/python
 HUB ?=
 HUB_USER ?=
 ARGS ?=
+DRY_RUN ?=
+PUBLISH_AS = $(if $(HUB_USER),--user $(HUB_USER)) $(if $(DRY_RUN),--dry-run)
 ACCELERATE ?= recipes/accelerate/$(if $(shell command -v nvidia-smi),gpu,cpu).yaml
 LOCAL_HUB_ROOT ?= .local_hub
 export LOCAL_HUB_ROOT
@@ -29,12 +31,13 @@ RUNS ?= runs
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 endif
 
-.PHONY: help install demo test lint hub publish reproduce compare readme _demo
+.PHONY: help install demo test lint hub publish reproduce compare readme _demo _clean-demo
 help: ## print this list
 	@sed -nE 's/^([a-zA-Z][a-zA-Z0-9_%-]*):.*## (.*)/\1\t\2/p' Makefile | sed 's/%/R/' | expand -t 14
 	echo
 	echo 'R is a recipe: $(patsubst recipes/%.yaml,%,$(wildcard recipes/*.yaml)).'
-	echo 'Every target takes HUB=local (the local Hub), HUB_USER=name and ARGS="--key value" (recipe overrides).'
+	echo 'Every target takes HUB=local (the local Hub), HUB_USER=name and ARGS="--key value" (overrides of the recipe that is'
+	echo 'trained); publishing takes DRY_RUN=1.'
 
 install: $(READY) ## make the environment (every other target does it by itself)
 
@@ -45,9 +48,11 @@ $(READY): requirements.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-demo: $(READY) ## the whole loop on the local Hub: train, score, card, publish, pull back, score again
+demo: $(READY) _clean-demo ## the whole loop on the local Hub: train, score, card, publish, pull back, score again
+	@OMP_NUM_THREADS=1 HUB_USER=local-user $(LOCAL_HUB) $(MAKE) _demo HUB= HUB_USER= ARGS= RUNS=$(LOCAL_HUB_ROOT)/demo
+
+_clean-demo:
 	@rm -rf $(LOCAL_HUB_ROOT)/demo
-	OMP_NUM_THREADS=1 HUB_USER=local-user $(LOCAL_HUB) $(MAKE) _demo HUB= RUNS=$(LOCAL_HUB_ROOT)/demo
 
 # Runs inside the local Hub's environment. The last command is a stranger: an empty folder, an empty cache, no token.
 _demo:
@@ -73,11 +78,11 @@ evaluate-%: $(READY) ## score base model and adapter on R's test rows
 	@$(ON_HUB) $(PY) -m evaluation.score $(RUNS)/$*
 
 publish-%: $(READY) ## publish R's adapter in one commit and check it by pulling it back
-	@$(ON_HUB) $(PY) -m push.publish $(RUNS)/$* $(if $(HUB_USER),--user $(HUB_USER)) $(ARGS)
+	@$(ON_HUB) $(PY) -m push.publish $(RUNS)/$* $(PUBLISH_AS)
 
 publish: $(READY) ## publish every trained recipe
 	@$(ON_HUB) $(PY) -m push.publish $(or $(patsubst %/record.json,%,$(wildcard $(RUNS)/*/record.json)),$(RUNS)/finance) \
-		$(if $(HUB_USER),--user $(HUB_USER)) $(ARGS)
+		$(PUBLISH_AS)
 
 reproduce: $(READY) ## check a published adapter's numbers: ADAPTER=owner/name [REVISION=sha]
 	@[ -n "$(ADAPTER)" ] || { echo 'UNCHECKED no adapter was named: make reproduce ADAPTER=owner/name' >&2; exit 2; }

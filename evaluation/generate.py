@@ -8,6 +8,7 @@ from peft import PeftModel
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from recipes.batch import out_of_memory
 from recipes.record import Contract
 
 
@@ -16,7 +17,8 @@ def generate(
 ) -> tuple[list[list[int]], float]:
     """Generates an output for every prompt, with the adapter or (`adapter=False`) with the bare base model.
 
-    Rows run sorted by length, so that a batch holds little padding; the outputs come back in the prompts' order.
+    Rows run sorted by length, so that a batch holds little padding; the outputs come back in the prompts' order. Where
+    memory does not suffice for a batch, half as many rows run at once: in float32 the outputs do not depend on it.
 
     Returns:
         Token ids per row, without decoder start, padding and `</s>` (a row cut at `max_new_tokens` has that many);
@@ -36,13 +38,22 @@ def generate(
     outputs: list[list[int]] = [[] for _ in prompts]
     start = time.perf_counter()
     bar = tqdm(total=len(prompts), unit="row", desc="Adapter" if adapter else "Base model")
+    size = contract.batch_size
     with torch.inference_mode(), contextlib.nullcontext() if adapter else model.disable_adapter(), bar:
-        for first in range(0, len(order), contract.batch_size):
-            rows = order[first : first + contract.batch_size]
+        while order:
+            rows = order[:size]
             batch = tokenizer.pad({"input_ids": [encoded[row] for row in rows]}, return_tensors="pt").to(model.device)
+            try:
+                generated = model.generate(**batch, generation_config=decoding)
+            except RuntimeError as error:
+                if not out_of_memory(error) or size == 1:
+                    raise
+                size //= 2
+                continue
             # The decoder start token is dropped here, `</s>` and the padding after it below.
-            for row, ids in zip(rows, model.generate(**batch, generation_config=decoding)[:, 1:].tolist(), strict=True):
+            for row, ids in zip(rows, generated[:, 1:].tolist(), strict=True):
                 outputs[row] = ids[: ids.index(config.eos_token_id)] if config.eos_token_id in ids else ids
+            order = order[size:]
             bar.update(len(rows))
     return outputs, time.perf_counter() - start
 

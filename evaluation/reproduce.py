@@ -8,9 +8,11 @@ with REPRODUCED (exit 0), DRIFTED (exit 1) or UNCHECKED (exit 2).
 """
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
+from recipes.batch import out_of_memory
 from recipes.errors import UserError, one_line_errors
 from recipes.record import Interval, Record, Scores
 
@@ -35,6 +37,10 @@ def main(argv: list[str]) -> None:
         except Drift as drift:
             print(f"DRIFTED {arguments.adapter}: {drift}", flush=True)
             sys.exit(1)
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not out_of_memory(error):
+                raise
+            raise UserError("memory does not suffice for a single row: try a larger machine") from error
     print(f"REPRODUCED {line}", flush=True)
 
 
@@ -72,7 +78,8 @@ def reproduce(adapter: str, revision: str) -> str:
     print(f"  {len(test):,} test rows rebuilt from {record.pins.dataset.id}, as recorded", flush=True)
 
     rescored = _rescore(record, predictions)
-    print("  published predictions scored again: the published numbers", flush=True)
+    _check_card(folder, record)
+    print("  published predictions scored again: the numbers of the record and the card", flush=True)
     model, _, dtype = load_for_scoring(folder, record, recipe.model)
     if record.pins.parent_adapter is not None:
         _check_forgetting(folder, record, model, tokenizer, dtype)
@@ -88,6 +95,24 @@ def _check_lineage(folder: Path, record: Record) -> None:
     base = record.pins.base_model
     if (config.get("base_model_name_or_path"), config.get("revision")) != (base.id, base.revision):
         raise Drift(f"adapter_config.json names another base model than the record's {base.id}@{base.revision}")
+
+
+def _check_card(folder: Path, record: Record) -> None:
+    """Holds the card's metadata and its table of scores against the record."""
+    from huggingface_hub import ModelCard
+
+    card = ModelCard.load(folder / "README.md")
+    scores = record.scores
+    names = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
+    stated = {result.metric_name: result.metric_value for result in card.data.eval_results or []}
+    if stated != {heading: round(scores.adapter[name].mean, 4) for name, heading in names.items()}:
+        raise Drift("the scores in the card's metadata are not the record's")
+    for name, heading in names.items():
+        row = next((line for line in card.content.splitlines() if line.startswith(f"| {heading} |")), "")
+        parts = (scores.base[name], scores.adapter[name], scores.difference[name])
+        recorded = [f"{getattr(part, key):.4f}" for part in parts for key in ("mean", "low", "high")]
+        if [number.lstrip("+") for number in re.findall(r"[+-]?\d+\.\d+", row)] != recorded:
+            raise Drift(f"the card's table states other numbers for {heading} than the record")
 
 
 def _rebuild_test_rows(record: Record):
@@ -196,13 +221,15 @@ def _generate_and_compare(record: Record, model, tokenizer, dtype: str, test, pu
 
 def _same_stack(record: Record, dtype: str) -> bool:
     from recipes.environment import environment
+    from recipes.model import on_gpu
 
-    here, there = environment(), record.environment
-    names = ("torch", "transformers", "peft", "tokenizers", "numpy")
+    here, there = environment(), record.scored_in
+    names = ("torch", "transformers", "peft", "tokenizers", "bitsandbytes")
     return (
-        dtype == record.contract.dtype
+        there is not None
+        and dtype == record.contract.dtype
         and here.device == there.device
-        and here.threads == there.threads
+        and (on_gpu() or here.threads == there.threads)
         and all(here.packages[name] == there.packages.get(name) for name in names)
     )
 

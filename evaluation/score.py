@@ -8,6 +8,7 @@ again unless its adapter has changed or its predictions are gone.
 
 import sys
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from recipes.errors import UserError, one_line_errors
@@ -48,6 +49,7 @@ def score(run: Path) -> Record:
 
     from recipes.config import recipe_from_record
     from recipes.data import build_splits
+    from recipes.environment import environment
     from recipes.expectations import block, compare
     from recipes.model import load_tokenizer
 
@@ -67,6 +69,7 @@ def score(run: Path) -> Record:
         forgetting = parent_predictions(model, tokenizer, *pull_parent(record.pins.parent_adapter))
         forgetting.save(run, FORGETTING_FILE)
         record.forgetting = score_forgetting(forgetting, record.contract)
+    record.scored_in = environment()
     record.expectations = compare(recipe.arguments.expect, record)
     if record.expectations:
         print(block(record.expectations), flush=True)
@@ -107,13 +110,11 @@ def score_forgetting(predictions, contract: Contract) -> Forgetting:
 
 def load_for_scoring(run: Path, record: Record, config):
     """The pinned base with the adapter in `run`, on the GPU where there is one, its tokenizer, and the base's dtype."""
-    import torch
-
-    from recipes.model import load_adapter, load_base, load_tokenizer
+    from recipes.model import load_adapter, load_base, load_tokenizer, on_gpu
 
     base = load_base(record.pins.base_model, config)
     # A quantized base is on the GPU already and cannot be moved.
-    if torch.cuda.is_available() and not (config.load_in_4bit or config.load_in_8bit):
+    if on_gpu() and not (config.load_in_4bit or config.load_in_8bit):
         base.to("cuda")
     return load_adapter(base, run), load_tokenizer(record.pins.base_model), config.dtype
 
@@ -164,11 +165,16 @@ def predict(model, tokenizer, test, contract: Contract):
 
 
 def rows_of(predictions: list[str], references: list[str], contract: Contract) -> dict[str, list[float]]:
-    """ROUGE F-measures per metric, row by row, under the contract."""
+    """ROUGE F-measures per metric, row by row, under the contract; the same texts are scored once."""
+    return _rouge_rows(tuple(predictions), tuple(references), contract.stemmer)
+
+
+@lru_cache(maxsize=8)
+def _rouge_rows(predictions: tuple[str, ...], references: tuple[str, ...], stemmer: bool) -> dict[str, list[float]]:
     from evaluation.rouge import Rouge
 
     metric = Rouge(keep_in_memory=True)
-    return metric.compute(predictions=predictions, references=references, use_stemmer=contract.stemmer)
+    return metric.compute(predictions=list(predictions), references=list(references), use_stemmer=stemmer)
 
 
 def score_predictions(predictions, contract: Contract, base_seconds: float, adapter_seconds: float) -> Scores:

@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 
 from recipes.errors import UserError, one_line_errors
-from recipes.record import load_record
+from recipes.record import RECORD_FILE, load_record
 
 
 def main(argv: list[str]) -> None:
@@ -25,8 +25,10 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the tree, upload nothing")
     arguments = parser.parse_args(argv)
     with one_line_errors():
-        # Adapters that continue another one come after it.
-        for run in sorted(arguments.runs, key=lambda run: load_record(run).pins.parent_adapter is not None):
+        for run in arguments.runs:
+            if len(arguments.runs) > 1 and load_record(run).scores is None:
+                print(f"{run} is left out: it is not scored yet", flush=True)
+                continue
             publish(run, arguments.user, arguments.dry_run)
 
 
@@ -55,6 +57,7 @@ def publish(run: Path, user: str | None, dry_run: bool = False) -> str | None:
         there = set(api.list_repo_files(repo_id, revision=head))
     except RepositoryNotFoundError:
         head, there = None, set()
+    stale = _published_before(api, repo_id, head, there)
     release = run / "release"
     record = stage(run, repo_id, _read_card(api, repo_id, head) if "README.md" in there else None, release)
     print(f"Card: {release / 'README.md'}   plots: {release / 'plots'}", flush=True)
@@ -62,8 +65,10 @@ def publish(run: Path, user: str | None, dry_run: bool = False) -> str | None:
         print(f"{repo_id} would hold, in one commit:")
         for path in tree(release):
             print(f"  {(release / path).stat().st_size:>12,}  {path}")
+        for path in sorted(stale - set(tree(release))):
+            print(f"       deleted  {path}")
         return None
-    commit = _commit(api, repo_id, head, there, release, record)
+    commit = _commit(api, repo_id, head, stale, release, record)
     verify(repo_id, commit)
     print(
         f"Published {repo_id}@{commit}\n  {api.endpoint}/{repo_id}\n  check it: make reproduce ADAPTER={repo_id}",
@@ -72,7 +77,22 @@ def publish(run: Path, user: str | None, dry_run: bool = False) -> str | None:
     return commit
 
 
-def _commit(api, repo_id: str, head: str | None, there: set[str], release: Path, record) -> str:
+def _published_before(api, repo_id: str, head: str | None, there: set[str]) -> set[str]:
+    """The files of the release that stands in the repository: the only ones that a new release may remove.
+
+    Raises:
+        `UserError`: the repository holds something else than a release of this project.
+    """
+    from recipes.pins import pull
+
+    if not there - {".gitattributes", "README.md"}:
+        return set()
+    if RECORD_FILE not in there:
+        raise UserError(f"{repo_id} exists and holds other things than a release: set another `adapter_name`")
+    return set(pull(repo_id, head, names=[])[1].files) & there
+
+
+def _commit(api, repo_id: str, head: str | None, stale: set[str], release: Path, record) -> str:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, ModelCard
 
     from push.release import tree
@@ -86,12 +106,11 @@ def _commit(api, repo_id: str, head: str | None, there: set[str], release: Path,
         head = api.model_info(repo_id).sha
     paths = tree(release)
     print(f"Uploading {len(paths)} files to {repo_id} in one commit", flush=True)
-    stale = sorted(there - set(paths) - {".gitattributes"})
     added = [CommitOperationAdd(path, release / path) for path in paths]
     score = f"ROUGE-L {record.scores.adapter['rougeL'].mean:.4f} on {record.scores.rows:,} test rows"
     return api.create_commit(
         repo_id,
-        operations=[*added, *map(CommitOperationDelete, stale)],
+        operations=[*added, *map(CommitOperationDelete, sorted(stale - set(paths)))],
         commit_message=f"Publish {record.name}: {score}",
         parent_commit=head,
     ).oid

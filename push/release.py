@@ -12,8 +12,9 @@ from recipes.errors import UserError
 from recipes.record import RECORD_FILE, Record, load_record, sha256_file, sha256_published
 
 # The only files of a run folder that are ever uploaded. `training_args.bin` and checkpoints are pickles.
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model")
+REQUIRED_FILES = ("adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json",
+                  PREDICTIONS_FILE)  # fmt: skip
+OPTIONAL_FILES = ("special_tokens_map.json", "spiece.model")
 SECRETS = re.compile(
     rb"hf_[A-Za-z0-9]{30,}|-----BEGIN [A-Z ]*PRIVATE KEY-----|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}"
 )
@@ -41,15 +42,21 @@ def stage(run: Path, repo_id: str, previous_card: str | None, folder: Path) -> R
     forgetting = [FORGETTING_FILE] if record.forgetting is not None else []
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for name in (*ADAPTER_FILES, *TOKENIZER_FILES, PREDICTIONS_FILE, *forgetting):
+    for name in (*REQUIRED_FILES, *forgetting, *OPTIONAL_FILES):
+        if name not in OPTIONAL_FILES and not (run / name).is_file():
+            raise UserError(f"{run} holds no {name}: train and score it again")
         if (run / name).is_file():
             shutil.copyfile(run / name, folder / name, follow_symlinks=False)
     draw_plots(record, folder)
-    (folder / "recipe.yaml").write_text(recipe_yaml(record.recipe), encoding="utf-8")
+    (folder / f"{record.name}.yaml").write_text(recipe_yaml(record.recipe), encoding="utf-8")
     (folder / "README.md").write_text(render_card(record, predictions, repo_id, previous_card), encoding="utf-8")
     record.files = {path: sha256_published(folder / path) for path in tree(folder)}
     (folder / RECORD_FILE).write_bytes(record.to_bytes())
-    _refuse_secrets(folder)
+    # Inside the parquet file the texts are compressed.
+    texts = "\n".join(
+        text for column in ("prompt", "reference", "base", "adapter") for text in getattr(predictions, column)
+    )
+    _refuse_secrets(folder, texts.encode())
     return record
 
 
@@ -58,7 +65,9 @@ def tree(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def _refuse_secrets(folder: Path) -> None:
+def _refuse_secrets(folder: Path, predictions: bytes) -> None:
+    if SECRETS.search(predictions):
+        raise UserError(f"{PREDICTIONS_FILE} holds what looks like a token or private key: remove it from the dataset")
     for path in tree(folder):
         if (folder / path).is_symlink():
             raise UserError(f"{path} is a symbolic link: a release holds plain files only")

@@ -17,6 +17,10 @@ def plan(arguments: Any, previous: Batch | None) -> Batch:
     Raises:
         `UserError`: the effective batch cannot be cut evenly.
     """
+    if arguments.auto_find_batch_size and arguments.world_size > 1:
+        raise UserError(
+            "`auto_find_batch_size` works on one process: find the size there, then set `per_device_train_batch_size`"
+        )
     effective = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
     processes = arguments.world_size
     share, rest = divmod(effective, processes)

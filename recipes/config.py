@@ -1,6 +1,7 @@
 """The recipe: one YAML file, parsed into TRL's `ModelConfig`, transformers' `Seq2SeqTrainingArguments` and
 `RecipeArguments`, which holds what those two lack."""
 
+import os
 import re
 import string
 from dataclasses import dataclass, field, fields
@@ -12,8 +13,22 @@ from recipes.errors import UserError
 from recipes.expectations import check
 from recipes.rules import Rule, parse_rule
 
-# Where a run is written and who may upload are no part of what is trained.
-NOT_RECIPE = {"config", "output_dir", "hub_token", "strict"}
+# Where a run is written, watched and cut to fit memory is no part of what is trained.
+NOT_RECIPE = {
+    "config",
+    "output_dir",
+    "hub_token",
+    "strict",
+    "report_to",
+    "disable_tqdm",
+    "auto_find_batch_size",
+    "use_cpu",
+}
+
+
+# What a value may be by its annotation; YAML writes whole numbers where a fraction is meant, too.
+TYPES = {str: str, int: int, float: (int, float), bool: bool, list[str]: list, str | None: (str, type(None)),
+         dict | None: (dict, type(None))}  # fmt: skip
 
 
 @dataclass
@@ -101,6 +116,12 @@ class RecipeArguments:
         for key in ("prompt", "dataset_splits", "length_rules"):
             if isinstance(getattr(self, key), str):
                 setattr(self, key, [getattr(self, key)])
+        for key, annotation in type(self).__annotations__.items():
+            if not isinstance(getattr(self, key), TYPES[annotation]):
+                wanted = getattr(annotation, "__name__", annotation)
+                raise UserError(f"`{key}` is not of the type {wanted}: {getattr(self, key)!r}")
+        if not re.fullmatch(r"\w[\w.-]{0,90}", self.adapter_name):
+            raise UserError(f"`adapter_name` is a repository's name without its owner, not {self.adapter_name!r}")
         if not 0 < self.test_size < 1:
             raise UserError(f"`test_size` is a share between 0 and 1, not {self.test_size}")
         if not 0 <= self.validation_size < 1:
@@ -202,7 +223,8 @@ def _parse(name: str, keys: dict[str, Any], argv: list[str], given: list[str]) -
 
     parser = Parser((RecipeArguments, Seq2SeqTrainingArguments, ModelConfig), allow_abbrev=False)
     # Otherwise accelerate 1.15 takes several processes without an accelerator for strangers to each other.
-    parser.set_defaults(use_cpu=not torch.accelerator.is_available())
+    on_cpu = os.environ.get("ACCELERATE_USE_CPU") == "true" or not torch.accelerator.is_available()
+    parser.set_defaults(use_cpu=on_cpu, output_dir=f"runs/{name}")
     unknown = sorted(set(keys) - {action.dest for action in parser._actions})
     if unknown:
         raise UserError(
@@ -220,6 +242,8 @@ def _parse(name: str, keys: dict[str, Any], argv: list[str], given: list[str]) -
     arguments, training, model = parsed
     values = {item.name: getattr(part, item.name) for part in reversed(parsed) for item in fields(part)}
     resolved = {key: _plain(values[key]) for key in dict.fromkeys(given) if key in values and key not in NOT_RECIPE}
+    # One process uses one GPU: more would be nn.DataParallel, which multiplies the effective batch unasked.
+    training._n_gpu = min(1, training.n_gpu)
     _refuse_nonsense(arguments, training, model)
     return Recipe(name, arguments, training, model, resolved)
 
@@ -231,24 +255,26 @@ def _plain(value: Any) -> Any:
 
 
 def _refuse_nonsense(arguments: RecipeArguments, training: Any, model: Any) -> None:
-    from transformers.integrations import get_available_reporting_integrations
-
     if model.model_name_or_path is None:
         raise UserError("the recipe lacks `model_name_or_path`, the base model's id")
     if model.dtype == "float16" or training.fp16:
         raise UserError("float16 overflows T5's feed-forward layers: use `dtype: bfloat16` (or float32)")
+    if model.dtype not in ("bfloat16", "float32"):
+        raise UserError(f"`dtype: {model.dtype}` is not supported: use bfloat16 or float32")
     if not model.use_peft:
         quantized = (
             " (a quantized base could not be trained itself)" if model.load_in_4bit or model.load_in_8bit else ""
         )
         raise UserError(f"only adapters are trained here: set `use_peft: true`{quantized}")
-    if model.lora_r < 1:
-        raise UserError(f"`lora_r` is at least 1, not {model.lora_r}")
-    missing = set(training.report_to) - set(get_available_reporting_integrations())
-    if missing:
-        raise UserError(
-            f"`report_to: {min(missing)}` is no installed tracker: pip install it, or set `report_to: none`"
-        )
+    for part, key in ((model, "lora_r"), (training, "per_device_train_batch_size"),
+                      (training, "gradient_accumulation_steps"), (training, "per_device_eval_batch_size")):  # fmt: skip
+        value = getattr(part, key)
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f"`{key}` is a whole number of at least 1, not {value}")
+    if not isinstance(model.lora_dropout, float | int) or not 0 <= model.lora_dropout < 1:
+        raise UserError(f"`lora_dropout` is a share from 0 to below 1, not {model.lora_dropout}")
+    if arguments.parent_adapter is None and model.lora_task_type != "SEQ_2_SEQ_LM":
+        raise UserError(f"`lora_task_type: {model.lora_task_type}` is not T5's: set SEQ_2_SEQ_LM")
     if arguments.early_stopping_patience and not training.load_best_model_at_end:
         raise UserError("`early_stopping_patience` needs `load_best_model_at_end: true`")
     if training.push_to_hub:

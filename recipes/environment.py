@@ -21,6 +21,7 @@ PACKAGES = (
     "rouge-score",
     "huggingface_hub",
     "numpy",
+    "bitsandbytes",
 )
 
 
@@ -51,6 +52,14 @@ def device_name() -> str:
         [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] if cpuinfo.exists() else []
     )
     return f"CPU {names[0].split(':')[1].strip()}" if names else f"CPU {platform.machine()}"
+
+
+def reset_peak_memory() -> None:
+    """Forgets the GPU's peak so far, so that a cut that memory refused does not count."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
 
 
 def peak_memory_bytes() -> int:

@@ -15,6 +15,7 @@ FIGURES = {
     "all_parameters": lambda record: record.model.total,
     "memory_bytes": lambda record: record.model.memory_bytes,
 }
+METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 # Published scores hold their fourth digit of another shuffle of the same data: a difference of a point is no surprise.
 SCORE_TOLERANCE = 0.01
 
@@ -28,9 +29,16 @@ def check(expect: dict[str, Any] | None) -> None:
     for name, value in (expect or {}).items():
         if name == "published":
             models = value if isinstance(value, dict) else {"": value}
-            wrong = set(models) - {"source", "base", "adapter", "eval_loss"}
+            wrong = set(models) - {"source", "base", "adapter"}
             if wrong:
                 raise UserError(f"`expect.published` holds source, base and adapter, not {sorted(wrong)[0]!r}")
+            for who in {"base", "adapter"} & set(models):
+                scores = models[who] if isinstance(models[who], dict) else {"": models[who]}
+                for metric, score in scores.items():
+                    if metric not in METRICS or not isinstance(score, int | float):
+                        raise UserError(
+                            f"`expect.published.{who}` holds numbers for {', '.join(METRICS)}, not {metric!r}"
+                        )
         elif name not in FIGURES:
             raise UserError(f"`expect` knows {', '.join(FIGURES)} and published, not `{name}`")
 

@@ -18,7 +18,7 @@
 # ///
 """Trains, scores and publishes one recipe on Hugging Face Jobs.
 
-    hf jobs uv run --flavor a10g-large --secrets HF_TOKEN recipes/hf_job.py REPOSITORY_URL RECIPE [COMMIT]
+    hf jobs uv run --timeout 24h --flavor a10g-large --secrets HF_TOKEN recipes/hf_job.py REPOSITORY_URL RECIPE [COMMIT]
 
 The header above carries the requirements of this project's requirements.txt that a job needs; a test keeps them equal.
 """

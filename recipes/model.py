@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.utils import logging
@@ -28,11 +29,16 @@ def pick_dtype(requested: str) -> torch.dtype:
     bfloat16 has no hardware on CPUs without AVX512-BF16/AMX nor on GPUs before Ampere, and is many times slower there.
     """
     if requested == "bfloat16":
-        native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        native = on_gpu() and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if native else torch.float32
     if requested == "float32":
         return torch.float32
     raise UserError(f"`dtype: {requested}` is not supported: use bfloat16 or float32")
+
+
+def on_gpu() -> bool:
+    """Whether this process works on a GPU: not where accelerate was told to use the CPU."""
+    return PartialState().device.type == "cuda"
 
 
 def load_tokenizer(base: Pin) -> PreTrainedTokenizerBase:
@@ -65,24 +71,28 @@ def add_adapter(model: PreTrainedModel, base: Pin, config: ModelConfig, seed: in
     The seed is set here because the weights are drawn here, before `Trainer` sets its own. The adapter's config names
     the base's id and sha, so that every consumer loads the very base it was trained on.
     """
-    if config.load_in_4bit or config.load_in_8bit:
-        # Norms in float32 and gradients through the embeddings; checkpointing itself is the Trainer's business.
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-        model.enable_input_require_grads()
     lora = get_peft_config(config)
     lora.base_model_name_or_path = base.id
     lora.revision = base.revision
     set_seed(seed)
     try:
-        return get_peft_model(model, lora, revision=base.revision)
+        return get_peft_model(_trainable_if_quantized(model, config), lora, revision=base.revision)
     except ValueError as error:
         raise UserError(f"the adapter cannot be made: {' '.join(str(error).split())[:300]}") from error
 
 
-def continue_adapter(model: PreTrainedModel, folder: Path, base: Pin, seed: int) -> PeftModel:
+def _trainable_if_quantized(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
+    if config.load_in_4bit or config.load_in_8bit:
+        # Norms in float32 and gradients through the embeddings; checkpointing itself is the Trainer's business.
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        model.enable_input_require_grads()
+    return model
+
+
+def continue_adapter(model: PreTrainedModel, folder: Path, base: Pin, config: ModelConfig, seed: int) -> PeftModel:
     """The trained adapter in `folder`, to be trained on; without `is_trainable` it would learn nothing."""
     set_seed(seed)
-    adapter = PeftModel.from_pretrained(model, folder, is_trainable=True)
+    adapter = PeftModel.from_pretrained(_trainable_if_quantized(model, config), folder, is_trainable=True)
     adapter.peft_config["default"].base_model_name_or_path = base.id
     return adapter
 

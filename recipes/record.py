@@ -200,7 +200,10 @@ class Environment(Section):
 
 
 class Record(Section):
-    """One run. Sections that have not happened yet are None."""
+    """One run. Sections that have not happened yet are None.
+
+    `environment` is where it was trained, `scored_in` where the scores were taken.
+    """
 
     schema_version: Literal[1] = 1
     name: str
@@ -214,6 +217,7 @@ class Record(Section):
     expectations: list[Expectation] = []
     training: Training | None = None
     contract: Contract | None = None
+    scored_in: Environment | None = None
     scores: Scores | None = None
     forgetting: Forgetting | None = None
     files: dict[RepoPath, Sha256] = Field(default={}, max_length=100)

@@ -33,6 +33,7 @@ def train(recipe: Recipe) -> None:
 
     from recipes import batch
 
+    _refuse_missing_tracker(recipe.training)
     run = Path(recipe.training.output_dir)
     previous = load_record(run) if (run / RECORD_FILE).exists() else None
     if previous is not None:
@@ -55,6 +56,16 @@ def train(recipe: Recipe) -> None:
         say(f"Trained: {run} (adapter {record.training.adapter_sha256[:12]}, loss {_last_loss(record):.4f})")
 
 
+def _refuse_missing_tracker(arguments) -> None:
+    from transformers.integrations import get_available_reporting_integrations
+
+    missing = set(arguments.report_to) - set(get_available_reporting_integrations())
+    if missing:
+        raise UserError(
+            f"`report_to: {min(missing)}` is no installed tracker: pip install it, or set `report_to: none`"
+        )
+
+
 def _prepare(recipe: Recipe, pins: Pins):
     """Tokenizer, splits, and the token ids of the rows to train on and to take the validation loss from."""
     from recipes.data import build_splits, tokenize
@@ -72,7 +83,7 @@ def _make_model(recipe: Recipe, pins: Pins):
     seed = recipe.training.seed
     base = load_base(pins.base_model, recipe.model)
     if pins.parent_adapter is not None:
-        return continue_adapter(base, pull_parent(pins.parent_adapter)[0], pins.base_model, seed)
+        return continue_adapter(base, pull_parent(pins.parent_adapter)[0], pins.base_model, recipe.model, seed)
     return add_adapter(base, pins.base_model, recipe.model, seed)
 
 
@@ -81,7 +92,7 @@ def _attempt(recipe: Recipe, pins: Pins, prepared, run: Path, batch: Batch) -> R
     from huggingface_hub import constants
     from transformers import DataCollatorForSeq2Seq, EarlyStoppingCallback
 
-    from recipes.environment import environment
+    from recipes.environment import environment, reset_peak_memory
     from recipes.model import describe
     from recipes.training import AdapterTrainer, last_whole_checkpoint
 
@@ -94,6 +105,7 @@ def _attempt(recipe: Recipe, pins: Pins, prepared, run: Path, batch: Batch) -> R
     arguments.gradient_accumulation_steps = batch.accumulation
     if eval_rows is None:
         arguments.eval_strategy, arguments.load_best_model_at_end = "no", False
+    reset_peak_memory()
     model = _make_model(recipe, pins)
     record = Record(
         name=recipe.name,

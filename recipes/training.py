@@ -81,7 +81,8 @@ class AdapterTrainer(Seq2SeqTrainer):
                 with torch.random.fork_rng():
                     return super().evaluate(*args, **kwargs)
             except RuntimeError as error:
-                if not out_of_memory(error):
+                # Alone one process may try again; beside others it would leave them waiting.
+                if not out_of_memory(error) or self.args.world_size > 1:
                     raise
             clear_device_cache(garbage_collection=True)
             rows = self.args.per_device_eval_batch_size

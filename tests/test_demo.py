@@ -109,3 +109,24 @@ def test_make_help_names_every_target():
     listed = subprocess.run(["make", "help"], capture_output=True, text=True, check=True).stdout
     for target in ("demo", "test", "lint", "hub", "train-R", "evaluate-R", "publish-R", "publish", "reproduce"):
         assert re.search(rf"^{target} +\w", listed, re.MULTILINE), target
+
+
+def test_the_commands_work_by_hand_on_the_local_hub(tmp_path):
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+
+    def make(*words: str) -> subprocess.CompletedProcess:
+        command = ["make", *words, "HUB=local", f"LOCAL_HUB_ROOT={tmp_path}", f"VENV={sys.prefix}"]
+        return subprocess.run(command, env=environ, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+    early = make("publish")
+    assert early.returncode != 0 and "holds no record.json: train a recipe into it first" in early.stderr
+    for words in (["train-finance", "ARGS=--max_steps 2 --max_new_tokens 4"], ["evaluate-finance"], ["publish"]):
+        answer = make(*words)
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+    commit = re.search(rf"Published {ADAPTER}@([0-9a-f]{{40}})", answer.stdout)[1]
+    dry = make("publish-finance", "DRY_RUN=1")
+    assert dry.returncode == 0 and "would hold, in one commit" in dry.stdout
+    again = make("reproduce", f"ADAPTER={ADAPTER}", f"REVISION={commit}")
+    assert again.returncode == 0 and again.stdout.splitlines()[-1].startswith(f"REPRODUCED {ADAPTER}@{commit}")
+    unknown = make("reproduce", "ADAPTER=local-user/unknown")
+    assert unknown.returncode == 2 and "UNCHECKED local-user/unknown no such repository" in unknown.stderr

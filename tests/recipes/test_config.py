@@ -14,7 +14,8 @@ def test_a_recipe_resolves_to_its_keys_with_overrides(tmp_path):
     recipe = parse_recipe(["--config", FINANCE, "--output_dir", str(tmp_path), "--lora-r", "4", "--max_steps=7"])
     keys = yaml.safe_load(Path(FINANCE).read_text())
     assert recipe.name == "finance"
-    assert recipe.resolved == {**keys, "lora_r": 4, "max_steps": 7, "report_to": [], "prompt": [keys["prompt"]]}
+    del keys["report_to"]
+    assert recipe.resolved == {**keys, "lora_r": 4, "max_steps": 7, "prompt": [keys["prompt"]]}
     assert (recipe.model.lora_r, recipe.training.max_steps) == (4, 7)
     assert recipe.training.output_dir == str(tmp_path) and "output_dir" not in recipe.resolved
 
@@ -34,13 +35,18 @@ def test_a_resolved_recipe_can_be_read_back_from_the_record_and_from_yaml(tmp_pa
     [
         (["--foo", "1"], "foo"),
         (["--lora_r", "x"], "invalid int value: 'x'"),
-        (["--lora_r", "0"], "`lora_r` is at least 1, not 0"),
+        (["--lora_r", "0"], "`lora_r` is a whole number of at least 1, not 0"),
         (["--dtype", "float16"], "float16 overflows T5"),
         (["--fp16", "true"], "float16 overflows T5"),
         (["--use_peft", "false"], "only adapters are trained"),
         (["--use_peft", "false", "--load_in_4bit", "true"], "a quantized base could not be trained itself"),
         (["--push_to_hub", "true"], "make publish"),
-        (["--report_to", "carrier-pigeon"], "`report_to: carrier-pigeon` is no installed tracker"),
+        (["--dtype", "auto"], "`dtype: auto` is not supported"),
+        (["--adapter_name", "someone/name"], "without its owner"),
+        (["--adapter_name", "bad name!"], "without its owner"),
+        (["--per_device_train_batch_size", "0"], "`per_device_train_batch_size` is a whole number of at least 1"),
+        (["--lora_dropout", "2"], "`lora_dropout` is a share"),
+        (["--lora_task_type", "CAUSAL_LM"], "is not T5's"),
         (["--early_stopping_patience", "2", "--validation_size", "0"], "needs a validation loss"),
         (
             ["--early_stopping_patience", "2", "--load_best_model_at_end", "false"],
@@ -69,7 +75,12 @@ def test_a_wrong_recipe_is_refused_with_one_line(overrides, line):
         ("- a list", "must hold `key: value` lines"),
         ("a: [", "is not valid YAML"),
         ("title: x", "the recipe lacks `adapter_name`"),
-        (MINIMAL + "test_size: [0.1]", "not supported between"),
+        (MINIMAL + "test_size: [0.1]", "`test_size` is not of the type"),
+        (MINIMAL + "length_rules: 5", "`length_rules` is not of the type"),
+        (MINIMAL + "expect: 5", "`expect` is not of the type"),
+        (MINIMAL + "model_name_or_path: a/b\nuse_peft: true\nlora_r: null", "`lora_r` is a whole number"),
+        (MINIMAL + "expect: {published: {base: {rougeX: 0.1}}}", "`expect.published.base` holds numbers for rouge1"),
+        (MINIMAL + "expect: {published: {base: 3}}", "`expect.published.base` holds numbers for rouge1"),
         (MINIMAL + "lora_r: sixteen", "invalid int value: 'sixteen'"),
         (MINIMAL + "expect: {rows: 3}", "`expect` knows base_revision, train_rows"),
         (MINIMAL + "expect: {published: {adpter: {}}}", "`expect.published` holds source, base and adapter"),

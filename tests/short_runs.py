@@ -1,0 +1,14 @@
+"""A run in small for tests: the shipped recipe, a few steps, short outputs, in this process."""
+
+from pathlib import Path
+
+from recipes import train
+
+SHORT = ("--max_steps", "6", "--max_new_tokens", "12", "--logging_steps", "1", "--per_device_eval_batch_size", "64",
+         "--disable_tqdm", "true")  # fmt: skip
+
+
+def train_short(run: Path, *overrides: str) -> Path:
+    """Trains recipes/finance.yaml into the folder `run` for six steps."""
+    train.main(["--config", "recipes/finance.yaml", "--output_dir", str(run), *SHORT, *overrides])
+    return run
