@@ -85,7 +85,7 @@ publish: $(READY) ## publish every trained recipe
 		$(PUBLISH_AS)
 
 reproduce: $(READY) ## check a published adapter's numbers: ADAPTER=owner/name [REVISION=sha]
-	@[ -n "$(ADAPTER)" ] || { echo 'UNCHECKED no adapter was named: make reproduce ADAPTER=owner/name' >&2; exit 2; }
+	@[ -n "$(ADAPTER)" ] || { echo 'UNCHECKED no adapter was named: make reproduce ADAPTER=owner/name'; exit 2; }
 	$(ON_HUB) $(PY) -m evaluation.reproduce $(ADAPTER) $(if $(REVISION),--revision $(REVISION))
 
 compare: $(READY) ## base models side by side: RECIPES="finance-base finance finance-xl", scored runs

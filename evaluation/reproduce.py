@@ -10,6 +10,7 @@ with REPRODUCED (exit 0), DRIFTED (exit 1) or UNCHECKED (exit 2).
 import argparse
 import re
 import sys
+import traceback
 from pathlib import Path
 
 from recipes.batch import out_of_memory
@@ -31,16 +32,18 @@ def main(argv: list[str]) -> None:
     parser.add_argument("adapter", help="the adapter's id on the Hub, owner/name")
     parser.add_argument("--revision", default="main", help="branch, tag or commit to check")
     arguments = parser.parse_args(argv)
-    with one_line_errors(prefix=f"UNCHECKED {arguments.adapter}", code=2):
-        try:
+    try:
+        with one_line_errors(f"UNCHECKED {arguments.adapter}", code=2, file=sys.stdout):
             line = reproduce(arguments.adapter, arguments.revision)
-        except Drift as drift:
-            print(f"DRIFTED {arguments.adapter}: {drift}", flush=True)
-            sys.exit(1)
-        except (MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not out_of_memory(error):
-                raise
-            raise UserError("memory does not suffice for a single row: try a larger machine") from error
+    except Drift as drift:
+        print(f"DRIFTED {arguments.adapter}: {drift}", flush=True)
+        sys.exit(1)
+    except Exception as error:
+        # A failure of this program says nothing about the adapter; exit code 1 would.
+        traceback.print_exc()
+        why = "memory does not suffice for one row" if out_of_memory(error) else f"{type(error).__name__}, see above"
+        print(f"UNCHECKED {arguments.adapter} {why}", flush=True)
+        sys.exit(2)
     print(f"REPRODUCED {line}", flush=True)
 
 

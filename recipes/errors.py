@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 
 class UserError(Exception):
@@ -60,13 +61,17 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 
 @contextmanager
-def one_line_errors(prefix: str = "error:", code: int = 1) -> Iterator[None]:
-    """Ends the process with `code` and the line `prefix …` on an error that `explain` knows; others pass through."""
+def one_line_errors(prefix: str = "error:", code: int = 1, file: TextIO | None = None) -> Iterator[None]:
+    """Ends the process with `code` and the line `prefix …` on an error that `explain` knows; others pass through.
+
+    Parameters:
+        file: where the line goes; standard error unless given.
+    """
     try:
         yield
     except Exception as error:
         line = next((line for cause in chain(error) if (line := explain(cause))), None)
         if line is None:
             raise
-        print(f"{prefix} {line}", file=sys.stderr, flush=True)
+        print(f"{prefix} {line}", file=file or sys.stderr, flush=True)
         sys.exit(code)

@@ -129,4 +129,6 @@ def test_the_commands_work_by_hand_on_the_local_hub(tmp_path):
     again = make("reproduce", f"ADAPTER={ADAPTER}", f"REVISION={commit}")
     assert again.returncode == 0 and again.stdout.splitlines()[-1].startswith(f"REPRODUCED {ADAPTER}@{commit}")
     unknown = make("reproduce", "ADAPTER=local-user/unknown")
-    assert unknown.returncode == 2 and "UNCHECKED local-user/unknown no such repository" in unknown.stderr
+    assert unknown.returncode == 2 and unknown.stdout.splitlines()[-1].startswith(
+        "UNCHECKED local-user/unknown no such repository"
+    )

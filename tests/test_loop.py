@@ -87,12 +87,16 @@ def test_a_killed_run_continues_to_the_same_adapter(run, tmp_path, moment):
 
 def test_memory_shrinks_the_micro_batch_and_never_the_effective_one(run, tmp_path, monkeypatch, capsys):
     # What a GPU says when its memory is full, above 16 rows in training and above 8 in evaluation.
+    interrupted = []
     full = RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
     training_step, prediction_step = AdapterTrainer.training_step, AdapterTrainer.prediction_step
 
     def train_up_to_16(self, model, inputs, *args, **kwargs):
         if len(inputs["labels"]) > 16:
             raise full
+        if self.state.global_step == 3 and not interrupted:
+            interrupted.append(True)
+            raise KeyboardInterrupt
         return training_step(self, model, inputs, *args, **kwargs)
 
     def evaluate_up_to_8(self, model, inputs, *args, **kwargs):
@@ -102,11 +106,15 @@ def test_memory_shrinks_the_micro_batch_and_never_the_effective_one(run, tmp_pat
 
     monkeypatch.setattr(AdapterTrainer, "training_step", train_up_to_16)
     monkeypatch.setattr(AdapterTrainer, "prediction_step", evaluate_up_to_8)
+    with pytest.raises(KeyboardInterrupt):
+        train_short(tmp_path / "tight", "--auto_find_batch_size", "true")
+    told = capsys.readouterr().out
+    assert "Memory does not suffice for 64 rows at once: 32 rows, 2 times" in told
+    assert "Memory does not suffice to evaluate 16 rows at once: 8" in told
     folder = train_short(tmp_path / "tight", "--auto_find_batch_size", "true")
     batch, told = load_record(folder).batch, capsys.readouterr().out
     assert (batch.per_device, batch.accumulation, batch.too_large) == (16, 4, [64, 32])
-    assert "Memory does not suffice for 64 rows at once: 32 rows, 2 times" in told
-    assert "Memory does not suffice to evaluate 16 rows at once: 8" in told
+    assert "Continuing from" in told and "for 64 rows at once" not in told
     # The recipe's own cut is 16 rows 4 times: the same steps, hence the same adapter.
     assert sha256_file(folder / train.ADAPTER_FILE) == sha256_file(run / train.ADAPTER_FILE)
 

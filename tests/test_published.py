@@ -29,15 +29,13 @@ def run(tmp_path_factory):
 
 
 def reproduced(capsys, *argv):
-    """Exit code and the line of the verdict, which is the last one but for progress bars."""
+    """Exit code and verdict, the last line of the output."""
     code = 0
     try:
         reproduce.main(list(argv))
     except SystemExit as stop:
         code = stop.code
-    streams = capsys.readouterr()
-    verdict = streams.err if code == 2 else streams.out
-    return code, verdict.strip().splitlines()[-1]
+    return code, capsys.readouterr().out.strip().splitlines()[-1]
 
 
 @pytest.fixture(scope="module")
@@ -200,10 +198,13 @@ def test_other_weights_with_a_record_made_to_fit_are_found_by_generating(run, tm
         (["local-user/none"], "no such repository"),
         (["google/flan-t5-large"], f"holds no {RECORD_FILE}"),
         (["not an id"], "is not a Hub id"),
+        (["local-user/broken"], "KeyError, see above"),
         (["local-user/flan-t5-large-finance", "--revision", "v9"], "no such revision"),
     ],
 )
-def test_what_cannot_be_checked_is_unchecked(adapter, capsys, argv, told):
+def test_what_cannot_be_checked_is_unchecked(adapter, capsys, argv, told, monkeypatch):
+    if "broken" in argv[0]:
+        monkeypatch.setattr(reproduce, "reproduce", lambda *_: {}["a bug of ours"])
     code, line = reproduced(capsys, *argv)
     assert (code, line.split()[0]) == (2, "UNCHECKED") and told in line, line
 
