@@ -223,7 +223,7 @@ def _parse(name: str, keys: dict[str, Any], argv: list[str], given: list[str]) -
 
     parser = Parser((RecipeArguments, Seq2SeqTrainingArguments, ModelConfig), allow_abbrev=False)
     # Otherwise accelerate 1.15 takes several processes without an accelerator for strangers to each other.
-    on_cpu = os.environ.get("ACCELERATE_USE_CPU") == "true" or not torch.accelerator.is_available()
+    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" or not torch.accelerator.is_available()
     parser.set_defaults(use_cpu=on_cpu, output_dir=f"runs/{name}")
     unknown = sorted(set(keys) - {action.dest for action in parser._actions})
     if unknown:

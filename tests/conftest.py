@@ -25,6 +25,8 @@ def pytest_configure(config):
     root = Path(tempfile.mkdtemp(prefix="hub-"))
     cleanup.callback(shutil.rmtree, root, ignore_errors=True)
     config.stash[HUB] = hub = cleanup.enter_context(running(root, repositories()))
+    # The tests compare bits and losses on the CPU; a GPU's own rounding would only blur them.
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
     # Several processes share the cores; threads that wait for each other would spin.
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ.update(hub.env(root / "home", hub.token("local-user")))

@@ -133,7 +133,7 @@ def test_choosing_on_the_test_rows_is_possible_and_told(tmp_path):
     score.main([str(folder)])
     publish.main([str(folder), "--user", "local-user", "--dry-run"])
     card = (folder / "release" / "README.md").read_text()
-    assert "**on which the published step was also chosen**" in card and "training never saw" not in card
+    assert "**on which the published step was also chosen**" in card and "held out from training" not in card
 
 
 @pytest.mark.parametrize("strict", [False, True])
