@@ -98,7 +98,7 @@ readme: $(READY) ## render README's tables and pictures from the demo's record
 	@$(PY) -m model_cards.readme $(LOCAL_HUB_ROOT)/demo/finance
 
 test: $(READY) ## run the tests
-	@$(PY) -m pytest -n auto --dist loadfile --durations 15 $(ARGS)
+	@$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 15 $(ARGS)
 
 lint: $(READY) ## check style with ruff
 	@$(VENV)/bin/ruff check .
