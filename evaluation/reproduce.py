@@ -15,7 +15,7 @@ from pathlib import Path
 
 from recipes.batch import out_of_memory
 from recipes.errors import UserError, one_line_errors
-from recipes.record import Interval, Record, Scores
+from recipes.record import ROUGE_NAMES, Interval, Record, Scores
 
 # Floating-point sums may differ in their last bits between machines; a changed number differs in a digit that is shown.
 ROUNDING = 1e-9
@@ -106,11 +106,10 @@ def _check_card(folder: Path, record: Record) -> None:
 
     card = ModelCard.load(folder / "README.md")
     scores = record.scores
-    names = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
     stated = {result.metric_name: result.metric_value for result in card.data.eval_results or []}
-    if stated != {heading: round(scores.adapter[name].mean, 4) for name, heading in names.items()}:
+    if stated != {heading: round(scores.adapter[name].mean, 4) for name, heading in ROUGE_NAMES.items()}:
         raise Drift("the scores in the card's metadata are not the record's")
-    for name, heading in names.items():
+    for name, heading in ROUGE_NAMES.items():
         row = next((line for line in card.content.splitlines() if line.startswith(f"| {heading} |")), "")
         parts = (scores.base[name], scores.adapter[name], scores.difference[name])
         recorded = [f"{getattr(part, key):.4f}" for part in parts for key in ("mean", "low", "high")]

@@ -12,7 +12,8 @@ import datasets
 import evaluate
 from rouge_score.rouge_scorer import RougeScorer
 
-ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+from recipes.record import ROUGE_NAMES
+
 # ROUGE-Lsum compares sentence by sentence and takes newlines for their borders, which T5 cannot write.
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 SENTENCES = "newlines, and white space after . ! ?"
@@ -36,11 +37,11 @@ class Rouge(evaluate.Metric):
         )
 
     def _compute(self, predictions, references, use_stemmer=True):
-        scorer = RougeScorer([name for name in ROUGE_TYPES if name != "rougeLsum"], use_stemmer=use_stemmer)
+        scorer = RougeScorer([name for name in ROUGE_NAMES if name != "rougeLsum"], use_stemmer=use_stemmer)
         summary_scorer = RougeScorer(["rougeLsum"], use_stemmer=use_stemmer)
         rows = [
             scorer.score(reference, prediction)
             | summary_scorer.score(split_sentences(reference), split_sentences(prediction))
             for reference, prediction in zip(references, predictions, strict=True)
         ]
-        return {name: [row[name].fmeasure for row in rows] for name in ROUGE_TYPES}
+        return {name: [row[name].fmeasure for row in rows] for name in ROUGE_NAMES}

@@ -52,6 +52,7 @@ def score(run: Path) -> Record:
     from recipes.environment import environment
     from recipes.expectations import block, compare
     from recipes.model import load_tokenizer
+    from recipes.pins import pull_parent
 
     recipe = recipe_from_record(record.name, record.recipe)
     splits = build_splits(recipe.arguments, record.pins.dataset, load_tokenizer(record.pins.base_model))
@@ -59,14 +60,14 @@ def score(run: Path) -> Record:
         raise UserError(
             f"the dataset gives other rows now than {run} was trained on: remove that folder and train again"
         )
+    # Before anything is generated, so that a Hub out of reach costs nothing.
+    parent = record.pins.parent_adapter and pull_parent(record.pins.parent_adapter)
     model, tokenizer, dtype = load_for_scoring(run, record, recipe.model)
     record.contract = contract_of(recipe, dtype)
     predictions, record.scores = predict(model, tokenizer, splits.test, record.contract)
     predictions.save(run)
-    if record.pins.parent_adapter is not None:
-        from recipes.pins import pull_parent
-
-        forgetting = parent_predictions(model, tokenizer, *pull_parent(record.pins.parent_adapter))
+    if parent is not None:
+        forgetting = parent_predictions(model, tokenizer, *parent)
         forgetting.save(run, FORGETTING_FILE)
         record.forgetting = score_forgetting(forgetting, record.contract)
     record.scored_in = environment()

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.predictions import Predictions
-from model_cards.plots import PLOTS, ROUGE_NAMES
+from model_cards.plots import PLOTS
 from recipes.errors import UserError
 from recipes.expectations import shown
-from recipes.record import FREE_SECTION, Record
+from recipes.record import FREE_SECTION, ROUGE_NAMES, Record
 
 SAMPLES = 5
 SAMPLE_CHARACTERS = 300

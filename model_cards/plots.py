@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-from recipes.record import Interval, Record
+from recipes.record import ROUGE_NAMES, Interval, Record
 
 PLOTS = {"loss": "plots/loss.png", "scores": "plots/scores.png"}
 # Okabe & Ito's palette, told apart by readers with any common colour vision deficiency.
 BASE, ADAPTER, GRID = "#999999", "#0072B2", "#DDDDDD"
 EVAL = "#D55E00"
-ROUGE_NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
 
 
 def draw_plots(record: Record, folder: Path) -> list[str]:

@@ -16,12 +16,11 @@ from typing import Any
 
 from model_cards.plots import draw_plots
 from recipes.errors import one_line_errors
-from recipes.record import RECORD_FILE, Record, load_record
+from recipes.record import RECORD_FILE, ROUGE_NAMES, Record, load_record
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "docs" / "records"
 RENDERED = re.compile(r"(<!-- rendered: (\w+) -->\n)(.*?)(<!-- /rendered -->)", re.DOTALL)
-METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 STYLE = """
 body { font: 15px/1.5 sans-serif; max-width: 900px; margin: 24px auto; color: #1f2328 }
 table { border-collapse: collapse; margin: 12px 0 }
@@ -126,7 +125,7 @@ def recipes_table() -> str:
         theirs = " → ".join(_four(published[who]) for who in ("base", "adapter")) if published else "none"
         ours = "not yet run"
         if name in real:
-            means = [{m: getattr(real[name].scores, who)[m].mean for m in METRICS} for who in ("base", "adapter")]
+            means = [{m: getattr(real[name].scores, who)[m].mean for m in ROUGE_NAMES} for who in ("base", "adapter")]
             ours = " → ".join(map(_four, means))
         hardware, time = (re.search(rf"# {key}: +(.*?)\.?\n", head)[1] for key in ("Hardware", "Time"))
         what = f"{keys['model_name_or_path'].partition('/')[2]} on {keys['dataset_name']}"
@@ -137,7 +136,7 @@ def recipes_table() -> str:
 
 
 def _four(scores: dict[str, float]) -> str:
-    return " / ".join(f"{scores[metric]:.4f}".lstrip("0") for metric in METRICS)
+    return " / ".join(f"{scores[metric]:.4f}".lstrip("0") for metric in ROUGE_NAMES)
 
 
 if __name__ == "__main__":

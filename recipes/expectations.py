@@ -3,7 +3,7 @@
 from typing import Any
 
 from recipes.errors import UserError
-from recipes.record import Expectation, Record
+from recipes.record import ROUGE_NAMES, Expectation, Record
 
 # The base model's commit decides whether the other figures can be compared at all; the rest is known before training,
 # but for the scores.
@@ -15,7 +15,6 @@ FIGURES = {
     "all_parameters": lambda record: record.model.total,
     "memory_bytes": lambda record: record.model.memory_bytes,
 }
-METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 # Published scores hold their fourth digit of another shuffle of the same data: a difference of a point is no surprise.
 SCORE_TOLERANCE = 0.01
 
@@ -35,9 +34,9 @@ def check(expect: dict[str, Any] | None) -> None:
             for who in {"base", "adapter"} & set(models):
                 scores = models[who] if isinstance(models[who], dict) else {"": models[who]}
                 for metric, score in scores.items():
-                    if metric not in METRICS or not isinstance(score, int | float):
+                    if metric not in ROUGE_NAMES or not isinstance(score, int | float):
                         raise UserError(
-                            f"`expect.published.{who}` holds numbers for {', '.join(METRICS)}, not {metric!r}"
+                            f"`expect.published.{who}` holds numbers for {', '.join(ROUGE_NAMES)}, not {metric!r}"
                         )
         elif name not in FIGURES:
             raise UserError(f"`expect` knows {', '.join(FIGURES)} and published, not `{name}`")

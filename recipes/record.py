@@ -17,6 +17,8 @@ from recipes.errors import UserError
 
 RECORD_FILE = "record.json"
 MAX_RECORD_BYTES = 16 * 2**20
+# The metrics of every score, by the names that rouge_score uses, with the names that people read.
+ROUGE_NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
 Sha1 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 # A file's place in the published repository: no absolute path, no `..`.
