@@ -13,7 +13,8 @@ HUB ?=
 HUB_USER ?=
 ARGS ?=
 DRY_RUN ?=
-PUBLISH_AS = $(if $(HUB_USER),--user $(HUB_USER)) $(if $(DRY_RUN),--dry-run)
+SIGN ?=
+PUBLISH_AS = $(if $(HUB_USER),--user $(HUB_USER)) $(if $(DRY_RUN),--dry-run) $(if $(SIGN),--sign $(SIGN))
 ACCELERATE ?= recipes/accelerate/$(if $(shell command -v nvidia-smi),gpu,cpu).yaml
 LOCAL_HUB_ROOT ?= .local_hub
 export LOCAL_HUB_ROOT
@@ -37,7 +38,7 @@ help: ## print this list
 	echo
 	echo 'R is a recipe: $(patsubst recipes/%.yaml,%,$(wildcard recipes/*.yaml)).'
 	echo 'Every target takes HUB=local (the local Hub), HUB_USER=name and ARGS="--key value" (overrides of the recipe that is'
-	echo 'trained); publishing takes DRY_RUN=1.'
+	echo 'trained); publishing takes DRY_RUN=1 and SIGN=key.pem.'
 
 install: $(READY) ## make the environment (every other target does it by itself)
 
@@ -97,7 +98,12 @@ hub: $(READY) ## the local Hub in the foreground
 readme: $(READY) ## render README's tables and pictures from the demo's record
 	@$(PY) -m model_cards.readme $(LOCAL_HUB_ROOT)/demo/finance
 
-test: $(READY) ## run the tests
+# Signatures are an extra: what they need is installed where they are tested.
+$(READY)-signing: requirements-signing.txt $(READY)
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-signing.txt
+	touch $@
+
+test: $(READY)-signing ## run the tests
 	@$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 15 $(ARGS)
 
 lint: $(READY) ## check style with ruff

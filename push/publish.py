@@ -1,12 +1,14 @@
 """Publishes scored runs to the Hub: one commit each, then pulled back and checked.
 
-    python -m push.publish runs/finance [runs/text2sql ...] [--user NAME] [--dry-run]
+    python -m push.publish runs/finance [runs/text2sql ...] [--user NAME] [--dry-run] [--sign KEY.pem]
 
 --user NAME   owner of the repositories (your own name on the Hub unless given)
 --dry-run     prints what would be uploaded, and uploads nothing
+--sign KEY    signs the release with a private key (an extra: pip install -r requirements-signing.txt)
 """
 
 import argparse
+import shutil
 import sys
 import tempfile
 import warnings
@@ -14,6 +16,7 @@ from pathlib import Path
 
 from recipes.errors import UserError, one_line_errors
 from recipes.record import RECORD_FILE, load_record
+from recipes.signing import SIGNATURE_FILE, BadSignature, check, sign, write_public_half
 
 
 def main(argv: list[str]) -> None:
@@ -23,26 +26,29 @@ def main(argv: list[str]) -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="folders of scored runs")
     parser.add_argument("--user", help="owner of the repositories")
     parser.add_argument("--dry-run", action="store_true", help="print the tree, upload nothing")
+    parser.add_argument("--sign", type=Path, metavar="KEY", help="PEM file of the private key that signs the release")
     arguments = parser.parse_args(argv)
     with one_line_errors():
         for run in arguments.runs:
             if len(arguments.runs) > 1 and load_record(run).scores is None:
                 print(f"{run} is left out: it is not scored yet", flush=True)
                 continue
-            publish(run, arguments.user, arguments.dry_run)
+            publish(run, arguments.user, arguments.dry_run, arguments.sign)
 
 
-def publish(run: Path, user: str | None, dry_run: bool = False) -> str | None:
+def publish(run: Path, user: str | None, dry_run: bool = False, key: Path | None = None) -> str | None:
     """Publishes the run in the folder `run`; the release is laid out in its folder `release`.
 
     The commit names its parent, so that it fails rather than overwrites when somebody committed in between. Nothing
-    is called published before every file came back from the Hub with the hash that its record states.
+    is called published before every file came back from the Hub with the hash that its record states and, with a
+    private `key`, before the signature that came back was verified. Publishing again without a key removes a signature.
 
     Returns:
         The commit's sha; None for a dry run.
 
     Raises:
-        `UserError`: the run is not ready, there is no token, or what came back is not what was sent.
+        `UserError`: the run is not ready, there is no token, the key cannot be used or lies in the run's folder, or
+            what came back is not what was sent.
         `huggingface_hub.errors.HfHubHTTPError`: the Hub refused.
     """
     from huggingface_hub import HfApi
@@ -50,6 +56,8 @@ def publish(run: Path, user: str | None, dry_run: bool = False) -> str | None:
 
     from push.release import stage, tree
 
+    if key is not None and key.resolve().is_relative_to(run.resolve()):
+        raise UserError(f"the key {key} lies in the run's folder: keep it where nothing is published from")
     api = HfApi()
     repo_id = f"{user or _whoami(api)}/{load_record(run).recipe['adapter_name']}"
     try:
@@ -60,6 +68,10 @@ def publish(run: Path, user: str | None, dry_run: bool = False) -> str | None:
     stale = _published_before(api, repo_id, head, there)
     release = run / "release"
     record = stage(run, repo_id, _read_card(api, repo_id, head) if "README.md" in there else None, release)
+    if key is not None:
+        if SIGNATURE_FILE in there:
+            _copy_signature(api, repo_id, head, release)
+        sign(release, key)
     print(f"Card: {release / 'README.md'}   plots: {release / 'plots'}", flush=True)
     if dry_run:
         print(f"{repo_id} would hold, in one commit:")
@@ -69,7 +81,7 @@ def publish(run: Path, user: str | None, dry_run: bool = False) -> str | None:
             print(f"       deleted  {path}")
         return None
     commit = _commit(api, repo_id, head, stale, release, record)
-    verify(repo_id, commit)
+    verify(repo_id, commit, key)
     print(
         f"Published {repo_id}@{commit}\n  {api.endpoint}/{repo_id}\n  check it: make reproduce ADAPTER={repo_id}",
         flush=True,
@@ -89,7 +101,7 @@ def _published_before(api, repo_id: str, head: str | None, there: set[str]) -> s
         return set()
     if RECORD_FILE not in there:
         raise UserError(f"{repo_id} exists and holds other things than a release: set another `adapter_name`")
-    return set(pull(repo_id, head, names=[])[1].files) & there
+    return {*pull(repo_id, head, names=[])[1].files, SIGNATURE_FILE} & there
 
 
 def _commit(api, repo_id: str, head: str | None, stale: set[str], release: Path, record) -> str:
@@ -116,16 +128,21 @@ def _commit(api, repo_id: str, head: str | None, stale: set[str], release: Path,
     ).oid
 
 
-def verify(repo_id: str, commit: str) -> None:
-    """Pulls a published commit into a fresh cache and checks every hash.
+def verify(repo_id: str, commit: str, key: Path | None = None) -> None:
+    """Pulls a published commit into a fresh cache and checks every hash and, with a private `key`, the signature.
 
     Raises:
-        `UserError`: a file is missing or differs.
+        `UserError`: a file is missing or differs, or the signature fails.
     """
     from recipes.pins import pull
 
     with tempfile.TemporaryDirectory() as cache:
-        _, _, differing = pull(repo_id, commit, cache=Path(cache))
+        folder, record, differing = pull(repo_id, commit, cache=Path(cache))
+        if key is not None and not differing:
+            try:
+                check(repo_id, commit, folder, record, write_public_half(key, Path(cache)), Path(cache))
+            except BadSignature as error:
+                raise UserError(f"{repo_id}@{commit} came back with a signature that fails: {error}") from error
     if differing:
         raise UserError(f"{repo_id}@{commit} came back with other bytes in {', '.join(differing)}: publish it again")
 
@@ -142,6 +159,12 @@ def _read_card(api, repo_id: str, revision: str) -> str:
     with tempfile.TemporaryDirectory() as cache:
         card = api.hf_hub_download(repo_id, "README.md", revision=revision, cache_dir=cache)
         return Path(card).read_text(encoding="utf-8")
+
+
+def _copy_signature(api, repo_id: str, revision: str, folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as cache:
+        signature = api.hf_hub_download(repo_id, SIGNATURE_FILE, revision=revision, cache_dir=cache)
+        shutil.copyfile(signature, folder / SIGNATURE_FILE)
 
 
 if __name__ == "__main__":
