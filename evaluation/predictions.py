@@ -15,6 +15,8 @@ SCHEMA = pa.schema(
     [
         ("prompt", pa.string()),
         ("reference", pa.string()),
+        ("schema", pa.string()),
+        ("seen", pa.string()),
         ("base", pa.string()),
         ("adapter", pa.string()),
         ("base_tokens", pa.list_(pa.int32())),
@@ -25,10 +27,16 @@ SCHEMA = pa.schema(
 
 @dataclass
 class Predictions:
-    """What both models wrote for every test row, in the test split's order."""
+    """What both models wrote for every test row, in the test split's order.
+
+    `schema` holds the tables that a row's SQL is about ("" without), `seen` whether the row's input stands in a training
+    set of the chain: "exact", "near" or "".
+    """
 
     prompt: list[str]
     reference: list[str]
+    schema: list[str]
+    seen: list[str]
     base: list[str]
     adapter: list[str]
     base_tokens: list[list[int]]

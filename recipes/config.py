@@ -59,6 +59,8 @@ class RecipeArguments:
             that its texts and `split_seed` choose.
         target (`str`):
             Template of the expected output, likewise.
+        sql_schema (`str`, *optional*):
+            Template of the CREATE TABLE statements that the row's SQL is about; with it, outputs are also scored as SQL.
         length_rules (`list[str]`, *optional*):
             Rows to drop and texts to cut, in this order: `drop characters(instruction + input) >= 512`,
             `truncate tokens(prompt) > 512`. Units are `characters`, `words` and `tokens`; texts are columns, `prompt`
@@ -97,6 +99,7 @@ class RecipeArguments:
     extract: dict | None = None
     prompt: list[str] = field(default_factory=list)
     target: str = ""
+    sql_schema: str | None = None
     length_rules: list[str] = field(default_factory=list)
     test_size: float = 0.1
     validation_size: float = 0.02
@@ -129,7 +132,8 @@ class RecipeArguments:
         for key in ("max_new_tokens", "num_beams"):
             if getattr(self, key) < 1:
                 raise UserError(f"`{key}` is at least 1, not {getattr(self, key)}")
-        for key, templates in (("prompt", self.prompt), ("target", [self.target])):
+        schema = [] if self.sql_schema is None else [self.sql_schema]
+        for key, templates in (("prompt", self.prompt), ("target", [self.target]), ("sql_schema", schema)):
             if not all(template_columns(template) for template in templates):
                 raise UserError(f"`{key}` names no column: write one as {{column}}")
         if self.early_stopping_patience < 0:
@@ -210,6 +214,11 @@ def parse_recipe(argv: list[str]) -> Recipe:
 def recipe_from_record(name: str, resolved: dict[str, Any]) -> Recipe:
     """The `Recipe` whose `resolved` keys a record holds."""
     return _parse(name, resolved, [], list(resolved))
+
+
+def arguments_from_record(resolved: dict[str, Any]) -> RecipeArguments:
+    """The `RecipeArguments` among the `resolved` keys that a record holds; imports no trainer."""
+    return RecipeArguments(**{item.name: resolved[item.name] for item in fields(RecipeArguments) if item.name in resolved})
 
 
 def _parse(name: str, keys: dict[str, Any], argv: list[str], given: list[str]) -> Recipe:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset, concatenate_datasets, load_dataset
-from transformers import PreTrainedTokenizerBase
+from tokenizers import Tokenizer
 
 from recipes.config import RecipeArguments, template_columns
 from recipes.errors import UserError
@@ -21,7 +21,10 @@ ROWS_PER_WORKER = 5_000
 
 @dataclass
 class Splits:
-    """`train`, `validation` (None without one) and `test` with the columns `prompt` and `target`; their `counts`."""
+    """`train`, `validation` (None without one) and `test`, and their `counts`.
+
+    Columns: `prompt`, `target`, and `schema`, the tables that a row's SQL is about ("" without `sql_schema`).
+    """
 
     train: Dataset
     validation: Dataset | None
@@ -29,7 +32,7 @@ class Splits:
     counts: Data
 
 
-def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: PreTrainedTokenizerBase) -> Splits:
+def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer) -> Splits:
     """Loads the pinned dataset and makes the recipe's splits of it.
 
     The test split is `ceil(test_size · n)` rows of one seeded permutation, the validation split likewise of the rest
@@ -44,13 +47,18 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: PreTrainedTok
     rows = _used_columns(rows, recipe, dataset.id)
     rows = rows.map(
         fill_templates,
-        fn_kwargs={"prompts": recipe.prompt, "target": recipe.target, "seed": recipe.split_seed},
+        fn_kwargs={
+            "prompts": recipe.prompt,
+            "target": recipe.target,
+            "seed": recipe.split_seed,
+            "schema": recipe.sql_schema or "",
+        },
         num_proc=_workers(loaded),
         desc="Filling the prompt",
     )
     rows, dropped, truncated, limits = apply_rules(rows, recipe.parsed_rules(), tokenizer)
     dropped = unmatched | dropped
-    rows = rows.select_columns(["prompt", "target"])
+    rows = rows.select_columns(["prompt", "target", "schema"])
     if len(rows) < 2:
         raise UserError(
             f"the length rules keep {len(rows)} of {loaded} rows of {dataset.id}: nothing is left to train on"
@@ -103,19 +111,20 @@ def _groups(row: dict[str, Any], column: str, pattern: re.Pattern) -> dict[str, 
 
 
 def _used_columns(rows: Dataset, recipe: RecipeArguments, dataset_id: str) -> Dataset:
-    used = [column for template in (*recipe.prompt, recipe.target) for column in template_columns(template)]
+    templates = (*recipe.prompt, recipe.target, recipe.sql_schema or "")
+    used = [column for template in templates for column in template_columns(template)]
     used += [text for rule in recipe.parsed_rules() for text in rule.texts if text not in ("prompt", "target")]
     for column in used:
         if column not in rows.column_names:
             raise UserError(
                 f"{dataset_id} has no column `{column}`, but {', '.join(rows.column_names)}: "
-                "mend `prompt`, `target` or `length_rules`"
+                "mend `prompt`, `target`, `sql_schema` or `length_rules`"
             )
     return rows.select_columns(list(dict.fromkeys(used)))
 
 
-def fill_templates(row: dict[str, Any], prompts: list[str], target: str, seed: int) -> dict[str, str]:
-    """The row's prompt and target: templates filled from its columns (None as ""), outer white space removed.
+def fill_templates(row: dict[str, Any], prompts: list[str], target: str, seed: int, schema: str = "") -> dict[str, str]:
+    """The row's prompt, target and schema: templates filled from its columns (None as ""), outer white space removed.
 
     Which of several prompts a row gets is a function of its texts and the seed alone: neither its place nor the number
     of processes matters.
@@ -123,11 +132,12 @@ def fill_templates(row: dict[str, Any], prompts: list[str], target: str, seed: i
     texts = {name: "" if value is None else str(value) for name, value in row.items()}
     draw = hashlib.sha256(json.dumps([seed, sorted(texts.items())], ensure_ascii=False).encode()).digest()
     prompt = prompts[int.from_bytes(draw[:8]) % len(prompts)]
-    return {"prompt": prompt.format_map(texts).strip(), "target": target.format_map(texts).strip()}
+    filled = {"prompt": prompt, "target": target, "schema": schema}
+    return {name: template.format_map(texts).strip() for name, template in filled.items()}
 
 
 def apply_rules(
-    rows: Dataset, rules: list[Rule], tokenizer: PreTrainedTokenizerBase
+    rows: Dataset, rules: list[Rule], tokenizer: Tokenizer
 ) -> tuple[Dataset, dict[str, int], dict[str, int], dict[str, float]]:
     """Applies the length rules in order.
 
@@ -168,7 +178,7 @@ def apply_rules(
     return rows, dropped, truncated, limits
 
 
-def lengths(rows: Dataset, rule: Rule, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def lengths(rows: Dataset, rule: Rule, tokenizer: Tokenizer) -> list[int]:
     """Length of the rule's text (or sum of texts) in the rule's unit, row by row."""
     measured = rows.select_columns(list(rule.texts)).map(
         _measure,
@@ -181,31 +191,31 @@ def lengths(rows: Dataset, rule: Rule, tokenizer: PreTrainedTokenizerBase) -> li
     return measured["length"][:]
 
 
-def _measure(batch: dict[str, list], unit: str, tokenizer: PreTrainedTokenizerBase | None) -> dict[str, list[int]]:
+def _measure(batch: dict[str, list], unit: str, tokenizer: Tokenizer | None) -> dict[str, list[int]]:
     columns = [["" if text is None else str(text) for text in column] for column in batch.values()]
     if unit == "characters":
         measured = [[len(text) for text in column] for column in columns]
     elif unit == "words":
         measured = [[len(text.split()) for text in column] for column in columns]
     else:
-        measured = [[len(ids) for ids in tokenizer(column)["input_ids"]] for column in columns]
+        measured = [[len(encoding.ids) for encoding in tokenizer.encode_batch(column)] for column in columns]
     return {"length": [sum(row) for row in zip(*measured, strict=True)]}
 
 
-def _cut(row: dict[str, Any], text: str, unit: str, longest: int, tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+def _cut(row: dict[str, Any], text: str, unit: str, longest: int, tokenizer: Tokenizer) -> dict[str, str]:
     whole = row[text]
     if unit == "characters":
         return {text: whole[:longest]}
     if unit == "words":
         return {text: " ".join(whole.split()[:longest])} if len(whole.split()) > longest else {text: whole}
-    encoded = tokenizer(whole, return_offsets_mapping=True)
-    if len(encoded["input_ids"]) <= longest:
+    encoding = tokenizer.encode(whole)
+    if len(encoding.ids) <= longest:
         return {text: whole}
     # The last token is `</s>`, which is added again when the cut text is tokenized.
-    return {text: whole[: encoded["offset_mapping"][longest - 2][1]] if longest > 1 else ""}
+    return {text: whole[: encoding.offsets[longest - 2][1]] if longest > 1 else ""}
 
 
-def tokenize(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+def tokenize(rows: Dataset, tokenizer: Tokenizer) -> Dataset:
     """Token ids of prompts (`input_ids`) and targets (`labels`), each ended by `</s>`; not padded."""
     return rows.map(
         _tokenize,
@@ -217,10 +227,10 @@ def tokenize(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     )
 
 
-def _tokenize(batch: dict[str, list], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[list[int]]]:
+def _tokenize(batch: dict[str, list], tokenizer: Tokenizer) -> dict[str, list[list[int]]]:
     return {
-        "input_ids": tokenizer(batch["prompt"])["input_ids"],
-        "labels": tokenizer(text_target=batch["target"])["input_ids"],
+        key: [encoding.ids for encoding in tokenizer.encode_batch(batch[column])]
+        for key, column in (("input_ids", "prompt"), ("labels", "target"))
     }
 
 

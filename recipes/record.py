@@ -18,7 +18,16 @@ from recipes.errors import UserError
 RECORD_FILE = "record.json"
 MAX_RECORD_BYTES = 16 * 2**20
 # The metrics of every score, by the names that rouge_score uses, with the names that people read.
-ROUGE_NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
+ROUGE_NAMES = {
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "rougeLsum": "ROUGE-Lsum",
+    "rougeLsum_flat": "ROUGE-Lsum, undivided",
+}
+# Those of a recipe with `sql_schema`: shares of the rows (execution: of the rows whose reference runs).
+SQL_NAMES = {"sql_parsed": "parses", "sql_exact_match": "exact match", "sql_execution_match": "execution match"}
+METRIC_NAMES = ROUGE_NAMES | SQL_NAMES
 Sha1 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 # A file's place in the published repository: no absolute path, no `..`.
@@ -136,13 +145,27 @@ class Training(Section):
     adapter_sha256: Sha256
 
 
+class Leakage(Section):
+    """Test rows whose input also stands in training rows: as `exact` copy, or as `near` duplicate (else).
+
+    One entry a training of the chain: `adapter` None for this run's own, else the ancestor's id at its commit.
+    """
+
+    adapter: str | None
+    dataset: str
+    training_rows: int
+    exact: int
+    near: int
+
+
 class Contract(Section):
-    """The scoring contract: all that decides a score besides weights and data."""
+    """The scoring contract: all that decides a score besides weights and data. `sql` is None without SQL metrics."""
 
     metric: str
     metric_version: str
     stemmer: bool
     sentences: str
+    sql: str | None = None
     max_new_tokens: int
     num_beams: int
     dtype: str
@@ -169,15 +192,39 @@ class Outputs(Section):
     seconds: float
 
 
-class Scores(Section):
-    """ROUGE F-measures (0 to 1) per metric name; `difference` is adapter − base, paired by row."""
+class Compared(Section):
+    """Scores (0 to 1) per metric name over `rows` test rows; `difference` is adapter − base, paired by row."""
 
     rows: int
     base: dict[str, Interval]
     adapter: dict[str, Interval]
     difference: dict[str, Interval]
+
+    def shown(self) -> list[str]:
+        """The metrics to show: the undivided reading of ROUGE-Lsum only where it differs from the other."""
+        same = all(abs(x["rougeLsum"].mean - x["rougeLsum_flat"].mean) < 5e-5 for x in (self.base, self.adapter))
+        return [name for name in self.base if not (same and name == "rougeLsum_flat")]
+
+
+class SqlCounts(Section):
+    """Rows whose reference does not run on its own tables; rows where both results are empty on every database."""
+
+    not_executable: int
+    base_empty: int
+    adapter_empty: int
+
+
+class Scores(Compared):
+    """The scores of all test rows; `clean` those of the rows that no training of the chain has seen, where some were.
+
+    `seen` counts the test rows found in any training of the chain, as exact copies or near-duplicates.
+    """
+
     base_outputs: Outputs
     adapter_outputs: Outputs
+    sql: SqlCounts | None = None
+    seen: dict[Literal["exact", "near"], int] = {}
+    clean: Compared | None = None
 
 
 class Forgetting(Section):
@@ -217,6 +264,7 @@ class Record(Section):
     batch: Batch
     environment: Environment
     expectations: list[Expectation] = []
+    leakage: list[Leakage] | None = None
     training: Training | None = None
     contract: Contract | None = None
     scored_in: Environment | None = None

@@ -1,0 +1,56 @@
+"""Row-by-row scores of texts under a scoring contract; needs neither torch nor a model.
+
+ROUGE is Lin's (2004, "ROUGE: A Package for Automatic Evaluation of Summaries") as Google's `rouge_score` computes it,
+by its port `rouge-score-rs`, whose values are the same to the last bit.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+from recipes.record import Contract
+
+# ROUGE-Lsum compares sentence by sentence and takes newlines for their borders, which T5 cannot write.
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+SENTENCES = "newlines, and white space after . ! ?"
+
+
+def split_sentences(text: str) -> str:
+    """The text with a newline after each sentence."""
+    return SENTENCE_END.sub("\n", text)
+
+
+def rouge_rows(predictions: Sequence[str], references: Sequence[str], stemmer: bool) -> dict[str, list[float]]:
+    """F-measures (0 to 1) row by row, by the names in `recipes.record.ROUGE_NAMES`.
+
+    ROUGE-Lsum is given in both readings: with a newline after each sentence, and (`rougeLsum_flat`) on the text without
+    newlines, as it comes out of a T5 decoder.
+    """
+    from rouge_score_rs.rouge_scorer import RougeScorer
+
+    whole = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=stemmer).score_batch(references, predictions)
+    summary = RougeScorer(["rougeLsum"], use_stemmer=stemmer)
+    divided, flat = (
+        summary.score_batch([reading(text) for text in references], [reading(text) for text in predictions])
+        for reading in (split_sentences, lambda text: text.replace("\n", " "))
+    )
+    rows = {name: [row[name].fmeasure for row in whole] for name in ("rouge1", "rouge2", "rougeL")}
+    rows["rougeLsum"] = [row["rougeLsum"].fmeasure for row in divided]
+    rows["rougeLsum_flat"] = [row["rougeLsum"].fmeasure for row in flat]
+    return rows
+
+
+def rows_of(
+    predictions: Sequence[str], references: Sequence[str], schemas: Sequence[str], contract: Contract
+) -> dict[str, list[float]]:
+    """Every metric of the contract, row by row; the same texts are scored once.
+
+    Parameters:
+        schemas: the CREATE TABLE statements that each row's SQL is about; unused where `contract.sql` is None.
+    """
+    return _rows_of(tuple(predictions), tuple(references), tuple(schemas), contract.stemmer, contract.sql is not None)
+
+
+@lru_cache(maxsize=8)
+def _rows_of(predictions, references, schemas, stemmer: bool, sql: bool) -> dict[str, list[float]]:
+    return rouge_rows(predictions, references, stemmer)

@@ -1,0 +1,123 @@
+"""What a reproduction found, and the rule that decides on another machine."""
+
+from typing import Literal
+
+import numpy as np
+
+from recipes.record import Environment, Interval, Section, Sha1
+
+Level = Literal["score", "generate", "train"]
+Part = Literal[
+    "signature", "files", "lineage", "data", "leakage", "scoring", "card", "generation", "weights", "training"
+]
+
+# The scores that decide when outputs differ: the others move with them, and each further test is a further false alarm.
+DECIDING = ("rougeL", "sql_execution_match")
+# At most four intervals decide (two models, two metrics): each at 1 - .05 / 4, together they hold at 95 % (Bonferroni).
+ALPHA = 0.05 / 4
+RESAMPLES = 10_000
+SEED = 2137
+# Two scores closer than this are the same for all purposes: a fifth of the last digit that papers print in percent.
+EQUIVALENCE = 0.002
+
+
+class Check(Section):
+    """One thing that was looked at."""
+
+    part: Part
+    outcome: Literal["passed", "failed", "not checked"]
+    detail: str
+
+
+class Change(Section):
+    """A mean over the compared rows, as published and now, and the paired difference now − published."""
+
+    model: Literal["base", "adapter"]
+    metric: str
+    published: float
+    now: float
+    difference: Interval
+
+
+class Verdict(Section):
+    """The outcome of one reproduction.
+
+    Parameters:
+        verdict: REPRODUCED, DRIFTED (what was found is not what was published), or UNCHECKED.
+        reason: what was reproduced, moved, or prevented the check, in one line.
+        evidence: what decided: hashes of bytes, numbers computed again, tokens generated again row by row, or the
+            statistics of the differences.
+        moved: which part is not as published, when DRIFTED.
+        sample: how many rows were generated again; None for all of them.
+        rows: numbers of the test rows whose outputs differ, per model.
+        date: when it was checked, ISO 8601 in UTC.
+    """
+
+    verdict: Literal["REPRODUCED", "DRIFTED", "UNCHECKED"] = "UNCHECKED"
+    reason: str = ""
+    adapter: str
+    revision: Sha1 | None = None
+    level: Level
+    sample: int | None = None
+    evidence: Literal["hashes", "numbers", "tokens", "statistics"] | None = None
+    moved: Part | None = None
+    rows: dict[Literal["base", "adapter"], list[int]] = {}
+    checks: list[Check] = []
+    changes: list[Change] = []
+    environment: Environment | None = None
+    date: str
+
+    @property
+    def line(self) -> str:
+        """The last line of the output."""
+        name = self.adapter if self.revision is None else f"{self.adapter}@{self.revision}"
+        return f"{self.verdict} {name} {self.reason}"
+
+
+class Drift(Exception):
+    """What was published and what was found differ.
+
+    Parameters:
+        part: what moved.
+        detail: where, in one line.
+    """
+
+    def __init__(self, part: Part, detail: str):
+        super().__init__(detail)
+        self.part = part
+
+
+def change_interval(differences: list[float]) -> Interval:
+    """Mean of paired differences over all rows, and its joint 95 % interval (one of four at `ALPHA`).
+
+    An expanded percentile bootstrap (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", section 4.4):
+    only rows whose outputs differ carry information, and the percentiles are widened for their number as Student's t
+    would be. Fewer than two such rows prove nothing: the interval is then as wide as scores can be.
+
+    Parameters:
+        differences: per row, now − published; NaN where a metric does not apply to the row.
+    """
+    scores = np.asarray(differences, dtype=np.float64)
+    scores = scores[~np.isnan(scores)]
+    rows, changed = len(scores), scores[scores != 0]
+    mean = float(scores.mean()) if rows else 0.0
+    if len(changed) == 0:
+        return Interval(mean=0.0, low=0.0, high=0.0)
+    if len(changed) == 1:
+        return Interval(mean=mean, low=-1.0, high=1.0)
+    from scipy import stats
+
+    many = len(changed)
+    tail = stats.norm.cdf(np.sqrt(many / (many - 1)) * stats.t.ppf(ALPHA / 2, many - 1))
+    rng = np.random.default_rng(SEED)
+    shares = np.append(np.full(many, 1 / rows), (rows - many) / rows)
+    means = [
+        rng.multinomial(rows, shares, size=size)[:, :many] @ changed / rows for size in [1_000] * (RESAMPLES // 1_000)
+    ]
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
+    return Interval(mean=mean, low=float(low), high=float(high))
+
+
+def equivalent(difference: Interval) -> bool:
+    """Whether a paired difference shows no change: its interval contains 0, or lies within ± `EQUIVALENCE`."""
+    return difference.low <= 0 <= difference.high or max(-difference.low, difference.high) <= EQUIVALENCE
