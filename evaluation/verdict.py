@@ -1,10 +1,12 @@
 """What a reproduction found, and the rule that decides on another machine."""
 
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
-from recipes.record import Environment, Interval, Section, Sha1
+from evaluation.predictions import Predictions
+from recipes.record import Environment, Interval, Record, Section, Sha1
 
 Level = Literal["score", "generate", "train"]
 Part = Literal[
@@ -72,6 +74,19 @@ class Verdict(Section):
         """The last line of the output."""
         name = self.adapter if self.revision is None else f"{self.adapter}@{self.revision}"
         return f"{self.verdict} {name} {self.reason}"
+
+
+@dataclass
+class Found:
+    """What a reproduction held in its hands, as far as it came; for the report.
+
+    `fresh` holds what the models wrote now for the test rows with the numbers `rows` (all other columns as published).
+    """
+
+    record: Record | None = None
+    published: Predictions | None = None
+    fresh: Predictions | None = None
+    rows: list[int] = field(default_factory=list)
 
 
 class Drift(Exception):
