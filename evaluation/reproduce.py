@@ -123,7 +123,7 @@ def _rebuild_test_rows(record: Record):
     from recipes.model import load_tokenizer
 
     recipe = recipe_from_record(record.name, record.recipe)
-    tokenizer = load_tokenizer(record.pins.base_model)
+    tokenizer = load_tokenizer(record.pins.base_model, recipe.arguments.added_tokens)
     splits = build_splits(recipe.arguments, record.pins.dataset, tokenizer)
     if splits.counts != record.data:
         raise Drift(f"{record.pins.dataset.id}@{record.pins.dataset.revision} gives other rows than the record states")

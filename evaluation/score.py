@@ -55,7 +55,8 @@ def score(run: Path) -> Record:
     from recipes.pins import pull_parent
 
     recipe = recipe_from_record(record.name, record.recipe)
-    splits = build_splits(recipe.arguments, record.pins.dataset, load_tokenizer(record.pins.base_model))
+    tokenizer = load_tokenizer(record.pins.base_model, recipe.arguments.added_tokens)
+    splits = build_splits(recipe.arguments, record.pins.dataset, tokenizer)
     if splits.counts != record.data:
         raise UserError(
             f"the dataset gives other rows now than {run} was trained on: remove that folder and train again"
@@ -117,7 +118,8 @@ def load_for_scoring(run: Path, record: Record, config):
     # A quantized base is on the GPU already and cannot be moved.
     if on_gpu() and not (config.load_in_4bit or config.load_in_8bit):
         base.to("cuda")
-    return load_adapter(base, run), load_tokenizer(record.pins.base_model), config.dtype
+    tokenizer = load_tokenizer(record.pins.base_model, record.recipe.get("added_tokens", []))
+    return load_adapter(base, run), tokenizer, config.dtype
 
 
 def contract_of(recipe, dtype: str) -> Contract:

@@ -74,6 +74,9 @@ class RecipeArguments:
             The scores are then no longer of unseen rows, and the card says so.
         split_seed (`int`, *optional*, defaults to `2137`):
             Seed of both splits.
+        added_tokens (`list[str]`, *optional*):
+            Characters or words, without white space, that the base model's tokenizer cannot write. Each takes a spare
+            row of the embedding and of the head, trained with the adapter and saved in it.
         parent_adapter (`str`, *optional*):
             Published adapter to continue, `owner/name[@revision]`; without an owner it is your own.
         early_stopping_patience (`int`, *optional*, defaults to `0`):
@@ -105,6 +108,7 @@ class RecipeArguments:
     validation_size: float = 0.02
     select_on_test: bool = False
     split_seed: int = 2137
+    added_tokens: list[str] = field(default_factory=list)
     parent_adapter: str | None = None
     early_stopping_patience: int = 0
     max_new_tokens: int = 512
@@ -116,7 +120,7 @@ class RecipeArguments:
         for key in ("title", "adapter_name", "dataset_name", "prompt", "target"):
             if not getattr(self, key):
                 raise UserError(f"the recipe lacks `{key}`")
-        for key in ("prompt", "dataset_splits", "length_rules"):
+        for key in ("prompt", "dataset_splits", "length_rules", "added_tokens"):
             if isinstance(getattr(self, key), str):
                 setattr(self, key, [getattr(self, key)])
         for key, annotation in type(self).__annotations__.items():
@@ -136,6 +140,11 @@ class RecipeArguments:
         for key, templates in (("prompt", self.prompt), ("target", [self.target]), ("sql_schema", schema)):
             if not all(template_columns(template) for template in templates):
                 raise UserError(f"`{key}` names no column: write one as {{column}}")
+        for token in self.added_tokens:
+            if not isinstance(token, str) or not token or re.search(r"[\s▁]", token):
+                raise UserError(f"`added_tokens` are texts without white space, not {token!r}")
+        if len(set(self.added_tokens)) < len(self.added_tokens):
+            raise UserError(f"`added_tokens` names a token twice: {', '.join(self.added_tokens)}")
         if self.early_stopping_patience < 0:
             raise UserError(f"`early_stopping_patience` is 0 (never) or more, not {self.early_stopping_patience}")
         if self.early_stopping_patience and not (self.validation_size or self.select_on_test):

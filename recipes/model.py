@@ -1,6 +1,7 @@
 """The base model and the adapter on it."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from recipes.errors import UserError
 from recipes.record import Model, Pin
+from recipes.tokens import load_tokens
+
+# The id of `<unk>` in every T5.
+UNKNOWN = 2
 
 # PEFT 0.21 reads an attribute that transformers 5.23 has renamed; nothing a user could act on.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
@@ -41,9 +46,16 @@ def on_gpu() -> bool:
     return PartialState().device.type == "cuda"
 
 
-def load_tokenizer(base: Pin) -> PreTrainedTokenizerBase:
-    """The base model's tokenizer, at the pinned commit."""
-    return AutoTokenizer.from_pretrained(base.id, revision=base.revision)
+def load_tokenizer(base: Pin, added: list[str]) -> PreTrainedTokenizerBase:
+    """The base model's tokenizer at the pinned commit, with the `added` tokens; saved, it is read by `AutoTokenizer`.
+
+    Raises:
+        `UserError`: as `load_tokens`.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(base.id, revision=base.revision)
+    if added:
+        tokenizer.backend_tokenizer.model = load_tokens(base, added).model
+    return tokenizer
 
 
 def load_base(base: Pin, config: ModelConfig) -> PreTrainedModel:
@@ -65,20 +77,53 @@ def load_base(base: Pin, config: ModelConfig) -> PreTrainedModel:
     return model
 
 
-def add_adapter(model: PreTrainedModel, base: Pin, config: ModelConfig, seed: int) -> PeftModel:
+def add_adapter(
+    model: PreTrainedModel, base: Pin, config: ModelConfig, seed: int, token_ids: Sequence[int] = ()
+) -> PeftModel:
     """A new LoRA adapter on the base, its weights in float32.
 
     The seed is set here because the weights are drawn here, before `Trainer` sets its own. The adapter's config names
     the base's id and sha, so that every consumer loads the very base it was trained on.
+
+    Parameters:
+        token_ids: ids of the added tokens. Each gets two trained rows of `d_model` weights: one in the embedding of
+            both stacks, one in the head.
+
+    Raises:
+        `UserError`: the recipe's LoRA does not fit the model, or there are more added tokens than spare rows.
     """
     lora = get_peft_config(config)
     lora.base_model_name_or_path = base.id
     lora.revision = base.revision
+    rows = model.get_input_embeddings().num_embeddings
+    if token_ids and max(token_ids) >= rows:
+        raise UserError(
+            f"`added_tokens` names {len(token_ids)}, but the embedding of {base.id} has only "
+            f"{rows - min(token_ids)} spare rows: name fewer"
+        )
+    if token_ids:
+        # PEFT 0.21 finds `lm_head` by its end. Under its full name it would tie the head's rows to the embedding's,
+        # since transformers 5 says so of every T5; but FLAN-T5's are other weights, several times smaller.
+        lora.trainable_token_indices = {"shared": list(token_ids), "head": list(token_ids)}
     set_seed(seed)
     try:
-        return get_peft_model(_trainable_if_quantized(model, config), lora, revision=base.revision)
+        adapter = get_peft_model(_trainable_if_quantized(model, config), lora, revision=base.revision)
     except ValueError as error:
         raise UserError(f"the adapter cannot be made: {' '.join(str(error).split())[:300]}") from error
+    if token_ids:
+        _start_as_unknown(adapter)
+    return adapter
+
+
+def _start_as_unknown(adapter: PeftModel) -> None:
+    """Gives the added tokens the rows of `<unk>`: so the base model met their texts, and so it reads and writes them.
+
+    What the spare rows hold, or a mean over all rows, the few steps on a rare token do not move far enough.
+    """
+    with torch.no_grad():
+        for layer in (adapter.get_input_embeddings(), adapter.get_output_embeddings()):
+            rows = layer.token_adapter
+            rows.trainable_tokens_delta["default"].copy_(rows.base_layer.weight[UNKNOWN])
 
 
 def _trainable_if_quantized(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:

@@ -38,18 +38,25 @@ def pin_recipe(recipe) -> Pins:
     An adapter that is continued brings its own base model commit: on another one it would be another model.
 
     Raises:
-        `UserError`: the parent adapter has no record, or another base model than the recipe's.
+        `UserError`: the parent adapter has no record, another base model, or other added tokens than the recipe.
     """
     dataset = pin("dataset", recipe.arguments.dataset_name, recipe.arguments.dataset_revision)
     if recipe.arguments.parent_adapter is None:
         base = pin("model", recipe.model.model_name_or_path, recipe.model.model_revision)
         return Pins(base_model=base, dataset=dataset)
     parent = pin("model", *_parent_id(recipe.arguments.parent_adapter))
-    base = pull_parent(parent)[1].pins.base_model
+    record = pull_parent(parent)[1]
+    base = record.pins.base_model
     if base.id != recipe.model.model_name_or_path:
         raise UserError(
             f"{parent.id} is an adapter of {base.id}: set `model_name_or_path` to that, not "
             f"{recipe.model.model_name_or_path}"
+        )
+    tokens = record.recipe.get("added_tokens", [])
+    if tokens != recipe.arguments.added_tokens:
+        raise UserError(
+            f"{parent.id} was trained with `added_tokens: {tokens}`, which its rows belong to: state the same, not "
+            f"{recipe.arguments.added_tokens}"
         )
     return Pins(base_model=base, dataset=dataset, parent_adapter=parent)
 

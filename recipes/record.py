@@ -73,6 +73,23 @@ class Data(Section):
     test_sha256: Sha256
 
 
+class Unwritable(Section):
+    """How many references the tokenizer cannot give back, and so no model with it can write: of `rows` references,
+
+    `unwritable` come back with other characters, `white_space` with other white space only (T5 makes every newline a
+    space). `characters` counts the rows by character that has no token, the most frequent first, at most 20.
+    """
+
+    rows: int
+    unwritable: int
+    white_space: int
+    characters: dict[str, int] = Field(max_length=20)
+
+    @property
+    def percent(self) -> float:
+        return 100 * self.unwritable / max(self.rows, 1)
+
+
 class Model(Section):
     """Parameter counts and `memory_bytes`, the bytes of all parameters and buffers as loaded.
 
@@ -260,6 +277,7 @@ class Record(Section):
     hub: str
     pins: Pins
     data: Data
+    unwritable: Unwritable | None = None
     model: Model
     batch: Batch
     environment: Environment

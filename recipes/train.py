@@ -12,7 +12,7 @@ from pathlib import Path
 from recipes.config import Recipe, changed_keys, parse_recipe, recipe_help
 from recipes.errors import UserError, one_line_errors
 from recipes.pins import ADAPTER_FILE, pin_recipe, pull_parent
-from recipes.record import RECORD_FILE, Batch, LossPoint, Pins, Record, Training, load_record, sha256_file
+from recipes.record import RECORD_FILE, Batch, LossPoint, Pins, Record, Training, Unwritable, load_record, sha256_file
 
 
 def main(argv: list[str]) -> None:
@@ -67,24 +67,31 @@ def _refuse_missing_tracker(arguments) -> None:
 
 
 def _prepare(recipe: Recipe, pins: Pins):
-    """Tokenizer, splits, and the token ids of the rows to train on and to take the validation loss from."""
+    """Tokenizer, splits, the references that cannot be written, and the token ids of the rows to train on and to take
+    the validation loss from."""
     from recipes.data import build_splits, tokenize
     from recipes.model import load_tokenizer
+    from recipes.tokens import audit, load_tokens
 
-    tokenizer = load_tokenizer(pins.base_model)
+    tokenizer = load_tokenizer(pins.base_model, recipe.arguments.added_tokens)
     splits = build_splits(recipe.arguments, pins.dataset, tokenizer)
+    references = [
+        target for rows in (splits.train, splits.validation, splits.test) if rows for target in rows["target"]
+    ]
+    unwritable = audit(load_tokens(pins.base_model, recipe.arguments.added_tokens), references)
     held_out = splits.test if recipe.arguments.select_on_test else splits.validation
-    return tokenizer, splits, tokenize(splits.train, tokenizer), held_out and tokenize(held_out, tokenizer)
+    return tokenizer, splits, unwritable, tokenize(splits.train, tokenizer), held_out and tokenize(held_out, tokenizer)
 
 
-def _make_model(recipe: Recipe, pins: Pins):
+def _make_model(recipe: Recipe, pins: Pins, tokenizer):
     from recipes.model import add_adapter, continue_adapter, load_base
 
     seed = recipe.training.seed
     base = load_base(pins.base_model, recipe.model)
     if pins.parent_adapter is not None:
         return continue_adapter(base, pull_parent(pins.parent_adapter)[0], pins.base_model, recipe.model, seed)
-    return add_adapter(base, pins.base_model, recipe.model, seed)
+    token_ids = tokenizer.convert_tokens_to_ids(recipe.arguments.added_tokens)
+    return add_adapter(base, pins.base_model, recipe.model, seed, token_ids)
 
 
 def _attempt(recipe: Recipe, pins: Pins, prepared, run: Path, batch: Batch) -> Record:
@@ -96,7 +103,7 @@ def _attempt(recipe: Recipe, pins: Pins, prepared, run: Path, batch: Batch) -> R
     from recipes.model import describe
     from recipes.training import AdapterTrainer, last_whole_checkpoint
 
-    tokenizer, splits, train_rows, eval_rows = prepared
+    tokenizer, splits, unwritable, train_rows, eval_rows = prepared
     arguments = recipe.training
     arguments.remove_unused_columns = False
     arguments.ddp_find_unused_parameters = False
@@ -106,13 +113,14 @@ def _attempt(recipe: Recipe, pins: Pins, prepared, run: Path, batch: Batch) -> R
     if eval_rows is None:
         arguments.eval_strategy, arguments.load_best_model_at_end = "no", False
     reset_peak_memory()
-    model = _make_model(recipe, pins)
+    model = _make_model(recipe, pins, tokenizer)
     record = Record(
         name=recipe.name,
         recipe=recipe.resolved,
         hub=constants.ENDPOINT,
         pins=pins,
         data=splits.counts,
+        unwritable=unwritable,
         model=describe(model),
         batch=batch,
         environment=environment(),
@@ -197,10 +205,19 @@ def _print_shapes(record: Record) -> None:
     for rule, rows in data.truncated.items():
         say(f"            {rule}: {rows:,} rows cut")
     say(f"            {data.train:,} train, {data.validation:,} validation, {data.test:,} test rows")
+    if record.unwritable.unwritable:
+        say(f"            {_unwritable_line(record.unwritable)}")
     say(
         f"Adapter:    {model.trainable:,} of {model.total:,} parameters trainable ({model.percent:.2f} %), "
         f"{model.memory_bytes:,} bytes, base in {model.dtype}"
     )
+
+
+def _unwritable_line(found: Unwritable) -> str:
+    characters = ", ".join(f"{character} ({rows:,} rows)" for character, rows in list(found.characters.items())[:5])
+    more = ", …" if len(found.characters) > 5 else ""
+    cure = f": no token for {characters}{more}; add them with `added_tokens`" if characters else ""
+    return f"{found.percent:.1f} % of the references cannot be written{cure}"
 
 
 def _refuse_other_run(run: Path, previous: Record, recipe: Recipe) -> None:

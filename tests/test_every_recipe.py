@@ -14,7 +14,9 @@ from model_cards import compare
 from push import publish
 from recipes import train
 from recipes.config import parse_recipe
+from recipes.errors import UserError
 from recipes.model import add_adapter, load_base
+from recipes.pins import pin_recipe
 from recipes.record import load_record
 
 RECIPES = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(Path("recipes").glob("*.yaml"))}
@@ -114,6 +116,9 @@ def test_a_chain_names_its_parent_and_tells_what_was_forgotten(published):
     card = (run / "release" / "README.md").read_text()
     assert f"local-user/flan-t5-large-text2sql@{parent_commit[:12]}" in card and "What was forgotten" in card
     assert f"--parent_adapter local-user/flan-t5-large-text2sql@{parent_commit} " in card
+    other = parse_recipe(["--config", "recipes/llama2sql.yaml", "--added_tokens", "<", "~"])
+    with pytest.raises(UserError, match=r"was trained with `added_tokens: \['<'\]`.* not \['<', '~'\]"):
+        pin_recipe(other)
 
 
 def test_base_models_are_compared_in_one_table_and_one_plot(published, tmp_path, capsys):

@@ -9,6 +9,8 @@ from recipes.model import add_adapter, describe
 from recipes.record import Pin
 
 VOCABULARY = 32_128
+# 32,000 pieces and 100 sentinels: the rows above them are spare.
+PIECES = 32_100
 # d_model, d_ff, layers of each stack, heads; d_kv is 64 throughout (the config.json of google/flan-t5-*).
 SHAPES = {
     "base": (768, 2048, 12, 12),
@@ -44,22 +46,25 @@ def on_meta(recipe: str, size: str):
         # transformers 5 ties the head of a model made from a config; FLAN-T5's checkpoints untie it.
         model.lm_head.weight = torch.nn.Parameter(torch.empty(VOCABULARY, d, dtype=torch.bfloat16))
         pin = Pin(kind="model", id="google/flan-t5", revision="0" * 40)
-        return parsed.arguments.expect, describe(add_adapter(model, pin, parsed.model, seed=0))
+        token_ids = range(PIECES, PIECES + len(parsed.arguments.added_tokens))
+        return parsed.arguments.expect, describe(add_adapter(model, pin, parsed.model, seed=0, token_ids=token_ids))
 
 
 @pytest.mark.parametrize(
-    ("recipe", "size", "r", "matrices"),
-    [("finance", "large", 32, 2), ("finance-base", "base", 32, 2), ("finance-xl", "xl", 32, 2),
-     ("finance-xxl", "xxl", 32, 2),
-     ("text2sql", "large", 16, 3), ("cnn_dailymail", "large", 16, 3)],
+    ("recipe", "size", "r", "matrices", "tokens"),
+    [("finance", "large", 32, 2, 0), ("finance-base", "base", 32, 2, 0), ("finance-xl", "xl", 32, 2, 0),
+     ("finance-xxl", "xxl", 32, 2, 0), ("cnn_dailymail", "large", 16, 3, 0),
+     ("text2sql", "large", 16, 3, 1)],
 )  # fmt: skip
-def test_the_recipe_has_the_parameters_that_arithmetic_says(recipe, size, r, matrices):
+def test_the_recipe_has_the_parameters_that_arithmetic_says(recipe, size, r, matrices, tokens):
     expect, model = on_meta(recipe, size)
-    trainable = adapter_parameters(size, r, matrices)
+    # An added token has a row of the embedding and one of the head.
+    rows = 2 * tokens * SHAPES[size][0]
+    trainable = adapter_parameters(size, r, matrices) + rows
     total = base_parameters(size) + trainable
     assert (model.trainable, model.total) == (trainable, total)
-    # The base in bfloat16 (2 bytes), the adapter in float32 (4 bytes).
-    assert model.memory_bytes == 2 * base_parameters(size) + 4 * trainable
+    # The base in bfloat16 (2 bytes), the adapter in float32 (4 bytes), and what its rows replace, too.
+    assert model.memory_bytes == 2 * base_parameters(size) + 4 * trainable + 4 * rows
     assert expect["trainable_parameters"] == trainable
     assert expect.get("all_parameters", total) == total
     assert expect.get("memory_bytes", model.memory_bytes) == model.memory_bytes
@@ -71,4 +76,8 @@ def test_the_known_figures():
     assert base_parameters("large") + adapter_parameters("large", 32, 2) == 792_587_264
     assert 2 * base_parameters("large") + 4 * 9_437_184 == 1_604_048_896
     assert adapter_parameters("large", 16, 3) == 7_077_888
+    # With the row of `<` in the embedding and in the head, as llama2sql takes it over from text2sql.
+    for name in ("text2sql", "llama2sql"):
+        expect = parse_recipe(["--config", f"recipes/{name}.yaml"]).arguments.expect
+        assert expect["trainable_parameters"] == 7_077_888 + 2 * 1024
     assert f"{100 * 9_437_184 / 792_587_264:.2f}" == "1.19"
