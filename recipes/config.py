@@ -72,6 +72,9 @@ class RecipeArguments:
         select_on_test (`bool`, *optional*, defaults to `False`):
             Takes the validation loss, and with it the best step, from the test rows, as some published results did.
             The scores are then no longer of unseen rows, and the card says so.
+        split (`str`, *optional*, defaults to `"random"`):
+            `random` draws the held out rows one by one; `grouped` draws whole groups of exact copies and
+            near-duplicates, so that no held out row has a copy among the training rows.
         split_seed (`int`, *optional*, defaults to `2137`):
             Seed of both splits.
         added_tokens (`list[str]`, *optional*):
@@ -107,6 +110,7 @@ class RecipeArguments:
     test_size: float = 0.1
     validation_size: float = 0.02
     select_on_test: bool = False
+    split: str = "random"
     split_seed: int = 2137
     added_tokens: list[str] = field(default_factory=list)
     parent_adapter: str | None = None
@@ -133,6 +137,8 @@ class RecipeArguments:
             raise UserError(f"`test_size` is a share between 0 and 1, not {self.test_size}")
         if not 0 <= self.validation_size < 1:
             raise UserError(f"`validation_size` is a share from 0 to below 1, not {self.validation_size}")
+        if self.split not in ("random", "grouped"):
+            raise UserError(f"`split` is random or grouped, not {self.split!r}")
         for key in ("max_new_tokens", "num_beams"):
             if getattr(self, key) < 1:
                 raise UserError(f"`{key}` is at least 1, not {getattr(self, key)}")

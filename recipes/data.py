@@ -2,28 +2,36 @@
 
 import hashlib
 import json
+import math
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from datasets import Dataset, concatenate_datasets, load_dataset
 from tokenizers import Tokenizer
 
 from recipes.config import RecipeArguments, template_columns
 from recipes.errors import UserError
+from recipes.leakage import groups
 from recipes.record import Data, Pin
 from recipes.rules import Rule
 
 # Below this many rows a worker process costs more than it saves.
 ROWS_PER_WORKER = 5_000
+# Not to be mistaken for columns of the dataset: no template can name them.
+INPUT, SCHEMA = "the model's input", "the tables of the SQL"
 
 
 @dataclass
 class Splits:
-    """`train`, `validation` (None without one) and `test`, and their `counts`.
+    """`train`, `validation` (None without one) and `test`; their `counts`.
 
-    Columns: `prompt`, `target`, and `schema`, the tables that a row's SQL is about ("" without `sql_schema`).
+    Columns: `prompt`, `target`, `schema`, the tables that a row's SQL is about ("" without `sql_schema`), and `input`,
+    the texts of the prompt's columns without the template's own words; where `split` is grouped also `group`, the
+    number of the row's group.
     """
 
     train: Dataset
@@ -36,7 +44,8 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer) ->
     """Loads the pinned dataset and makes the recipe's splits of it.
 
     The test split is `ceil(test_size · n)` rows of one seeded permutation, the validation split likewise of the rest
-    (`Dataset.train_test_split`), so they depend on the rows and `split_seed` alone.
+    (`Dataset.train_test_split`, or `hold_out_groups` where `split` is grouped), so they depend on the rows and
+    `split_seed` alone.
 
     Raises:
         `UserError`: a split or column does not exist, or the rules leave too few rows.
@@ -46,7 +55,7 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer) ->
     rows, unmatched = _extract(rows, recipe)
     rows = _used_columns(rows, recipe, dataset.id)
     rows = rows.map(
-        fill_templates,
+        _fill,
         fn_kwargs={
             "prompts": recipe.prompt,
             "target": recipe.target,
@@ -58,18 +67,20 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer) ->
     )
     rows, dropped, truncated, limits = apply_rules(rows, recipe.parsed_rules(), tokenizer)
     dropped = unmatched | dropped
-    rows = rows.select_columns(["prompt", "target", "schema"])
+    rows = rows.select_columns(["prompt", "target", SCHEMA, INPUT])
+    rows = rows.rename_columns({SCHEMA: "schema", INPUT: "input"})
     if len(rows) < 2:
         raise UserError(
             f"the length rules keep {len(rows)} of {loaded} rows of {dataset.id}: nothing is left to train on"
         )
-    halves = rows.train_test_split(test_size=recipe.test_size, seed=recipe.split_seed)
-    train, test, validation = halves["train"], halves["test"], None
+    if recipe.split == "grouped":
+        rows = rows.add_column("group", groups(rows["input"][:]))
+    train, test = _split(rows, recipe.test_size, recipe)
+    validation = None
     if recipe.validation_size and not recipe.select_on_test:
         if len(train) < 2:
             raise UserError(f"{len(train)} row is left to train on: too few to hold some out for validation")
-        halves = train.train_test_split(test_size=recipe.validation_size, seed=recipe.split_seed)
-        train, validation = halves["train"], halves["test"]
+        train, validation = _split(train, recipe.validation_size, recipe)
     counts = Data(
         loaded=loaded,
         dropped=dropped,
@@ -123,8 +134,8 @@ def _used_columns(rows: Dataset, recipe: RecipeArguments, dataset_id: str) -> Da
     return rows.select_columns(list(dict.fromkeys(used)))
 
 
-def fill_templates(row: dict[str, Any], prompts: list[str], target: str, seed: int, schema: str = "") -> dict[str, str]:
-    """The row's prompt, target and schema: templates filled from its columns (None as ""), outer white space removed.
+def fill_templates(row: dict[str, Any], prompts: list[str], target: str, seed: int) -> dict[str, str]:
+    """The row's prompt and target: templates filled from its columns (None as ""), outer white space removed.
 
     Which of several prompts a row gets is a function of its texts and the seed alone: neither its place nor the number
     of processes matters.
@@ -132,8 +143,49 @@ def fill_templates(row: dict[str, Any], prompts: list[str], target: str, seed: i
     texts = {name: "" if value is None else str(value) for name, value in row.items()}
     draw = hashlib.sha256(json.dumps([seed, sorted(texts.items())], ensure_ascii=False).encode()).digest()
     prompt = prompts[int.from_bytes(draw[:8]) % len(prompts)]
-    filled = {"prompt": prompt, "target": target, "schema": schema}
-    return {name: template.format_map(texts).strip() for name, template in filled.items()}
+    return {"prompt": prompt.format_map(texts).strip(), "target": target.format_map(texts).strip()}
+
+
+def _fill(row: dict[str, Any], prompts: list[str], target: str, seed: int, schema: str) -> dict[str, str]:
+    texts = {name: "" if value is None else str(value) for name, value in row.items()}
+    read = dict.fromkeys(column for template in prompts for column in template_columns(template))
+    words = " ".join(texts[column] for column in read)
+    return fill_templates(row, prompts, target, seed) | {INPUT: words.strip(), SCHEMA: schema.format_map(texts).strip()}
+
+
+def _split(rows: Dataset, size: float, recipe: RecipeArguments) -> tuple[Dataset, Dataset]:
+    if recipe.split == "grouped":
+        kept, held_out = hold_out_groups(np.array(rows["group"]), size, recipe.split_seed)
+        return rows.select(kept), rows.select(held_out)
+    halves = rows.train_test_split(test_size=size, seed=recipe.split_seed)
+    return halves["train"], halves["test"]
+
+
+def hold_out_groups(numbers: np.ndarray, size: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers to keep and to hold out, so that no group stands on both sides.
+
+    Groups are drawn in the order of one seeded permutation of the rows; each is held out whole if it still fits into
+    `ceil(size · n)` rows. So there may be fewer: a group that is larger than that stays with the kept rows.
+
+    Args:
+        numbers: The group of each row, shape `(n,)`.
+
+    Raises:
+        `UserError`: no group is small enough.
+    """
+    order = np.random.default_rng(seed).permutation(len(numbers))
+    sizes, room, held_out = Counter(numbers.tolist()), math.ceil(size * len(numbers)), set()
+    for group in dict.fromkeys(numbers[order].tolist()):
+        if sizes[group] <= room:
+            held_out.add(group)
+            room -= sizes[group]
+    if not held_out:
+        raise UserError(
+            f"`split: grouped` can hold out none of {len(numbers)} rows: near-duplicates connect too many of them. "
+            "Use `split: random`"
+        )
+    held = np.isin(numbers[order], list(held_out))
+    return order[~held], order[held]
 
 
 def apply_rules(
@@ -148,8 +200,6 @@ def apply_rules(
         The kept rows; rows dropped by rule (each by the first rule that it breaks); rows cut by rule; the lengths that
         percentile rules came to.
     """
-    import numpy as np
-
     dropped, truncated, limits = {}, {}, {}
     loaded = {rule: np.array(lengths(rows, rule, tokenizer)) for rule in rules if rule.percentile}
     kept = np.arange(len(rows))
