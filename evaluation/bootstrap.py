@@ -29,6 +29,4 @@ def intervals(per_row: dict[str, list[float]], resamples: int, confidence: float
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail], axis=0)
     mean = scores.sum(axis=1) / np.maximum(applies.sum(axis=1), 1)
-    return {
-        name: Interval(mean=float(mean[i]), low=float(low[i]), high=float(high[i])) for i, name in enumerate(names)
-    }
+    return {name: Interval(mean=float(mean[i]), low=float(low[i]), high=float(high[i])) for i, name in enumerate(names)}

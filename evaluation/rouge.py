@@ -1,7 +1,7 @@
 """This project's ROUGE as an `evaluate.Metric`: no metric code is ever downloaded.
 
-    import evaluate
-    evaluate.load("evaluation/rouge.py").compute(predictions=["a b"], references=["a c"])
+import evaluate
+evaluate.load("evaluation/rouge.py").compute(predictions=["a b"], references=["a c"])
 """
 
 import datasets

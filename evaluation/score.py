@@ -7,12 +7,24 @@ again unless its adapter has changed or its predictions are gone.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from recipes.errors import UserError, one_line_errors
-from recipes.record import Contract, Forgetting, Outputs, Record, Scores, load_record, sha256_file
+from recipes.pins import ADAPTER_FILE
+from recipes.record import (
+    Compared,
+    Contract,
+    Forgetting,
+    Outputs,
+    Record,
+    Scores,
+    SqlCounts,
+    load_record,
+    sha256_file,
+)
 
 
 def main(argv: list[str]) -> None:
@@ -23,6 +35,8 @@ def main(argv: list[str]) -> None:
         record = score(Path(argv[0]))
         print(f"{record.name} on {record.pins.base_model.id}{' (a miniature)' if record.miniature else ''}")
         print(table(record.scores))
+        if record.scores.clean is not None:
+            print(f"\nOf these, those that no training has seen:\n{table(record.scores.clean)}")
         if record.forgetting is not None:
             print(
                 f"ROUGE-L on the parent's {record.forgetting.rows:,} test rows moved by "
@@ -41,31 +55,34 @@ def score(run: Path) -> Record:
     record = load_record(run)
     if record.training is None:
         raise UserError(f"{run} is not trained to its end: run make train-{record.name} again, it continues")
-    if sha256_file(run / "adapter_model.safetensors") != record.training.adapter_sha256:
-        raise UserError(f"{run}/adapter_model.safetensors is not the adapter that its record speaks of: train it again")
+    if sha256_file(run / ADAPTER_FILE) != record.training.adapter_sha256:
+        raise UserError(f"{run}/{ADAPTER_FILE} is not the adapter that its record speaks of: train it again")
     if record.scores is not None and (run / PREDICTIONS_FILE).is_file():
         print(f"{run} is scored already. To score anew, remove {run / PREDICTIONS_FILE}.", flush=True)
         return record
 
+    from recipes.chain import look_back
     from recipes.config import recipe_from_record
     from recipes.data import build_splits
     from recipes.environment import environment
     from recipes.expectations import block, compare
-    from recipes.model import load_tokenizer
     from recipes.pins import pull_parent
+    from recipes.tokens import load_tokens
 
     recipe = recipe_from_record(record.name, record.recipe)
-    tokenizer = load_tokenizer(record.pins.base_model, recipe.arguments.added_tokens)
-    splits = build_splits(recipe.arguments, record.pins.dataset, tokenizer)
+    tokens = load_tokens(record.pins.base_model, recipe.arguments.added_tokens)
+    splits = build_splits(recipe.arguments, record.pins.dataset, tokens)
     if splits.counts != record.data:
         raise UserError(
             f"the dataset gives other rows now than {run} was trained on: remove that folder and train again"
         )
     # Before anything is generated, so that a Hub out of reach costs nothing.
     parent = record.pins.parent_adapter and pull_parent(record.pins.parent_adapter)
+    seen, _ = look_back(splits, record.pins)
     model, tokenizer, dtype = load_for_scoring(run, record, recipe.model)
     record.contract = contract_of(recipe, dtype)
-    predictions, record.scores = predict(model, tokenizer, splits.test, record.contract)
+    predictions, *seconds = predict(model, tokenizer, splits.test, seen, record.contract)
+    record.scores = score_predictions(predictions, record.contract, *seconds)
     predictions.save(run)
     if parent is not None:
         forgetting = parent_predictions(model, tokenizer, *parent)
@@ -124,16 +141,19 @@ def load_for_scoring(run: Path, record: Record, config):
 
 def contract_of(recipe, dtype: str) -> Contract:
     """The scoring contract that a recipe asks for on this machine."""
+    import sqlite3
     from importlib.metadata import version
 
     from evaluation.bootstrap import CONFIDENCE, RESAMPLES, SEED
-    from evaluation.rouge import SENTENCES
+    from evaluation.metrics import SENTENCES
 
+    sql = f"sqlglot {version('sqlglot')}, SQLite {sqlite3.sqlite_version}"
     return Contract(
-        metric="rouge_score",
-        metric_version=version("rouge-score"),
+        metric="rouge-score-rs",
+        metric_version=version("rouge-score-rs"),
         stemmer=True,
         sentences=SENTENCES,
+        sql=None if recipe.arguments.sql_schema is None else sql,
         max_new_tokens=recipe.arguments.max_new_tokens,
         num_beams=recipe.arguments.num_beams,
         dtype=dtype,
@@ -144,66 +164,77 @@ def contract_of(recipe, dtype: str) -> Contract:
     )
 
 
-def predict(model, tokenizer, test, contract: Contract):
-    """Generates with both models for all rows of `test` (columns `prompt`, `target`) and scores what they wrote.
+def predict(model, tokenizer, test, seen: list[str], contract: Contract):
+    """Generates with both models for all rows of `test` (columns `prompt`, `target`, `schema`).
+
+    Parameters:
+        seen: per row what `recipes.chain.look_back` found.
 
     Returns:
-        The `Predictions` and their `Scores`.
+        The `Predictions`, and the seconds that the base model and the adapter took.
     """
     from evaluation.generate import decode, generate
     from evaluation.predictions import Predictions
 
-    prompts, references = test["prompt"][:], test["target"][:]
+    prompts = test["prompt"][:]
     base_tokens, base_seconds = generate(model, tokenizer, prompts, contract, adapter=False)
     adapter_tokens, adapter_seconds = generate(model, tokenizer, prompts, contract, adapter=True)
     predictions = Predictions(
         prompt=prompts,
-        reference=references,
+        reference=test["target"][:],
+        schema=test["schema"][:],
+        seen=seen,
         base=decode(tokenizer, base_tokens),
         adapter=decode(tokenizer, adapter_tokens),
         base_tokens=base_tokens,
         adapter_tokens=adapter_tokens,
     )
-    return predictions, score_predictions(predictions, contract, base_seconds, adapter_seconds)
-
-
-def rows_of(predictions: list[str], references: list[str], contract: Contract) -> dict[str, list[float]]:
-    """ROUGE F-measures per metric, row by row, under the contract; the same texts are scored once."""
-    return _rouge_rows(tuple(predictions), tuple(references), contract.stemmer)
-
-
-@lru_cache(maxsize=8)
-def _rouge_rows(predictions: tuple[str, ...], references: tuple[str, ...], stemmer: bool) -> dict[str, list[float]]:
-    from evaluation.rouge import Rouge
-
-    metric = Rouge(keep_in_memory=True)
-    return metric.compute(predictions=list(predictions), references=list(references), use_stemmer=stemmer)
+    return predictions, base_seconds, adapter_seconds
 
 
 def score_predictions(predictions, contract: Contract, base_seconds: float, adapter_seconds: float) -> Scores:
     """Scores of published or fresh predictions under a contract; needs no model."""
-    base = rows_of(predictions.base, predictions.reference, contract)
-    adapter = rows_of(predictions.adapter, predictions.reference, contract)
-    difference = {name: [a - b for a, b in zip(adapter[name], base[name], strict=True)] for name in base}
+    from evaluation.metrics import empty_matches, not_executable
+
+    rows = {who: metric_rows(predictions, who, contract) for who in ("base", "adapter")}
+    clean = [row for row, seen in enumerate(predictions.seen) if not seen]
+    sql = contract.sql and SqlCounts(
+        not_executable=not_executable(predictions.reference, predictions.schema),
+        base_empty=empty_matches(predictions.base, predictions.reference, predictions.schema),
+        adapter_empty=empty_matches(predictions.adapter, predictions.reference, predictions.schema),
+    )
     return Scores(
-        rows=len(predictions.reference),
-        base=interval_of(base, contract),
-        adapter=interval_of(adapter, contract),
-        difference=interval_of(difference, contract),
-        base_outputs=outputs_of(predictions.base, predictions.base_tokens, contract, base_seconds),
-        adapter_outputs=outputs_of(predictions.adapter, predictions.adapter_tokens, contract, adapter_seconds),
+        **_compared(rows, range(len(predictions.reference)), contract),
+        base_outputs=_outputs(predictions.base, predictions.base_tokens, contract, base_seconds),
+        adapter_outputs=_outputs(predictions.adapter, predictions.adapter_tokens, contract, adapter_seconds),
+        sql=sql,
+        seen={kind: predictions.seen.count(kind) for kind in ("exact", "near")},
+        clean=Compared(**_compared(rows, clean, contract)) if 0 < len(clean) < len(predictions.seen) else None,
     )
 
 
-def interval_of(per_row: dict[str, list[float]], contract: Contract):
-    """Means with the contract's bootstrap intervals."""
+def metric_rows(predictions, who: str, contract: Contract) -> dict[str, list[float]]:
+    """Every metric of the contract, row by row, of what `who` ("base" or "adapter") wrote."""
+    from evaluation.metrics import rows_of
+
+    return rows_of(getattr(predictions, who), predictions.reference, predictions.schema, contract)
+
+
+def _compared(rows: dict[str, dict[str, list[float]]], chosen: Sequence[int], contract: Contract) -> dict[str, Any]:
     from evaluation.bootstrap import intervals
 
-    return intervals(per_row, contract.resamples, contract.confidence, contract.seed)
+    base, adapter = (
+        {name: [scores[row] for row in chosen] for name, scores in rows[who].items()} for who in ("base", "adapter")
+    )
+    difference = {name: [a - b for a, b in zip(adapter[name], base[name], strict=True)] for name in base}
+    named = {"base": base, "adapter": adapter, "difference": difference}
+    return {"rows": len(chosen)} | {
+        name: intervals(per_row, contract.resamples, contract.confidence, contract.seed)
+        for name, per_row in named.items()
+    }
 
 
-def outputs_of(texts: list[str], tokens: list[list[int]], contract: Contract, seconds: float) -> Outputs:
-    """Length, truncation and emptiness of what a model wrote."""
+def _outputs(texts: list[str], tokens: list[list[int]], contract: Contract, seconds: float) -> Outputs:
     return Outputs(
         mean_tokens=sum(map(len, tokens)) / len(tokens),
         cut=sum(len(ids) >= contract.max_new_tokens for ids in tokens),
@@ -212,15 +243,15 @@ def outputs_of(texts: list[str], tokens: list[list[int]], contract: Contract, se
     )
 
 
-def table(scores: Scores) -> str:
+def table(scores: Compared) -> str:
     """The scores as a small plain-text table."""
-    lines = [f"{scores.rows:,} test rows   base model              adapter                 difference"]
-    for name in scores.base:
+    lines = [f"{scores.rows:,} test rows".ljust(22) + "base model              adapter                 difference"]
+    for name in scores.shown():
         cells = [
             f"{x.mean:.4f} [{x.low:.4f}, {x.high:.4f}]"
             for x in (scores.base[name], scores.adapter[name], scores.difference[name])
         ]
-        lines.append(f"{name:<15} " + " ".join(f"{cell:<23}" for cell in cells).rstrip())
+        lines.append(f"{name:<21} " + " ".join(f"{cell:<23}" for cell in cells).rstrip())
     return "\n".join(lines)
 
 

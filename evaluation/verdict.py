@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from evaluation.predictions import Predictions
 from recipes.record import Environment, Interval, Record, Section, Sha1
@@ -63,9 +64,9 @@ class Verdict(Section):
     sample: int | None = None
     evidence: Literal["hashes", "numbers", "tokens", "statistics"] | None = None
     moved: Part | None = None
-    rows: dict[Literal["base", "adapter"], list[int]] = {}
-    checks: list[Check] = []
-    changes: list[Change] = []
+    rows: dict[Literal["base", "adapter"], list[int]] = Field(default_factory=dict)
+    checks: list[Check] = Field(default_factory=list)
+    changes: list[Change] = Field(default_factory=list)
     environment: Environment | None = None
     date: str
 

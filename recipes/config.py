@@ -60,7 +60,7 @@ class RecipeArguments:
         target (`str`):
             Template of the expected output, likewise.
         sql_schema (`str`, *optional*):
-            Template of the CREATE TABLE statements that the row's SQL is about; with it, outputs are also scored as SQL.
+            Template of the CREATE TABLE statements that a row's SQL is about; with it, outputs are scored as SQL too.
         length_rules (`list[str]`, *optional*):
             Rows to drop and texts to cut, in this order: `drop characters(instruction + input) >= 512`,
             `truncate tokens(prompt) > 512`. Units are `characters`, `words` and `tokens`; texts are columns, `prompt`
@@ -233,7 +233,8 @@ def recipe_from_record(name: str, resolved: dict[str, Any]) -> Recipe:
 
 def arguments_from_record(resolved: dict[str, Any]) -> RecipeArguments:
     """The `RecipeArguments` among the `resolved` keys that a record holds; imports no trainer."""
-    return RecipeArguments(**{item.name: resolved[item.name] for item in fields(RecipeArguments) if item.name in resolved})
+    names = {item.name for item in fields(RecipeArguments)} & resolved.keys()
+    return RecipeArguments(**{name: resolved[name] for name in names})
 
 
 def _parse(name: str, keys: dict[str, Any], argv: list[str], given: list[str]) -> Recipe:

@@ -7,12 +7,24 @@ interruption it continues from the last whole checkpoint; started again after th
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from recipes.config import Recipe, changed_keys, parse_recipe, recipe_help
 from recipes.errors import UserError, one_line_errors
 from recipes.pins import ADAPTER_FILE, pin_recipe, pull_parent
-from recipes.record import RECORD_FILE, Batch, LossPoint, Pins, Record, Training, Unwritable, load_record, sha256_file
+from recipes.record import (
+    RECORD_FILE,
+    Batch,
+    Leakage,
+    LossPoint,
+    Pins,
+    Record,
+    Training,
+    Unwritable,
+    load_record,
+    sha256_file,
+)
 
 
 def main(argv: list[str]) -> None:
@@ -32,6 +44,7 @@ def train(recipe: Recipe) -> None:
     from accelerate import PartialState
 
     from recipes import batch
+    from recipes.chain import look_back
 
     _refuse_missing_tracker(recipe.training)
     run = Path(recipe.training.output_dir)
@@ -50,7 +63,9 @@ def train(recipe: Recipe) -> None:
     # One process downloads and tokenizes, the others read its cache.
     with state.main_process_first():
         prepared = _prepare(recipe, pins)
-    record = batch.fit(first, automatic, lambda cut: _attempt(recipe, pins, prepared, run, cut), say)
+    leakage = look_back(prepared[1], pins)[1] if state.is_main_process else None
+    attempt = partial(_attempt, recipe, pins, prepared, leakage, run)
+    record = batch.fit(first, automatic, attempt, say)
     if state.is_main_process:
         record.save(run)
         say(f"Trained: {run} (adapter {record.training.adapter_sha256[:12]}, loss {_last_loss(record):.4f})")
@@ -74,13 +89,14 @@ def _prepare(recipe: Recipe, pins: Pins):
     from recipes.tokens import audit, load_tokens
 
     tokenizer = load_tokenizer(pins.base_model, recipe.arguments.added_tokens)
-    splits = build_splits(recipe.arguments, pins.dataset, tokenizer)
+    tokens = load_tokens(pins.base_model, recipe.arguments.added_tokens)
+    splits = build_splits(recipe.arguments, pins.dataset, tokens)
     references = [
         target for rows in (splits.train, splits.validation, splits.test) if rows for target in rows["target"]
     ]
-    unwritable = audit(load_tokens(pins.base_model, recipe.arguments.added_tokens), references)
     held_out = splits.test if recipe.arguments.select_on_test else splits.validation
-    return tokenizer, splits, unwritable, tokenize(splits.train, tokenizer), held_out and tokenize(held_out, tokenizer)
+    rows = tokenize(splits.train, tokens), held_out and tokenize(held_out, tokens)
+    return tokenizer, splits, audit(tokens, references), *rows
 
 
 def _make_model(recipe: Recipe, pins: Pins, tokenizer):
@@ -94,7 +110,7 @@ def _make_model(recipe: Recipe, pins: Pins, tokenizer):
     return add_adapter(base, pins.base_model, recipe.model, seed, token_ids)
 
 
-def _attempt(recipe: Recipe, pins: Pins, prepared, run: Path, batch: Batch) -> Record:
+def _attempt(recipe: Recipe, pins: Pins, prepared, leakage: list[Leakage] | None, run: Path, batch: Batch) -> Record:
     from accelerate import PartialState
     from huggingface_hub import constants
     from transformers import DataCollatorForSeq2Seq, EarlyStoppingCallback
@@ -121,6 +137,7 @@ def _attempt(recipe: Recipe, pins: Pins, prepared, run: Path, batch: Batch) -> R
         pins=pins,
         data=splits.counts,
         unwritable=unwritable,
+        leakage=leakage,
         model=describe(model),
         batch=batch,
         environment=environment(),
@@ -205,6 +222,11 @@ def _print_shapes(record: Record) -> None:
     for rule, rows in data.truncated.items():
         say(f"            {rule}: {rows:,} rows cut")
     say(f"            {data.train:,} train, {data.validation:,} validation, {data.test:,} test rows")
+    for source in record.leakage or []:
+        say(
+            f"            {source.exact:,} test inputs stand among the {source.training_rows:,} training rows of "
+            f"{source.adapter or 'this run'}, {source.near:,} more nearly"
+        )
     if record.unwritable.unwritable:
         say(f"            {_unwritable_line(record.unwritable)}")
     say(
