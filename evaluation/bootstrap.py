@@ -1,5 +1,7 @@
 """Percentile bootstrap of a mean over rows (Efron & Tibshirani 1993, chapter 13)."""
 
+import math
+
 import numpy as np
 
 from recipes.record import Interval
@@ -7,6 +9,12 @@ from recipes.record import Interval
 RESAMPLES = 1_000
 CONFIDENCE = 0.95
 SEED = 2137
+
+
+def mean(scores: list[float]) -> float:
+    """Mean of the scores that are not NaN; 0 if there are none."""
+    applying = [score for score in scores if not math.isnan(score)]
+    return sum(applying) / len(applying) if applying else 0.0
 
 
 def intervals(per_row: dict[str, list[float]], resamples: int, confidence: float, seed: int) -> dict[str, Interval]:

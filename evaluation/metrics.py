@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
+from evaluation.sql import SqlRows, sql_rows
 from recipes.record import Contract
 
 # ROUGE-Lsum compares sentence by sentence and takes newlines for their borders, which T5 cannot write.
@@ -48,9 +49,22 @@ def rows_of(
     Parameters:
         schemas: the CREATE TABLE statements that each row's SQL is about; unused where `contract.sql` is None.
     """
-    return _rows_of(tuple(predictions), tuple(references), tuple(schemas), contract.stemmer, contract.sql is not None)
+    rouge = _rouge(tuple(predictions), tuple(references), contract.stemmer)
+    return rouge | sql_of(predictions, references, schemas, contract).scores if contract.sql else rouge
+
+
+def sql_of(
+    predictions: Sequence[str], references: Sequence[str], schemas: Sequence[str], contract: Contract
+) -> SqlRows:
+    """The predictions scored as SQL; the same texts are scored once."""
+    return _sql(tuple(predictions), tuple(references), tuple(schemas), contract.seed)
 
 
 @lru_cache(maxsize=8)
-def _rows_of(predictions, references, schemas, stemmer: bool, sql: bool) -> dict[str, list[float]]:
+def _rouge(predictions: tuple[str, ...], references: tuple[str, ...], stemmer: bool) -> dict[str, list[float]]:
     return rouge_rows(predictions, references, stemmer)
+
+
+@lru_cache(maxsize=8)
+def _sql(predictions: tuple[str, ...], references: tuple[str, ...], schemas: tuple[str, ...], seed: int) -> SqlRows:
+    return sql_rows(list(predictions), list(references), list(schemas), seed)

@@ -80,7 +80,7 @@ def score(run: Path) -> Record:
     parent = record.pins.parent_adapter and pull_parent(record.pins.parent_adapter)
     seen, _ = look_back(splits, record.pins)
     model, tokenizer, dtype = load_for_scoring(run, record, recipe.model)
-    record.contract = contract_of(recipe, dtype)
+    record.contract = contract_of(recipe.arguments, dtype, recipe.training.per_device_eval_batch_size)
     predictions, *seconds = predict(model, tokenizer, splits.test, seen, record.contract)
     record.scores = score_predictions(predictions, record.contract, *seconds)
     predictions.save(run)
@@ -139,8 +139,8 @@ def load_for_scoring(run: Path, record: Record, config):
     return load_adapter(base, run), tokenizer, config.dtype
 
 
-def contract_of(recipe, dtype: str) -> Contract:
-    """The scoring contract that a recipe asks for on this machine."""
+def contract_of(recipe, dtype: str, batch_size: int) -> Contract:
+    """The scoring contract that a recipe's `RecipeArguments` ask for on this machine."""
     import sqlite3
     from importlib.metadata import version
 
@@ -153,11 +153,11 @@ def contract_of(recipe, dtype: str) -> Contract:
         metric_version=version("rouge-score-rs"),
         stemmer=True,
         sentences=SENTENCES,
-        sql=None if recipe.arguments.sql_schema is None else sql,
-        max_new_tokens=recipe.arguments.max_new_tokens,
-        num_beams=recipe.arguments.num_beams,
+        sql=None if recipe.sql_schema is None else sql,
+        max_new_tokens=recipe.max_new_tokens,
+        num_beams=recipe.num_beams,
         dtype=dtype,
-        batch_size=recipe.training.per_device_eval_batch_size,
+        batch_size=batch_size,
         resamples=RESAMPLES,
         confidence=CONFIDENCE,
         seed=SEED,
@@ -194,22 +194,29 @@ def predict(model, tokenizer, test, seen: list[str], contract: Contract):
 
 def score_predictions(predictions, contract: Contract, base_seconds: float, adapter_seconds: float) -> Scores:
     """Scores of published or fresh predictions under a contract; needs no model."""
-    from evaluation.metrics import empty_matches, not_executable
-
     rows = {who: metric_rows(predictions, who, contract) for who in ("base", "adapter")}
     clean = [row for row, seen in enumerate(predictions.seen) if not seen]
-    sql = contract.sql and SqlCounts(
-        not_executable=not_executable(predictions.reference, predictions.schema),
-        base_empty=empty_matches(predictions.base, predictions.reference, predictions.schema),
-        adapter_empty=empty_matches(predictions.adapter, predictions.reference, predictions.schema),
-    )
     return Scores(
         **_compared(rows, range(len(predictions.reference)), contract),
         base_outputs=_outputs(predictions.base, predictions.base_tokens, contract, base_seconds),
         adapter_outputs=_outputs(predictions.adapter, predictions.adapter_tokens, contract, adapter_seconds),
-        sql=sql,
+        sql=_sql_counts(predictions, contract) if contract.sql else None,
         seen={kind: predictions.seen.count(kind) for kind in ("exact", "near")},
         clean=Compared(**_compared(rows, clean, contract)) if 0 < len(clean) < len(predictions.seen) else None,
+    )
+
+
+def _sql_counts(predictions, contract: Contract) -> SqlCounts:
+    from evaluation.metrics import sql_of
+
+    base, adapter = (
+        sql_of(texts, predictions.reference, predictions.schema, contract)
+        for texts in (predictions.base, predictions.adapter)
+    )
+    return SqlCounts(
+        not_executable=base.executable.count(False),
+        base_empty=sum(base.empty_match),
+        adapter_empty=sum(adapter.empty_match),
     )
 
 

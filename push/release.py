@@ -6,6 +6,7 @@ from pathlib import Path
 
 from evaluation.predictions import FORGETTING_FILE, PREDICTIONS_FILE, load_predictions
 from model_cards.card import render_card
+from model_cards.check import renderer
 from model_cards.plots import draw_plots
 from recipes.config import recipe_yaml
 from recipes.errors import UserError
@@ -47,6 +48,7 @@ def stage(run: Path, repo_id: str, previous_card: str | None, folder: Path) -> R
             raise UserError(f"{run} holds no {name}: train and score it again")
         if (run / name).is_file():
             shutil.copyfile(run / name, folder / name, follow_symlinks=False)
+    record.rendered = renderer()
     draw_plots(record, folder)
     (folder / f"{record.name}.yaml").write_text(recipe_yaml(record.recipe), encoding="utf-8")
     (folder / "README.md").write_text(render_card(record, predictions, repo_id, previous_card), encoding="utf-8")

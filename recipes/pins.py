@@ -73,6 +73,22 @@ def _parent_id(parent: str) -> tuple[str, str]:
     return repo_id, revision or "main"
 
 
+def commit_of(adapter: str, revision: str) -> str:
+    """The commit that `revision` of a published adapter is, from the Hub, or from the cache where the Hub is offline.
+
+    Raises:
+        as `pin`; `UserError`: the Hub is offline and the cache does not know.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if not constants.HF_HUB_OFFLINE:
+        return pin("model", adapter, revision).revision
+    cached = try_to_load_from_cache(adapter, RECORD_FILE, revision=revision)
+    if not isinstance(cached, str):
+        raise UserError(f"offline, and the cache does not hold {adapter} at {revision}: check it once online")
+    return Path(cached).parent.name
+
+
 def pull_parent(parent: Pin) -> tuple[Path, Record]:
     """The parent adapter's files and its record, at its pinned commit.
 
@@ -104,8 +120,12 @@ def pull(
         `UserError`: the repository holds no run record, or one too large.
         `huggingface_hub.errors.HfHubHTTPError`: the Hub refused.
     """
-    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import HfApi, constants, hf_hub_download
 
+    if constants.HF_HUB_OFFLINE:
+        folder = Path(hf_hub_download(repo_id, RECORD_FILE, revision=revision, cache_dir=cache)).parent
+        record = load_record(folder)
+        return folder, record, _differing(folder, record, list(record.files) if names is None else names)
     sizes = {entry.path: entry.size for entry in HfApi().get_paths_info(repo_id, [RECORD_FILE], revision=revision)}
     if RECORD_FILE not in sizes:
         raise UserError(
@@ -116,10 +136,17 @@ def pull(
     folder = Path(hf_hub_download(repo_id, RECORD_FILE, revision=revision, cache_dir=cache)).parent
     record = load_record(folder)
     wanted = list(record.files) if names is None else names
-    there = {entry.path for entry in HfApi().get_paths_info(repo_id, wanted, revision=revision)}
-    differing = [name for name in wanted if name not in there or name not in record.files]
-    for name in set(wanted) - set(differing):
-        local = Path(hf_hub_download(repo_id, name, revision=revision, cache_dir=cache))
-        if sha256_published(local) != record.files[name]:
-            differing.append(name)
-    return folder, record, sorted(differing)
+    for entry in HfApi().get_paths_info(repo_id, wanted, revision=revision):
+        if entry.path in record.files:
+            hf_hub_download(repo_id, entry.path, revision=revision, cache_dir=cache)
+    return folder, record, _differing(folder, record, wanted)
+
+
+def _differing(folder: Path, record: Record, names: list[str]) -> list[str]:
+    return sorted(
+        name
+        for name in names
+        if name not in record.files
+        or not (folder / name).is_file()
+        or sha256_published(folder / name) != record.files[name]
+    )

@@ -265,6 +265,13 @@ class Environment(Section):
     code_dirty: bool
 
 
+class Renderer(Section):
+    """What rendered the card and the plots: the sha256 of the code that does, and matplotlib's version."""
+
+    code: Sha256
+    matplotlib: str
+
+
 class Record(Section):
     """One run. Sections that have not happened yet are None.
 
@@ -288,6 +295,7 @@ class Record(Section):
     scored_in: Environment | None = None
     scores: Scores | None = None
     forgetting: Forgetting | None = None
+    rendered: Renderer | None = None
     files: dict[RepoPath, Sha256] = Field(default={}, max_length=100)
 
     @property

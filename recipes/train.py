@@ -35,8 +35,12 @@ def main(argv: list[str]) -> None:
         train(parse_recipe(argv))
 
 
-def train(recipe: Recipe) -> None:
+def train(recipe: Recipe, published: Record | None = None) -> None:
     """Trains the recipe into its output folder, or continues there.
+
+    Parameters:
+        published: the record of a run to be repeated: its commits are taken instead of the present ones, and its cut of
+            the batch is the first to be tried.
 
     Raises:
         `UserError`: the folder holds a run of another recipe, or the recipe does not fit its data, base or memory.
@@ -54,12 +58,13 @@ def train(recipe: Recipe) -> None:
         if previous.training is not None and _adapter_is(run, previous.training.adapter_sha256):
             say(f"{run} is trained already ({previous.training.steps} steps). To train anew, remove that folder.")
             return
-    first = batch.plan(recipe.training, previous and previous.batch)
+    repeated = previous or published
+    first = batch.plan(recipe.training, repeated and repeated.batch)
     automatic, recipe.training.auto_find_batch_size = recipe.training.auto_find_batch_size, False
     state = PartialState()
-    if previous is None:
+    if repeated is None:
         say("Asking the Hub for the commits of the base model and the dataset")
-    pins = previous.pins if previous is not None else pin_recipe(recipe)
+    pins = repeated.pins if repeated is not None else pin_recipe(recipe)
     # One process downloads and tokenizes, the others read its cache.
     with state.main_process_first():
         prepared = _prepare(recipe, pins)

@@ -1,0 +1,187 @@
+"""The expensive half of a reproduction: outputs generated again, and an adapter trained again."""
+
+from pathlib import Path
+
+from evaluation.predictions import FORGETTING_FILE, Predictions, load_predictions
+from evaluation.score import load_for_scoring, metric_rows, parent_predictions, predict
+from evaluation.verdict import DECIDING, SEED, Change, Check, Drift, Found, Verdict, change_interval, equivalent
+from recipes.config import recipe_from_record
+from recipes.environment import environment
+from recipes.pins import pull_parent
+from recipes.record import METRIC_NAMES, Contract, Environment, Record, load_record
+
+# A new adapter is written here and kept: training may take hours, and started again it continues.
+RETRAINED = Path("runs", "retrained")
+# The packages that decide which tokens come out.
+DECISIVE = ("torch", "transformers", "peft", "tokenizers", "bitsandbytes")
+
+
+def train_again(verdict: Verdict, record: Record) -> Path:
+    """Trains a new adapter from the record alone.
+
+    Returns:
+        The new run's folder.
+
+    Raises:
+        `Drift`: on the same CPU, threads and versions the adapter came out otherwise; there every bit is repeatable.
+    """
+    from recipes.train import train
+
+    folder = RETRAINED / f"{verdict.adapter.replace('/', '--')}@{verdict.revision[:12]}"
+    recipe = recipe_from_record(record.name, record.recipe)
+    recipe.training.output_dir = str(folder)
+    train(recipe, record)
+    again = load_record(folder)
+    same = again.training.adapter_sha256 == record.training.adapter_sha256
+    if not same and again.environment.device.startswith("CPU") and same_stack(again.environment, record.environment):
+        losses = [
+            (ours.step, ours.loss, theirs.loss)
+            for ours, theirs in zip(again.training.history, record.training.history, strict=False)
+            if ours != theirs
+        ]
+        where = f"; the losses part at step {losses[0][0]}" if losses else ""
+        raise Drift("training", f"on the same device and versions training gives another adapter{where}")
+    detail = "trained again: " + (
+        "the same adapter, bit for bit" if same else "another adapter, on another device or version; its scores decide"
+    )
+    verdict.checks.append(Check(part="training", outcome="passed", detail=detail))
+    print(f"  {detail}", flush=True)
+    return folder
+
+
+def generate_again(verdict: Verdict, found: Found, folder: Path, test) -> None:
+    """Generates with the base model and the adapter in `folder`, and compares with what was published.
+
+    On the same device and versions tokens must be equal, row by row; on others the scores decide.
+
+    Raises:
+        `Drift`: outputs or scores are not the published ones.
+    """
+    record, published = found.record, found.published
+    recipe = recipe_from_record(record.name, record.recipe)
+    model, tokenizer, dtype = load_for_scoring(folder, record, recipe.model)
+    contract = record.contract.model_copy(update={"dtype": dtype})
+    verdict.environment = environment()
+    same = dtype == record.contract.dtype and same_stack(verdict.environment, record.scored_in)
+    rows = sample_rows(len(test), verdict.sample)
+    if len(rows) == len(test):
+        verdict.sample = None
+    compared = take(published, rows)
+    fresh, *_ = predict(model, tokenizer, test.select(rows), compared.seen, contract)
+    found.fresh, found.rows = fresh, rows
+    verdict.rows = {who: differing(compared, fresh, who, rows) for who in ("base", "adapter")}
+    verdict.changes = [change for who in ("base", "adapter") for change in changes(compared, fresh, who, contract)]
+    print(change_table(verdict.changes), flush=True)
+    _decide(verdict, same, len(rows))
+    if record.pins.parent_adapter is not None:
+        _forgetting_again(verdict, record, folder, model, tokenizer, same)
+
+
+def _decide(verdict: Verdict, same: bool, rows: int) -> None:
+    part = "generation" if verdict.rows["base"] else "weights"
+    score = next(c.now for c in verdict.changes if (c.model, c.metric) == ("adapter", "rougeL"))
+    of = f" for a sample of {rows:,} rows" if verdict.sample else ""
+    if not any(verdict.rows.values()):
+        verdict.evidence = "tokens"
+        verdict.reason = f"ROUGE-L {score:.4f}: all {2 * rows:,} outputs{of} are equal token for token"
+    else:
+        told = ", ".join(
+            f"{len(numbers):,} of {rows:,} {who} outputs differ (rows {', '.join(map(str, numbers[:5]))}"
+            f"{', …' if len(numbers) > 5 else ''})"
+            for who, numbers in verdict.rows.items()
+            if numbers
+        )
+        if same and verdict.level == "generate":
+            verdict.evidence = "tokens"
+            raise Drift(part, f"on the same device and versions {told}")
+        verdict.evidence = "statistics"
+        deciding = [change for change in verdict.changes if change.metric in DECIDING]
+        for change in deciding:
+            if not equivalent(change.difference):
+                raise Drift(
+                    part, f"{METRIC_NAMES[change.metric]} of the {change.model} moved by {_moved(change)}; {told}"
+                )
+        widest = max(max(-change.difference.low, change.difference.high) for change in deciding)
+        verdict.reason = (
+            f"ROUGE-L {score:.4f}: no score moved{of} on another device, version or adapter (a change of "
+            f"{widest:.4f} would have shown); {told}"
+        )
+    verdict.checks.append(Check(part="generation", outcome="passed", detail=verdict.reason))
+
+
+def _forgetting_again(verdict: Verdict, record: Record, folder: Path, model, tokenizer, same: bool) -> None:
+    parent_folder, parent = pull_parent(record.pins.parent_adapter)
+    published = load_predictions(folder, FORGETTING_FILE)
+    fresh = parent_predictions(model, tokenizer, parent_folder, parent)
+    if any(getattr(published, name) != getattr(fresh, name) for name in ("prompt", "reference", "schema", "base")):
+        raise Drift("data", f"{FORGETTING_FILE} does not hold the parent's published rows")
+    rows = differing(published, fresh, "adapter", range(len(fresh.prompt)))
+    if rows and same and verdict.level == "generate":
+        raise Drift(
+            "weights", f"on the same device and versions {len(rows):,} outputs for the parent's test rows differ"
+        )
+    for change in changes(published, fresh, "adapter", record.contract):
+        if change.metric in DECIDING and not equivalent(change.difference):
+            raise Drift("weights", f"{METRIC_NAMES[change.metric]} on the parent's test rows moved by {_moved(change)}")
+    detail = f"{len(fresh.prompt) - len(rows):,} of {len(fresh.prompt):,} outputs for the parent's test rows are equal"
+    verdict.checks.append(Check(part="generation", outcome="passed", detail=detail))
+    print(f"  {detail}", flush=True)
+
+
+def same_stack(here: Environment, there: Environment | None) -> bool:
+    """Whether outputs must be equal token for token: the same device and decisive versions, on a CPU the same threads."""
+    return (
+        there is not None
+        and here.device == there.device
+        and (not here.device.startswith("CPU") or here.threads == there.threads)
+        and all(here.packages.get(name) == there.packages.get(name) for name in DECISIVE)
+    )
+
+
+def sample_rows(rows: int, sample: int | None) -> list[int]:
+    """Numbers of the test rows to generate for, in order: all of them, or a sample without replacement."""
+    import numpy as np
+
+    if sample is None or sample >= rows:
+        return list(range(rows))
+    return sorted(np.random.default_rng(SEED).choice(rows, sample, replace=False).tolist())
+
+
+def take(predictions: Predictions, rows: list[int]) -> Predictions:
+    """The predictions for some rows."""
+    return Predictions(**{name: [column[row] for row in rows] for name, column in predictions.__dict__.items()})
+
+
+def differing(published: Predictions, fresh: Predictions, who: str, rows) -> list[int]:
+    """Numbers of the rows where `who` wrote other tokens."""
+    pairs = zip(rows, getattr(published, f"{who}_tokens"), getattr(fresh, f"{who}_tokens"), strict=True)
+    return [row for row, old, new in pairs if old != new]
+
+
+def changes(published: Predictions, fresh: Predictions, who: str, contract: Contract) -> list[Change]:
+    """Per metric how the scores of `who` moved."""
+    from evaluation.bootstrap import mean
+
+    was, now = metric_rows(published, who, contract), metric_rows(fresh, who, contract)
+    return [
+        Change(
+            model=who,
+            metric=name,
+            published=mean(was[name]),
+            now=mean(now[name]),
+            difference=change_interval([b - a for a, b in zip(was[name], now[name], strict=True)]),
+        )
+        for name in was
+    ]
+
+
+def change_table(changes: list[Change]) -> str:
+    """Published and new means and their paired differences as a small plain-text table."""
+    lines = [f"\n{'':<30}{'published':>10}{'now':>10}   difference"]
+    lines += [f"{c.model:<8}{c.metric:<22}{c.published:>10.4f}{c.now:>10.4f}   {_moved(c)}" for c in changes]
+    return "\n".join(lines) + "\n"
+
+
+def _moved(change: Change) -> str:
+    x = change.difference
+    return f"{x.mean:+.4f} [{x.low:+.4f}, {x.high:+.4f}]"

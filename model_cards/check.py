@@ -1,0 +1,81 @@
+"""Holds a published card and its plots against what the record and the predictions give."""
+
+import hashlib
+import re
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+from evaluation.predictions import Predictions
+from model_cards.card import render_card
+from model_cards.plots import PLOTS, draw_plots
+from recipes.record import METRIC_NAMES, Record, Renderer
+
+SOURCES = ("card.md.jinja", "card.py", "plots.py")
+
+
+def renderer() -> Renderer:
+    """What renders cards and plots here."""
+    digest = hashlib.sha256()
+    for name in SOURCES:
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    return Renderer(code=digest.hexdigest(), matplotlib=version("matplotlib"))
+
+
+def same_renderer(record: Record) -> bool:
+    """Whether the published card was rendered by this very code."""
+    return record.rendered == renderer()
+
+
+def find_difference(adapter: str, folder: Path, record: Record, predictions: Predictions) -> str | None:
+    """What differs between the published card and plots and those rendered here, in one line; None if nothing does.
+
+    A card by other code may look otherwise by right: then only its metadata and its table of scores are compared.
+    Plots are compared where the same matplotlib draws them.
+
+    Parameters:
+        adapter: the id under which the card is published.
+        folder: the published files.
+    """
+    published = (folder / "README.md").read_text(encoding="utf-8")
+    here = renderer()
+    if record.rendered is not None and record.rendered.code == here.code:
+        ours = render_card(record, predictions, adapter, previous=published)
+        for number, (one, other) in enumerate(_lines(published, ours), start=1):
+            if one != other:
+                return f"line {number} of the card reads {_short(one)}, the record gives {_short(other)}"
+    if same_renderer(record):
+        with tempfile.TemporaryDirectory() as temporary:
+            draw_plots(record, Path(temporary))
+            for path in PLOTS.values():
+                if (folder / path).read_bytes() != Path(temporary, path).read_bytes():
+                    return f"{path} is not the plot that the record gives"
+    return _other_scores(folder / "README.md", record)
+
+
+def _lines(one: str, other: str) -> list[tuple[str, str]]:
+    lines, others = one.splitlines(), other.splitlines()
+    longest = max(len(lines), len(others))
+    return list(zip(*(part + [""] * (longest - len(part)) for part in (lines, others)), strict=True))
+
+
+def _short(line: str) -> str:
+    return repr(line if len(line) <= 120 else line[:120] + "…")
+
+
+def _other_scores(path: Path, record: Record) -> str | None:
+    """The first metric whose scores in the card's metadata or table are not the record's."""
+    from huggingface_hub import ModelCard
+
+    card, scores = ModelCard.load(path), record.scores
+    stated = {result.metric_name: result.metric_value for result in card.data.eval_results or []}
+    if stated != {METRIC_NAMES[name]: round(interval.mean, 4) for name, interval in scores.adapter.items()}:
+        return "the scores in the card's metadata are not the record's"
+    for name in scores.shown():
+        heading = METRIC_NAMES[name]
+        row = next((line for line in card.content.splitlines() if line.startswith(f"| {heading} |")), "")
+        parts = (scores.base[name], scores.adapter[name], scores.difference[name])
+        recorded = [f"{getattr(part, key):.4f}" for part in parts for key in ("mean", "low", "high")]
+        if [number.lstrip("+") for number in re.findall(r"[+-]?\d+\.\d+", row)] != recorded:
+            return f"the card's table states other numbers for {heading} than the record"
+    return None
