@@ -6,6 +6,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from model_cards.card import cell, keep_free_sections, loss_by_epoch, render_card
 from model_cards.plots import draw_plots
 from recipes.errors import UserError
+from recipes.record import Unwritable
 
 
 def test_every_score_stands_in_the_table_as_recorded(record, predictions):
@@ -54,6 +55,18 @@ def test_front_matter_makes_the_round_trip(record, predictions):
     assert {result.dataset_revision for result in data.eval_results} == {"b" * 40}
     again = ModelCardData(**ModelCard(f"---\n{data.to_yaml()}\n---\n").data.to_dict())
     assert again.to_dict() == data.to_dict()
+
+
+def test_what_the_model_cannot_write_stands_in_the_card(record, predictions):
+    record.unwritable = Unwritable(rows=4000, unwritable=254, white_space=3, characters={"<": 254, "|": 1})
+    card = render_card(record, predictions, "someone/adapter")
+    # 254 / 4,000 = 6.35 %.
+    assert "- 6.3 % of the references (254 of 4,000) cannot be written" in card
+    assert "for want of a token for <code>&lt;</code> (254), <code>&#124;</code> (1); in 3 more" in card
+    assert "neither model can write them" in card
+    record.recipe["added_tokens"] = ["<"]
+    card = render_card(record, predictions, "someone/adapter")
+    assert "this adapter and its tokenizer add <code>&lt;</code>." in card and "neither model" not in card
 
 
 def test_a_miniature_says_so(record, predictions):
