@@ -129,7 +129,7 @@ def _forgetting_again(verdict: Verdict, record: Record, folder: Path, model, tok
 
 
 def same_stack(here: Environment, there: Environment | None) -> bool:
-    """Whether outputs must be equal token for token: the same device and decisive versions, on a CPU the same threads."""
+    """Whether tokens must be equal: the same device and decisive versions, and on a CPU as many threads."""
     return (
         there is not None
         and here.device == there.device

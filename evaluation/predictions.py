@@ -29,8 +29,8 @@ SCHEMA = pa.schema(
 class Predictions:
     """What both models wrote for every test row, in the test split's order.
 
-    `schema` holds the tables that a row's SQL is about ("" without), `seen` whether a training of the chain has seen the
-    row's input: as "exact" copy, as "near" duplicate, or "".
+    `schema` holds the tables that a row's SQL is about ("" without), `seen` whether a training of the chain has seen
+    the row's input: as "exact" copy, as "near" duplicate, or "".
     """
 
     prompt: list[str]

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.predictions import Predictions
+from evaluation.sql_databases import KINDS
 from model_cards.plots import PLOTS
 from recipes.errors import UserError
 from recipes.expectations import shown
-from recipes.record import FREE_SECTION, ROUGE_NAMES, Record
+from recipes.record import FREE_SECTION, METRIC_NAMES, ROUGE_NAMES, Record
 
 SAMPLES = 5
 SAMPLE_CHARACTERS = 300
@@ -44,7 +45,9 @@ def render_card(record: Record, predictions: Predictions, repo_id: str, previous
         recipe=record.recipe,
         repo_id=repo_id,
         scores=record.scores,
-        rouge_names=ROUGE_NAMES,
+        metric_names=METRIC_NAMES,
+        seen=sum(record.scores.seen.values()),
+        databases=len(KINDS),
         plots=PLOTS,
         samples=sample_rows(predictions),
         prompt=repr(predictions.prompt[0]),
@@ -69,8 +72,8 @@ def front_matter(record: Record, repo_id: str):
             dataset_config=record.recipe.get("dataset_config"),
             dataset_split="test",
             dataset_revision=dataset.revision,
-            metric_type="rouge",
-            metric_name=ROUGE_NAMES[name],
+            metric_type="rouge" if name in ROUGE_NAMES else name.removeprefix("sql_"),
+            metric_name=METRIC_NAMES[name],
             metric_value=round(interval.mean, 4),
         )
         for name, interval in record.scores.adapter.items()
@@ -84,7 +87,7 @@ def front_matter(record: Record, repo_id: str):
         language=[record.recipe.get("language", "en")],
         license=base.license,
         datasets=[dataset.id],
-        metrics=["rouge"],
+        metrics=["rouge", *(["exact_match"] if record.contract.sql else [])],
         tags=["lora", "peft", f"base_model:adapter:{base.id}", *(["miniature"] if record.miniature else [])],
         eval_results=results,
     )

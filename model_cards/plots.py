@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from recipes.record import ROUGE_NAMES, Interval, Record
+from recipes.record import METRIC_NAMES, Interval, Record
 
 PLOTS = {"loss": "plots/loss.png", "scores": "plots/scores.png"}
 # Okabe & Ito's palette, told apart by readers with any common colour vision deficiency.
@@ -73,8 +73,9 @@ def _loss(record: Record, path: Path) -> None:
 
 def _scores(record: Record, path: Path) -> None:
     scores = record.scores
-    figure, axes = new_axes(f"ROUGE on {scores.rows:,} test rows, with {record.contract.confidence:.0%} intervals")
-    bars(axes, [ROUGE_NAMES[name] for name in scores.base], list(scores.base.values()), list(scores.adapter.values()))
+    figure, axes = new_axes(f"Scores on {scores.rows:,} test rows, with {record.contract.confidence:.0%} intervals")
+    names = scores.shown()
+    bars(axes, [METRIC_NAMES[n] for n in names], [scores.base[n] for n in names], [scores.adapter[n] for n in names])
     save(figure, path)
 
 
@@ -98,6 +99,6 @@ def bars(axes, names: list[str], base: list[Interval], adapter: list[Interval]) 
                 fontsize=9,
             )
     axes.set_xticks(range(len(names)), names)
-    axes.set_ylabel("F-measure")
+    axes.set_ylabel("F-measure or share")
     axes.set_ylim(0, min(1.05, 1.2 * max(x.high for x in (*base, *adapter))) or 1)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, -0.08), ncols=2)

@@ -26,7 +26,11 @@ ROUGE_NAMES = {
     "rougeLsum_flat": "ROUGE-Lsum, undivided",
 }
 # Those of a recipe with `sql_schema`: shares of the rows (execution: of the rows whose reference runs).
-SQL_NAMES = {"sql_parsed": "parses", "sql_exact_match": "exact match", "sql_execution_match": "execution match"}
+SQL_NAMES = {
+    "sql_parsed": "SQL parses",
+    "sql_exact_match": "SQL exact match",
+    "sql_execution_match": "SQL execution match",
+}
 METRIC_NAMES = ROUGE_NAMES | SQL_NAMES
 Sha1 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]

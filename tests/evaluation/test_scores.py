@@ -4,8 +4,9 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.scoring import BootstrapAggregator, Score
 
-from evaluation.bootstrap import equivalent, intervals
-from evaluation.rouge import Rouge, split_sentences
+from evaluation.bootstrap import intervals
+from evaluation.metrics import rouge_rows, split_sentences
+from evaluation.verdict import equivalent
 from recipes.record import Interval
 
 PREDICTIONS = ["The cat sat on the mat.", "Rates rise. Bonds fall.", "", "running runs"]
@@ -13,7 +14,7 @@ REFERENCES = ["A cat is on the mat.", "Bonds fall. Rates rise.", "nothing", "run
 
 
 def test_every_row_equals_rouge_score():
-    rows = Rouge(keep_in_memory=True).compute(predictions=PREDICTIONS, references=REFERENCES)
+    rows = rouge_rows(PREDICTIONS, REFERENCES, stemmer=True)
     scorer = RougeScorer(["rouge1", "rouge2", "rougeL", "rougeLsum"], use_stemmer=True)
     for row, (prediction, reference) in enumerate(zip(PREDICTIONS, REFERENCES, strict=True)):
         expected = scorer.score(reference, prediction)
@@ -25,7 +26,7 @@ def test_every_row_equals_rouge_score():
 
 
 def test_the_stemmer_can_be_turned_off():
-    rows = Rouge(keep_in_memory=True).compute(predictions=["runs"], references=["run"], use_stemmer=False)
+    rows = rouge_rows(["runs"], ["run"], stemmer=False)
     assert rows["rouge1"] == [0.0]
 
 

@@ -3,7 +3,7 @@ import pytest
 from evaluation.predictions import Predictions
 from evaluation.score import score_predictions
 from recipes.config import parse_recipe
-from recipes.record import Batch, Contract, Data, Environment, LossPoint, Model, Pin, Pins, Record, Training
+from recipes.record import Batch, Contract, Data, Environment, Leakage, LossPoint, Model, Pin, Pins, Record, Training
 
 
 @pytest.fixture
@@ -11,6 +11,8 @@ def predictions():
     return Predictions(
         prompt=["What is a bond?", "What is a share?"],
         reference=["A bond is a loan.", "A share is a part of a company."],
+        schema=["", ""],
+        seen=["exact", ""],
         base=["What is a bond?", ""],
         adapter=["A bond is a loan.", "A share is a part."],
         base_tokens=[[5, 6, 7], []],
@@ -60,6 +62,7 @@ def record(predictions):
             code_commit="d" * 40,
             code_dirty=False,
         ),
+        leakage=[Leakage(adapter=None, dataset="gbharti/finance-alpaca", training_rows=18, exact=1, near=0)],
         training=Training(
             history=[
                 LossPoint(step=5, epoch=0.5, loss=3.0),
