@@ -1,7 +1,7 @@
 """Which test inputs a training has already seen: exact copies after normalisation, and near-duplicates.
 
 What is compared is what the model reads without its prompt's own words: `Splits` carries it as the column `input`. A
-layout inside the dataset's texts (`### Instruction: …`) is found by what all texts of a list share, and left out too.
+layout inside the dataset's texts (`### Instruction: …`) is found by what the texts of a list share, and left out too.
 """
 
 import re
@@ -24,9 +24,11 @@ NEAR = 0.8
 # A pair of texts becomes a candidate with the probability 1 - (1 - J^ROWS)^BANDS (Leskovec et al., "Mining of Massive
 # Datasets", section 3.4.2): 0.9977 at J = 0.8, 0.9999 at 0.85, 0.08 at 0.4. Its exact similarity then decides.
 BANDS, ROWS = 20, 6
-# Fewer texts than these share words by chance.
+# Fewer texts than these share words by chance. A layout may have variants (Alpaca's has one with an input and one
+# without), so its lines are those of a fifth of the texts; words within a line are layout where nearly all have them.
 LAYOUT_TEXTS = 10
-LAYOUT_SHARE = 0.95
+LAYOUT_LINES = 0.2
+LAYOUT_WORDS = 0.95
 
 Words = tuple[str, ...]
 
@@ -50,20 +52,20 @@ def compare(test: list[str], training: list[str]) -> list[Literal["exact", "near
 
     Args:
         test: Inputs of the test rows.
-        training: Inputs of the training rows of one dataset; compare with each dataset by itself.
+        training: Inputs of the training rows of one dataset. Compare with each dataset by itself: each has its layout,
+            which only ten different texts or more make known.
 
     Returns:
         One finding a test input; the same on every machine and in any order of the rows.
     """
-    given = [words(text) for text in test]
-    tests, trainings = _without_layout(set(given), {words(text) for text in training})
+    tests, trainings = _contents(test, training)
     seen = set(trainings.values())
     rest = list(set(tests.values()) - seen)
     known = {pair for text in rest for pair in _pairs(text)}
     # A text is near to none of the rest unless this share of its pairs is known.
     likely = [text for text in seen if len((pairs := _pairs(text)) & known) >= NEAR * len(pairs)]
     near = {rest[number] for number, _ in _near(rest, likely)}
-    return ["exact" if text in seen else "near" if text in near else "" for text in map(tests.__getitem__, given)]
+    return ["exact" if text in seen else "near" if text in near else "" for text in map(tests.__getitem__, test)]
 
 
 def groups(inputs: list[str]) -> np.ndarray:
@@ -72,9 +74,8 @@ def groups(inputs: list[str]) -> np.ndarray:
     Returns:
         The group of every input, shape `(len(inputs),)`; groups are numbered in the order of their first inputs.
     """
-    given = [words(text) for text in inputs]
-    bare, _ = _without_layout(set(given), set())
-    numbers = {text: number for number, text in enumerate(dict.fromkeys(map(bare.__getitem__, given)))}
+    contents, _ = _contents(inputs, [])
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(map(contents.__getitem__, inputs)))}
     texts, parents = list(numbers), list(range(len(numbers)))
 
     def first(number: int) -> int:
@@ -85,7 +86,7 @@ def groups(inputs: list[str]) -> np.ndarray:
     for one, other in _near(texts, texts):
         one, other = sorted((first(one), first(other)))
         parents[other] = one
-    _, found = np.unique([first(numbers[bare[text]]) for text in given], return_inverse=True)
+    _, found = np.unique([first(numbers[contents[text]]) for text in inputs], return_inverse=True)
     return found
 
 
@@ -98,12 +99,31 @@ def words(text: str) -> Words:
     return tuple(map(sys.intern, _WORD.findall(_THOUSANDS.sub("", folded)))) or (text.strip(),)
 
 
-def _without_layout(one: set[Words], other: set[Words]) -> tuple[dict[Words, Words], dict[Words, Words]]:
-    """The texts of both lists, each mapped to what is left of it without the layout of either list.
+def _contents(one: list[str], other: list[str]) -> tuple[dict[str, Words], dict[str, Words]]:
+    """The texts of both lists, each mapped to its words without the layout of either list.
 
-    A list's layout is the words that its texts begin with, those that they end with, and those that they have in
+    A layout is the lines that many texts share, and the words that nearly all begin with, end with, or have in
     between. Every text is treated alike, whichever list it is in: equal texts stay equal.
     """
+    lines = _shared_lines(set(one)) | _shared_lines(set(other))
+    worded = [{text: words(_without_lines(text, lines)) for text in dict.fromkeys(texts)} for texts in (one, other)]
+    bare = _without_layout(*(set(texts.values()) for texts in worded))
+    one, other = (
+        {text: left[worded] for text, worded in texts.items()} for texts, left in zip(worded, bare, strict=True)
+    )
+    return one, other
+
+
+def _shared_lines(texts: set[str]) -> set[str]:
+    counts = Counter(chain.from_iterable({line.strip() for line in text.splitlines()} for text in texts))
+    return {line for line, count in counts.items() if count >= max(LAYOUT_TEXTS, LAYOUT_LINES * len(texts))}
+
+
+def _without_lines(text: str, lines: set[str]) -> str:
+    return "\n".join(line for line in text.splitlines() if line.strip() not in lines) or text
+
+
+def _without_layout(one: set[Words], other: set[Words]) -> tuple[dict[Words, Words], dict[Words, Words]]:
     large = [texts for texts in (one, other) if len(texts) >= LAYOUT_TEXTS]
     starts = [_shared_start(texts) for texts in large]
     ends = [_shared_start({text[::-1] for text in texts})[::-1] for texts in large]
@@ -122,7 +142,7 @@ def _shared_start(texts: set[Words]) -> Words:
     while True:
         following = Counter(text[len(start)] for text in texts if text[: len(start)] == start and text != start)
         word, count = next(iter(following.most_common(1)), ("", 0))
-        if count < LAYOUT_SHARE * len(texts):
+        if count < LAYOUT_WORDS * len(texts):
             return start
         start += (word,)
 
@@ -144,7 +164,7 @@ def _words_between(texts: list[Words], others: list[Words]) -> set[str]:
         return sum(text.count(word) for text in texts) / len(texts)
 
     holding = Counter(chain.from_iterable(map(set, texts)))
-    frequent = [word for word, count in holding.items() if count >= LAYOUT_SHARE * len(texts)]
+    frequent = [word for word, count in holding.items() if count >= LAYOUT_WORDS * len(texts)]
     return {word for word in frequent if mean(word, texts) - mean(word, others) >= 0.9}
 
 

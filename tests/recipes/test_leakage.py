@@ -7,7 +7,6 @@ import random
 import re
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +202,23 @@ def test_a_few_rows_that_leave_the_layout_hide_nothing():
     assert findings.count("exact") == 199 and findings[7] == ""
 
 
+def test_a_layout_with_variants_hides_nothing():
+    rows = finance.rows()[:600]
+    first = [f"{row['instruction']} {row['input']}" for row in rows]
+    head = "Below is an instruction that describes a task{more}. Write a response that completes the request.\n\n"
+    second = [
+        head.format(more=", paired with an input that provides further context" if row["input"] else "")
+        + f"### Instruction:\n{row['instruction']}\n\n"
+        + (f"### Input:\n{row['input']}\n\n" if row["input"] else "")
+        + "### Response:\n"
+        for row in rows
+    ]
+    assert 0.1 < np.mean([row["input"] != "" for row in rows]) < 0.9
+    findings = compare(second, first[:300])
+    assert seen(findings[:300]) == 1 and findings[:300].count("exact") >= 290
+    assert seen(findings[300:]) < 0.2
+
+
 def test_groups_connect_copies_over_any_number_of_steps():
     steps = [LONG, f"{LONG} in the north", f"{LONG} in the north of our land"]
     assert jaccard(steps[0], steps[2]) < NEAR <= min(jaccard(*steps[:2]), jaccard(*steps[1:]))
@@ -231,7 +247,7 @@ def splits_of(recipe: str, *overrides: str):
     return build_splits(parsed.arguments, dataset, tokenizer)
 
 
-@pytest.mark.parametrize("recipe", ["finance", "text2sql", "llama2sql"])
+@pytest.mark.parametrize("recipe", ["finance", "text2sql"])
 def test_no_copy_crosses_a_grouped_split(recipe):
     drawn, grouped = splits_of(recipe), splits_of(recipe, "--split", "grouped")
     assert seen(compare(drawn.test["input"][:], drawn.train["input"][:])) > 0.02
@@ -268,8 +284,7 @@ def test_the_chain_over_the_real_sql_rows_leaks_as_planted(raw):
     taken_apart = [" ".join(pattern.search(text).groups()) if raw else text for text in test]
     trained = {" ".join(text.split()) for text in first.train["input"]}
     planted = [" ".join(text.split()) in trained for text in taken_apart]
-    # Binomial(400, 0.882), as 3,523 or so of the 4,000 rows were trained on: 0.882 ± 0.016.
-    print(Counter(findings), sum(planted), len(planted), first.counts, second.counts)
+    # Binomial(400, 0.88), as the first recipe trains on 3,521 of the 4,000 rows: 0.88 ± 0.016.
     assert 0.83 < np.mean(planted) < 0.93
     assert [finding == "exact" for finding in findings] == planted
     assert findings.count("near") <= 4
@@ -279,7 +294,9 @@ def test_the_chain_over_the_real_sql_rows_leaks_as_planted(raw):
 @pytest.mark.parametrize("recipe", ["finance", "text2sql", "llama2sql"])
 def test_no_copy_crosses_a_grouped_split_of_real_rows(recipe):
     drawn, grouped = real_splits(recipe), real_splits(recipe, "--split", "grouped")
-    print(recipe, Counter(compare(drawn.test["input"][:], drawn.train["input"][:])))
+    crossing = compare(drawn.test["input"][:], drawn.train["input"][:])
+    # Stanford Alpaca's rows are distinct; of the SQL rows some 1 % ask nearly the same of the same tables.
+    assert seen(crossing) == 0 if recipe == "finance" else 0 < seen(crossing) < 0.03
     for held_out in (grouped.test, grouped.validation):
         assert set(compare(held_out["input"][:], grouped.train["input"][:])) == {""}
     assert grouped.counts.test == drawn.counts.test
