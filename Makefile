@@ -32,13 +32,13 @@ RUNS ?= runs
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 endif
 
-.PHONY: help install demo test lint hub publish reproduce compare readme _demo _clean-demo
+.PHONY: help install demo test lint hub publish reproduce retrain compare readme _demo _clean-demo
 help: ## print this list
 	@sed -nE 's/^([a-zA-Z][a-zA-Z0-9_%-]*):.*## (.*)/\1\t\2/p' Makefile | sed 's/%/R/' | expand -t 14
 	echo
 	echo 'R is a recipe: $(patsubst recipes/%.yaml,%,$(wildcard recipes/*.yaml)).'
 	echo 'Every target takes HUB=local (the local Hub), HUB_USER=name and ARGS="--key value" (overrides of the recipe that is'
-	echo 'trained); publishing takes DRY_RUN=1 and SIGN=key.pem.'
+	echo 'trained); publishing takes DRY_RUN=1 and SIGN=key.pem; reproducing takes VERIFY_KEY=public.pem and OFFLINE=1.'
 
 install: $(READY) ## make the environment (every other target does it by itself)
 
@@ -85,9 +85,14 @@ publish: $(READY) ## publish every trained recipe
 	@$(ON_HUB) $(PY) -m push.publish $(or $(patsubst %/record.json,%,$(wildcard $(RUNS)/*/record.json)),$(RUNS)/finance) \
 		$(PUBLISH_AS)
 
-reproduce: $(READY) ## check a published adapter's numbers: ADAPTER=owner/name [REVISION=sha]
+reproduce: $(READY) ## check a published adapter's numbers: ADAPTER=owner/name [REVISION= LEVEL= SAMPLE= REPORT= JSON=1]
 	@[ -n "$(ADAPTER)" ] || { echo 'UNCHECKED no adapter was named: make reproduce ADAPTER=owner/name'; exit 2; }
-	$(ON_HUB) $(PY) -m evaluation.reproduce $(ADAPTER) $(if $(REVISION),--revision $(REVISION))
+	$(if $(OFFLINE),HF_HUB_OFFLINE=1) $(ON_HUB) $(PY) -m evaluation.reproduce $(ADAPTER) \
+		$(if $(REVISION),--revision $(REVISION)) $(if $(LEVEL),--level $(LEVEL)) $(if $(SAMPLE),--sample $(SAMPLE)) \
+		$(if $(VERIFY_KEY),--verify-key $(VERIFY_KEY)) $(if $(REPORT),--report $(REPORT)) $(if $(JSON),--json)
+
+retrain: $(READY) ## train a published adapter again from its record alone, and compare: ADAPTER=owner/name
+	@$(MAKE) reproduce LEVEL=train
 
 compare: $(READY) ## base models side by side: RECIPES="finance-base finance finance-xl", scored runs
 	@$(PY) -m model_cards.compare $(addprefix $(RUNS)/,$(or $(RECIPES),finance-base finance finance-xl)) --into $(RUNS)/compare

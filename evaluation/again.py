@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from evaluation.checks import first_difference
 from evaluation.predictions import FORGETTING_FILE, Predictions, load_predictions
 from evaluation.score import load_for_scoring, metric_rows, parent_predictions, predict
 from evaluation.verdict import DECIDING, SEED, Change, Check, Drift, Found, Verdict, change_interval, equivalent
@@ -23,7 +24,7 @@ def train_again(verdict: Verdict, record: Record) -> Path:
         The new run's folder.
 
     Raises:
-        `Drift`: on the same CPU, threads and versions the adapter came out otherwise; there every bit is repeatable.
+        `Drift`: on the same CPU, threads and versions losses or adapter are others; there every bit is repeatable.
     """
     from recipes.train import train
 
@@ -33,16 +34,17 @@ def train_again(verdict: Verdict, record: Record) -> Path:
     train(recipe, record)
     again = load_record(folder)
     same = again.training.adapter_sha256 == record.training.adapter_sha256
-    if not same and again.environment.device.startswith("CPU") and same_stack(again.environment, record.environment):
-        losses = [
-            (ours.step, ours.loss, theirs.loss)
-            for ours, theirs in zip(again.training.history, record.training.history, strict=False)
-            if ours != theirs
-        ]
-        where = f"; the losses part at step {losses[0][0]}" if losses else ""
-        raise Drift("training", f"on the same device and versions training gives another adapter{where}")
+    if again.environment.device.startswith("CPU") and same_stack(again.environment, record.environment):
+        told = "on the same device and versions training gives"
+        for ours, theirs in zip(again.training.history, record.training.history, strict=False):
+            if first_difference(ours, theirs):
+                raise Drift("training", f"{told} other losses, from step {theirs.step} on")
+        if not same or len(again.training.history) != len(record.training.history):
+            raise Drift("training", f"{told} another adapter")
     detail = "trained again: " + (
-        "the same adapter, bit for bit" if same else "another adapter, on another device or version; its scores decide"
+        "the same adapter, bit for bit"
+        if same
+        else "another adapter, on another device or other versions; its scores decide"
     )
     verdict.checks.append(Check(part="training", outcome="passed", detail=detail))
     print(f"  {detail}", flush=True)
@@ -66,7 +68,7 @@ def generate_again(verdict: Verdict, found: Found, folder: Path, test) -> None:
     rows = sample_rows(len(test), verdict.sample)
     if len(rows) == len(test):
         verdict.sample = None
-    compared = take(published, rows)
+    compared = published.take(rows)
     fresh, *_ = predict(model, tokenizer, test.select(rows), compared.seen, contract)
     found.fresh, found.rows = fresh, rows
     verdict.rows = {who: differing(compared, fresh, who, rows) for who in ("base", "adapter")}
@@ -74,7 +76,7 @@ def generate_again(verdict: Verdict, found: Found, folder: Path, test) -> None:
     print(change_table(verdict.changes), flush=True)
     _decide(verdict, same, len(rows))
     if record.pins.parent_adapter is not None:
-        _forgetting_again(verdict, record, folder, model, tokenizer, same)
+        _forgetting_again(verdict, record, load_predictions(found.folder, FORGETTING_FILE), model, tokenizer, same)
 
 
 def _decide(verdict: Verdict, same: bool, rows: int) -> None:
@@ -109,21 +111,21 @@ def _decide(verdict: Verdict, same: bool, rows: int) -> None:
     verdict.checks.append(Check(part="generation", outcome="passed", detail=verdict.reason))
 
 
-def _forgetting_again(verdict: Verdict, record: Record, folder: Path, model, tokenizer, same: bool) -> None:
-    parent_folder, parent = pull_parent(record.pins.parent_adapter)
-    published = load_predictions(folder, FORGETTING_FILE)
-    fresh = parent_predictions(model, tokenizer, parent_folder, parent)
+def _forgetting_again(verdict: Verdict, record: Record, published: Predictions, model, tokenizer, same: bool) -> None:
+    rows = sample_rows(len(published.prompt), verdict.sample)
+    published = published.take(rows)
+    fresh = parent_predictions(model, tokenizer, *pull_parent(record.pins.parent_adapter), rows)
     if any(getattr(published, name) != getattr(fresh, name) for name in ("prompt", "reference", "schema", "base")):
         raise Drift("data", f"{FORGETTING_FILE} does not hold the parent's published rows")
-    rows = differing(published, fresh, "adapter", range(len(fresh.prompt)))
-    if rows and same and verdict.level == "generate":
+    other = differing(published, fresh, "adapter", rows)
+    if other and same and verdict.level == "generate":
         raise Drift(
-            "weights", f"on the same device and versions {len(rows):,} outputs for the parent's test rows differ"
+            "weights", f"on the same device and versions {len(other):,} outputs for the parent's test rows differ"
         )
     for change in changes(published, fresh, "adapter", record.contract):
         if change.metric in DECIDING and not equivalent(change.difference):
             raise Drift("weights", f"{METRIC_NAMES[change.metric]} on the parent's test rows moved by {_moved(change)}")
-    detail = f"{len(fresh.prompt) - len(rows):,} of {len(fresh.prompt):,} outputs for the parent's test rows are equal"
+    detail = f"{len(rows) - len(other):,} of {len(rows):,} outputs for the parent's test rows are equal"
     verdict.checks.append(Check(part="generation", outcome="passed", detail=detail))
     print(f"  {detail}", flush=True)
 
@@ -145,11 +147,6 @@ def sample_rows(rows: int, sample: int | None) -> list[int]:
     if sample is None or sample >= rows:
         return list(range(rows))
     return sorted(np.random.default_rng(SEED).choice(rows, sample, replace=False).tolist())
-
-
-def take(predictions: Predictions, rows: list[int]) -> Predictions:
-    """The predictions for some rows."""
-    return Predictions(**{name: [column[row] for row in rows] for name, column in predictions.__dict__.items()})
 
 
 def differing(published: Predictions, fresh: Predictions, who: str, rows) -> list[int]:

@@ -1,5 +1,6 @@
 """The predictions file: one row per test row, as parquet, so that the Hub's viewer shows it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,10 @@ class Predictions:
         temporary = run / f".{name}"
         pq.write_table(pa.Table.from_pydict(self.__dict__, schema=SCHEMA), temporary)
         temporary.replace(run / name)
+
+    def take(self, rows: Sequence[int]) -> "Predictions":
+        """The predictions for the test rows with these numbers."""
+        return Predictions(**{name: [column[row] for row in rows] for name, column in self.__dict__.items()})
 
 
 def load_predictions(run: Path, name: str = PREDICTIONS_FILE) -> Predictions:

@@ -103,7 +103,7 @@ def _check(verdict: Verdict, found: Found, revision: str, key: Path | None) -> N
     from evaluation import checks
 
     folder, record = _pull(verdict, revision, key)
-    found.record = record
+    found.folder, found.record = folder, record
     _passed(verdict, "lineage", checks.check_lineage(folder, record))
     splits = checks.rebuild_splits(record)
     predictions = found.published = load_predictions(folder)

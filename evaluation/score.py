@@ -96,11 +96,12 @@ def score(run: Path) -> Record:
     return record
 
 
-def parent_predictions(model, tokenizer, folder: Path, parent: Record):
+def parent_predictions(model, tokenizer, folder: Path, parent: Record, rows: Sequence[int] | None = None):
     """What the adapter writes for its parent's test rows, under the parent's contract, beside what the parent wrote.
 
     Parameters:
         folder, parent: the parent's files and record.
+        rows: numbers of the rows to take; all unless given.
 
     Returns:
         `Predictions` whose `base` columns hold the parent's published outputs.
@@ -109,6 +110,8 @@ def parent_predictions(model, tokenizer, folder: Path, parent: Record):
     from evaluation.predictions import load_predictions
 
     published = load_predictions(folder)
+    if rows is not None:
+        published = published.take(rows)
     contract = parent.contract.model_copy(update={"dtype": str(model.dtype).removeprefix("torch.")})
     print(f"The parent's {len(published.prompt):,} test rows again", flush=True)
     tokens, _ = generate(model, tokenizer, published.prompt, contract, adapter=True)

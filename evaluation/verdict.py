@@ -1,6 +1,7 @@
 """What a reproduction found, and the rule that decides on another machine."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -81,9 +82,11 @@ class Verdict(Section):
 class Found:
     """What a reproduction held in its hands, as far as it came; for the report.
 
-    `fresh` holds what the models wrote now for the test rows with the numbers `rows` (all other columns as published).
+    `folder` holds the published files. `fresh` holds what the models wrote now for the test rows with the numbers
+    `rows` (all other columns as published).
     """
 
+    folder: Path | None = None
     record: Record | None = None
     published: Predictions | None = None
     fresh: Predictions | None = None

@@ -60,7 +60,7 @@ def render_card(record: Record, predictions: Predictions, repo_id: str, previous
 
 
 def front_matter(record: Record, repo_id: str):
-    """The card's metadata with one `EvalResult` per ROUGE type (the adapter's means), as `ModelCardData`."""
+    """The card's metadata with one `EvalResult` per metric that is shown (the adapter's means), as `ModelCardData`."""
     from huggingface_hub import EvalResult, ModelCardData
 
     base, dataset = record.pins.base_model, record.pins.dataset
@@ -74,9 +74,9 @@ def front_matter(record: Record, repo_id: str):
             dataset_revision=dataset.revision,
             metric_type="rouge" if name in ROUGE_NAMES else name.removeprefix("sql_"),
             metric_name=METRIC_NAMES[name],
-            metric_value=round(interval.mean, 4),
+            metric_value=round(record.scores.adapter[name].mean, 4),
         )
-        for name, interval in record.scores.adapter.items()
+        for name in record.scores.shown()
     ]
     return ModelCardData(
         model_name=repo_id.rpartition("/")[2],

@@ -69,7 +69,7 @@ def _other_scores(path: Path, record: Record) -> str | None:
 
     card, scores = ModelCard.load(path), record.scores
     stated = {result.metric_name: result.metric_value for result in card.data.eval_results or []}
-    if stated != {METRIC_NAMES[name]: round(interval.mean, 4) for name, interval in scores.adapter.items()}:
+    if stated != {METRIC_NAMES[name]: round(scores.adapter[name].mean, 4) for name in scores.shown()}:
         return "the scores in the card's metadata are not the record's"
     for name in scores.shown():
         heading = METRIC_NAMES[name]
