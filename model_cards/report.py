@@ -35,21 +35,22 @@ ROWS, UNFOLDED, CHARACTERS = 200, 20, 800_000
 TEXT, HEAD = 3_000, 280
 # Characters of a long text shown before its first difference.
 CONTEXT = 200
-WORDS = re.compile(r"\w+|\s+|[^\w\s]")
+# A word or a sign with the blanks before it: blanks of their own would be likenesses everywhere.
+WORDS = re.compile(r"\s*(?:\w+|[^\w\s])|\s+")
 
 
 def render_report(verdict: Verdict, found: Found) -> str:
     """The page as one HTML file that loads nothing and runs no script.
 
-    Texts of record and data are hostile until escaped: every value passes `visible` and Jinja's autoescape.
+    Texts of record and data are hostile until escaped: every value passes `tame` and Jinja's autoescape.
     """
     from jinja2 import StrictUndefined
     from jinja2.sandbox import SandboxedEnvironment
 
     environment = SandboxedEnvironment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=visible
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=tame
     )
-    environment.filters["csp_hash"] = csp_hash
+    environment.filters |= {"csp_hash": csp_hash, "signed": signed}
     template = environment.from_string(Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8"))
     scored_in = found.record.scored_in if found.record else None
     return template.render(
@@ -79,8 +80,9 @@ def differing_rows(verdict: Verdict, found: Found, model: str) -> list[dict[str,
     place_of = {number: place for place, number in enumerate(found.rows)}
     rows, characters = [], 0
     for number in verdict.rows.get(model, [])[:ROWS]:
-        row = _row(found.published, number) | _difference(found.published, number, found.fresh, place_of[number], model)
-        characters += sum(len(escape(text)) for value in row.values() for text in _texts(value))
+        row = _row(found.published, number) | _difference(found, number, place_of[number], model)
+        texts = [text for value in row.values() for text in (value.values() if isinstance(value, dict) else [value])]
+        characters += sum(len(text) for text in texts if isinstance(text, Markup))
         if characters > CHARACTERS:
             break
         rows.append(row)
@@ -98,38 +100,31 @@ def example_rows(found: Found) -> list[dict[str, Any]]:
 
 
 def _row(published: Predictions, number: int) -> dict[str, Any]:
-    columns = ("prompt", "reference", "schema")
-    return {
-        "number": number,
-        "seen": published.seen[number],
-        **{name: folded(getattr(published, name)[number]) for name in columns},
-    }
+    texts = {name: folded(getattr(published, name)[number]) for name in ("prompt", "reference", "schema")}
+    return {"number": number, "seen": published.seen[number], **texts}
 
 
-def _difference(published: Predictions, number: int, fresh: Predictions, place: int, model: str) -> dict[str, Any]:
-    old, new = getattr(published, model)[number], getattr(fresh, model)[place]
-    row = {"same_text": None, "right": {"published": old == published.reference[number],
-                                        "now": new == published.reference[number]}}  # fmt: skip
+def _difference(found: Found, number: int, place: int, model: str) -> dict[str, Any]:
+    """One model's two outputs, marked; their tokens where the texts are equal and only the tokens differ."""
+    old, new = getattr(found.published, model)[number], getattr(found.fresh, model)[place]
+    reference = found.published.reference[number]
+    row = {"published_right": old == reference, "now_right": new == reference, "same_text": None}
     if old == new:
         row["same_text"] = folded(old)
-        ids = (getattr(published, f"{model}_tokens")[number], getattr(fresh, f"{model}_tokens")[place])
+        column = f"{model}_tokens"
+        ids = getattr(found.published, column)[number], getattr(found.fresh, column)[place]
         old, new = (" ".join(map(str, tokens)) for tokens in ids)
     row["published"], row["now"] = marked(old, new)
     return row
 
 
-def _texts(value: Any) -> list[str]:
-    return [x for x in value.values() if isinstance(x, str)] if isinstance(value, dict) else [str(value)]
-
-
 def folded(text: str) -> dict[str, Any]:
     """A text as it is shown: its beginning, the whole if that is longer, and how many characters are left out."""
-    whole = text[:TEXT]
     return {
         "head": visible(text[:HEAD]),
-        "whole": visible(whole) if len(text) > HEAD else None,
+        "whole": visible(text[:TEXT]) if len(text) > HEAD else None,
         "length": len(text),
-        "left_out": len(text) - len(whole),
+        "left_out": max(0, len(text) - TEXT),
     }
 
 
@@ -143,27 +138,35 @@ def marked(published: str, now: str) -> tuple[Markup, Markup]:
         pairs = enumerate(zip(published, now, strict=False))
         alike = next((place for place, (old, new) in pairs if old != new), min(len(published), len(now)))
         start = max(0, alike - CONTEXT)
-    words = [WORDS.findall(text[start : start + TEXT]) for text in (published, now)]
-    # Blanks are in every text: alone they are no likeness.
-    matcher = SequenceMatcher(str.isspace, *words, autojunk=False)
-    old, new = (Markup("<i>… after {:,} equal characters: </i>").format(start) if start else Markup() for _ in "12")
-    for kind, a, b, c, d in matcher.get_opcodes():
-        for_old, for_new = (visible("".join(text[i:j])) for text, i, j in ((words[0], a, b), (words[1], c, d)))
-        old += escape(for_old) if kind == "equal" else Markup("<del>{}</del>").format(for_old) if b > a else ""
-        new += escape(for_new) if kind == "equal" else Markup("<ins>{}</ins>").format(for_new) if d > c else ""
-    rest = [max(0, len(text) - start - TEXT) for text in (published, now)]
-    old, new = (
-        side + Markup("<i> … {:,} more characters</i>").format(more) if more else side
-        for side, more in zip((old, new), rest, strict=True)
+    old, new = (WORDS.findall(text[start : start + TEXT]) for text in (published, now))
+    changes = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+    sides = (
+        ("del", published, [(kind, "".join(old[a:b])) for kind, a, b, _, _ in changes]),
+        ("ins", now, [(kind, "".join(new[a:b])) for kind, _, _, a, b in changes]),
     )
-    return old, new
+    return tuple(_side(tag, parts, start, len(text) - start - TEXT) for tag, text, parts in sides)
 
 
-def visible(value: Any) -> Any:
-    """The value; in a text, marks that hide or reorder what stands around them are replaced by their code points."""
+def _side(tag: str, parts: list[tuple[str, str]], before: int, after: int) -> Markup:
+    html = [Markup(f"<i>… after {before:,} equal characters: </i>")] if before else []
+    for kind, text in parts:
+        if text:
+            html.append(visible(text) if kind == "equal" else Markup(f"<{tag}>{visible(text)}</{tag}>"))
+    if after > 0:
+        html.append(Markup(f"<i> … {after:,} more characters</i>"))
+    return Markup("").join(html)
+
+
+def visible(text: str) -> Markup:
+    """The text as HTML; marks that hide or reorder what stands around them are replaced by their code points."""
+    return escape(INVISIBLE.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text))
+
+
+def tame(value: Any) -> Any:
+    """The value; a text that is not HTML yet is made visible, and cut where it is longer than any honest one."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
-    return INVISIBLE.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", value)
+    return visible(value if len(value) <= TEXT else f"{value[:TEXT]} …")
 
 
 def side_by_side(there: Environment | None, here: Environment | None) -> list[dict[str, Any]]:
@@ -198,3 +201,8 @@ def command(verdict: Verdict) -> str:
 def csp_hash(style: str) -> str:
     """The source that a Content-Security-Policy allows this style sheet by (CSP level 3, section 2.3.1)."""
     return f"sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}"
+
+
+def signed(number: float) -> str:
+    """Four decimals with a sign, and no minus before a zero."""
+    return f"{round(number, 4) + 0.0:+.4f}"

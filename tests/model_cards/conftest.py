@@ -11,6 +11,8 @@ def predictions():
     return Predictions(
         prompt=["What is a bond?", "What is a share?"],
         reference=["A bond is a loan.", "A share is a part of a company."],
+        schema=["", ""],
+        seen=["", ""],
         base=["What is a bond?", ""],
         adapter=["A bond is a loan.", "A share is a part."],
         base_tokens=[[5, 6, 7], []],
