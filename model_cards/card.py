@@ -16,8 +16,11 @@ SAMPLES = 5
 SAMPLE_CHARACTERS = 300
 # Characters that could end a table cell or start markdown, HTML, a link, maths or an emoji inside one.
 MARKDOWN = re.compile(r"[|`*_\[\]()~$\\:#!{}@]")
-# C0/C1 controls, zero-width and bidirectional marks: they hide or reorder the text around them.
-INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+# C0/C1 controls, zero-width and bidirectional marks, tags: they hide or reorder the text around them.
+INVISIBLE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    r"\U000e0000-\U000e007f]"
+)
 TASK_SNIPPET_TOKENS = 128
 
 

@@ -223,7 +223,10 @@ class Compared(Section):
 
     def shown(self) -> list[str]:
         """The metrics to show: the undivided reading of ROUGE-Lsum only where it differs from the other."""
-        same = all(abs(x["rougeLsum"].mean - x["rougeLsum_flat"].mean) < 5e-5 for x in (self.base, self.adapter))
+        both = {"rougeLsum", "rougeLsum_flat"} <= self.base.keys() & self.adapter.keys()
+        same = both and all(
+            abs(x["rougeLsum"].mean - x["rougeLsum_flat"].mean) < 5e-5 for x in (self.base, self.adapter)
+        )
         return [name for name in self.base if not (same and name == "rougeLsum_flat")]
 
 
