@@ -28,9 +28,11 @@ def intervals(per_row: dict[str, list[float]], resamples: int, confidence: float
     names = list(per_row)
     scores = np.array([per_row[name] for name in names], dtype=np.float64)
     rows = scores.shape[1]
-    rng = np.random.default_rng(seed)
-    # How often each row is drawn in a resample is multinomial: counts @ scores is the resample's sum.
-    counts = rng.multinomial(rows, np.full(rows, 1 / rows), size=resamples).astype(np.float64)
+    # The very resamples that rouge_score's aggregator draws after `numpy.random.seed(seed)`.
+    rng = np.random.RandomState(seed)
+    counts = np.empty((resamples, rows))
+    for drawn in counts:
+        drawn[:] = np.bincount(rng.randint(rows, size=rows), minlength=rows)
     applies = ~np.isnan(scores)
     scores = np.where(applies, scores, 0.0)
     means = counts @ scores.T / np.maximum(counts @ applies.T, 1)

@@ -24,21 +24,16 @@ def split_sentences(text: str) -> str:
 def rouge_rows(predictions: Sequence[str], references: Sequence[str], stemmer: bool) -> dict[str, list[float]]:
     """F-measures (0 to 1) row by row, by the names in `recipes.record.ROUGE_NAMES`.
 
-    ROUGE-Lsum is given in both readings: with a newline after each sentence, and (`rougeLsum_flat`) on the text without
-    newlines, as it comes out of a T5 decoder.
+    ROUGE-Lsum is given in both readings: with a newline after each sentence, and (`rougeLsum_flat`) of the text without
+    newlines, as it comes out of a T5 decoder. One sentence has one longest common subsequence: that reading is ROUGE-L.
     """
     from rouge_score_rs.rouge_scorer import RougeScorer
 
-    whole = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=stemmer).score_batch(references, predictions)
-    summary = RougeScorer(["rougeLsum"], use_stemmer=stemmer)
-    divided, flat = (
-        summary.score_batch([reading(text) for text in references], [reading(text) for text in predictions])
-        for reading in (split_sentences, lambda text: text.replace("\n", " "))
-    )
-    rows = {name: [row[name].fmeasure for row in whole] for name in ("rouge1", "rouge2", "rougeL")}
-    rows["rougeLsum"] = [row["rougeLsum"].fmeasure for row in divided]
-    rows["rougeLsum_flat"] = [row["rougeLsum"].fmeasure for row in flat]
-    return rows
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL", "rougeLsum"], use_stemmer=stemmer)
+    # Newlines are white space to the other three.
+    scored = scorer.score_batch(list(map(split_sentences, references)), list(map(split_sentences, predictions)))
+    rows = {name: [row[name].fmeasure for row in scored] for name in scorer.rouge_types}
+    return rows | {"rougeLsum_flat": rows["rougeL"]}
 
 
 def rows_of(

@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import evaluate
 import numpy as np
 import pytest
@@ -20,6 +23,10 @@ def test_every_row_equals_rouge_score():
         expected = scorer.score(reference, prediction)
         for name in ("rouge1", "rouge2", "rougeL"):
             assert rows[name][row] == expected[name].fmeasure
+    assert rows["rougeLsum_flat"] == [
+        scorer.score(reference.replace("\n", " "), prediction.replace("\n", " "))["rougeLsum"].fmeasure
+        for prediction, reference in zip(PREDICTIONS, REFERENCES, strict=True)
+    ]
     # Two sentences in another order: equal as sentences (Lsum), not as one text (L).
     assert rows["rougeLsum"][1] == 1.0 and rows["rougeL"][1] == 0.5
     assert rows["rouge1"][2] == 0.0 and rows["rouge1"][3] == pytest.approx(2 / 3)
@@ -39,19 +46,22 @@ def test_sentences_are_split_at_their_ends_only():
     assert split_sentences("Up 3.5 percent. Really? Yes!\nDone") == "Up 3.5 percent.\nReally?\nYes!\nDone"
 
 
-def test_interval_agrees_with_rouge_scores_own_bootstrap():
-    rng = np.random.default_rng(0)
-    scores = rng.beta(2, 5, size=300)
-    ours = intervals({"m": scores.tolist()}, 2_000, 0.95, seed=1)["m"]
+def test_intervals_are_those_of_rouge_scores_own_bootstrap():
+    scores = np.random.default_rng(0).beta(2, 5, size=300)
+    ours = intervals({"m": scores.tolist()}, 1_000, 0.95, seed=1)["m"]
     assert ours.mean == pytest.approx(scores.mean(), abs=1e-12)
-    np.random.seed(1)
-    aggregator = BootstrapAggregator(confidence_interval=0.95, n_samples=2_000)
+    aggregator = BootstrapAggregator(confidence_interval=0.95, n_samples=1_000)
     for score in scores:
         aggregator.add_scores({"m": Score(score, score, score)})
+    np.random.seed(1)
     theirs = aggregator.aggregate()["m"]
-    # Both are Monte Carlo: the standard error of the mean is .009 here, that of a quantile far less than .002.
-    assert ours.low == pytest.approx(theirs.low.fmeasure, abs=2e-3)
-    assert ours.high == pytest.approx(theirs.high.fmeasure, abs=2e-3)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low.fmeasure, theirs.high.fmeasure), abs=1e-12)
+
+
+def test_rows_to_which_a_metric_does_not_apply_do_not_count():
+    some = intervals({"m": [1.0, float("nan"), 0.0, float("nan"), 1.0]}, 1_000, 0.95, seed=1)["m"]
+    assert some.mean == pytest.approx(2 / 3) and 0 <= some.low < some.mean < some.high <= 1
+    assert intervals({"m": [float("nan")] * 3}, 10, 0.95, seed=1)["m"] == Interval(mean=0, low=0, high=0)
 
 
 def test_interval_is_seeded_and_paired():
@@ -68,3 +78,26 @@ def test_interval_is_seeded_and_paired():
 )
 def test_equivalence_needs_zero_or_a_tiny_interval(low, high, same):
     assert equivalent(Interval(mean=(low + high) / 2, low=low, high=high)) is same
+
+
+@pytest.mark.skipif("REAL_DATA" not in os.environ, reason="REAL_DATA names no folder with Google's test pairs")
+def test_googles_thousand_pairs():
+    folder = Path(os.environ["REAL_DATA"], "rouge")
+    targets, predictions = (
+        (folder / f"{name}_large.txt").read_text(encoding="utf-8").splitlines() for name in ("target", "prediction")
+    )
+    ours = {stemmer: rouge_rows(predictions, targets, stemmer) for stemmer in (False, True)}
+    for stemmer, rows in ours.items():
+        scorer = RougeScorer(["rouge1", "rouge2", "rougeL", "rougeLsum"], use_stemmer=stemmer)
+        theirs = [scorer.score(target, prediction) for target, prediction in zip(targets, predictions, strict=True)]
+        for name in ("rouge1", "rouge2", "rougeL"):
+            assert rows[name] == [row[name].fmeasure for row in theirs]
+        assert rows["rougeLsum_flat"] == [row["rougeLsum"].fmeasure for row in theirs]
+    # F-measures by rouge_score 0.1.2, and by Google's Perl script (testdata of the rouge package), over these pairs.
+    for stemmer, metric, rouge_score, perl in (
+        (False, "rouge1", 0.38553, 0.38554),
+        (True, "rouge1", 0.40512, 0.40524),
+        (True, "rougeL", 0.40265, 0.40275),
+    ):
+        assert np.mean(ours[stemmer][metric]) == pytest.approx(rouge_score, abs=1e-5)
+        assert np.mean(ours[stemmer][metric]) == pytest.approx(perl, abs=2e-4)
