@@ -150,8 +150,11 @@ def marked(published: str, now: str) -> tuple[Markup, Markup]:
 def _side(tag: str, parts: list[tuple[str, str]], before: int, after: int) -> Markup:
     html = [Markup(f"<i>… after {before:,} equal characters: </i>")] if before else []
     for kind, text in parts:
-        if text:
-            html.append(visible(text) if kind == "equal" else Markup(f"<{tag}>{visible(text)}</{tag}>"))
+        words = text.lstrip() or text
+        if kind == "equal" or not text:
+            html.append(visible(text))
+        else:
+            html.append(Markup(f"{visible(text.removesuffix(words))}<{tag}>{visible(words)}</{tag}>"))
     if after > 0:
         html.append(Markup(f"<i> … {after:,} more characters</i>"))
     return Markup("").join(html)
@@ -170,9 +173,12 @@ def tame(value: Any) -> Any:
 
 
 def side_by_side(there: Environment | None, here: Environment | None) -> list[dict[str, Any]]:
-    """Where the scores were taken and where they were checked: `name`, `there`, `here`; None where nothing is known."""
-    facts = [_facts(environment) for environment in (there, here)]
-    return [{"name": name, "there": facts[0].get(name), "here": facts[1].get(name)} for name in facts[0] | facts[1]]
+    """Where the scores were taken and where they were checked, by name; None where nothing is known."""
+    old, new = _facts(there), _facts(here)
+    return [
+        {"name": name, "there": old.get(name), "here": new.get(name), "differs": old.get(name) != new.get(name)}
+        for name in old | new
+    ]
 
 
 def _facts(environment: Environment | None) -> dict[str, str]:

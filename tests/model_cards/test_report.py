@@ -118,8 +118,9 @@ def test_reproduced(scored, predictions):
         "+0.2011 [+0.1888, +0.2122]",
     ]
     assert "undivided" not in page.text
-    assert page.row("device") == ["CPU x", "CPU y", "≠ differs"]
-    assert page.row("torch") == ["2.13.0", "2.13.0", "= same"]
+    # Device, platform, threads, Python, torch and the code's commit.
+    assert "Scored there, checked here: 1 of 6 differ" in page.text
+    assert page.row("device ≠ differs") == ["CPU x", "CPU y"] and page.row("torch") == ["2.13.0", "2.13.0"]
     assert page.row("Dataset") == ["gbharti/finance-alpaca", "b" * 40]
     assert f"make reproduce ADAPTER=someone/adapter REVISION={'f' * 40}" in page.text
     assert "miniature" not in page.text
@@ -150,10 +151,10 @@ def test_drifted_rows_are_marked_word_by_word(scored, predictions):
     )
     page = Page(html)
     assert "Base model: 1 of 2 outputs differs" in page.text and "Adapter: 2 of 2 outputs differ" in page.text
-    assert "A bond is a<ins> small</ins> loan." in html
+    assert "A bond is a <ins>small</ins> loan." in html
     assert "<ins>A share</ins>" in html and "(empty)" in page.text
     # Row 1 of the adapter: the same text from other tokens.
-    assert "8<del> 9</del> 10" in html and "8<ins> 7</ins> 10" in html
+    assert "8 <del>9</del> 10" in html and "8 <ins>7</ins> 10" in html
     assert page.text.count("Test row 0 seen in training: a near-duplicate") == 1 and page.text.count("Test row 1") == 2
     assert page.text.count("= the reference") == 1
     moved = [[" ".join(cell.split()) for cell in row] for row in page.rows if row[0].split() == ["ROUGE-L", "decides"]]
@@ -316,7 +317,7 @@ def test_the_page_is_bounded(scored, words):
 def test_of_a_long_text_the_first_difference_is_shown():
     same = "equal " * 2_000
     old, new = marked(f"{same}old end", f"{same}new end")
-    assert old.endswith("equal<del> old</del> end") and new.endswith("equal<ins> new</ins> end")
+    assert old.endswith("equal <del>old</del> end") and new.endswith("equal <ins>new</ins> end")
     # 6 characters a repetition, shown from 200 before the difference on.
     assert old.startswith("<i>… after 11,800 equal characters: </i>")
     assert marked("a", "a" + " b" * 4_000)[1].endswith("<i> … 5,001 more characters</i>")
