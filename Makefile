@@ -32,7 +32,7 @@ RUNS ?= runs
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 endif
 
-.PHONY: help install demo test lint hub publish reproduce retrain compare readme _demo _clean-demo
+.PHONY: help install demo test lint hub publish reproduce retrain claims compare readme _demo _clean-demo
 help: ## print this list
 	@sed -nE 's/^([a-zA-Z][a-zA-Z0-9_%-]*):.*## (.*)/\1\t\2/p' Makefile | sed 's/%/R/' | expand -t 14
 	echo
@@ -100,8 +100,11 @@ compare: $(READY) ## base models side by side: RECIPES="finance-base finance fin
 hub: $(READY) ## the local Hub in the foreground
 	@$(PY) -m local_hub serve $(ARGS)
 
-readme: $(READY) ## render README's tables and pictures from the demo's record
-	@$(PY) -m model_cards.readme $(LOCAL_HUB_ROOT)/demo/finance
+claims: $(READY) ## README's results from the Hub: claims.yaml's adapters, their records and verdicts [CHECK=1] [LEVEL=score]
+	@$(ON_HUB) $(PY) -m model_cards.claims $(if $(CHECK),--check) $(if $(LEVEL),--level $(LEVEL))
+
+readme: $(READY) ## render README's tables from docs/claims and the recipes, without any Hub
+	@$(PY) -m model_cards.readme
 
 # Signatures are an extra: what they need is installed where they are tested.
 $(READY)-signing: requirements-signing.txt $(READY)

@@ -1,37 +1,51 @@
-"""Renders the tables and pictures of README.md from run records and recipes; no number in them is typed.
+"""Renders the tables of README.md from docs/claims/ and the recipes; no number in them is typed, and no Hub is asked.
 
-    python -m model_cards.readme [.local_hub/demo/finance ...]
+    python -m model_cards.readme
 
-Keeps the record of each scored run named in `docs/records/`, with its plots, and writes the tables between README.md's
-`<!-- rendered: NAME -->` marks anew. With Chromium at hand it also takes a picture of the card.
+Writes the tables between README.md's `<!-- rendered: NAME -->` marks anew. `model_cards.claims` brings docs/claims/ up
+to date.
 """
 
 import re
-import shutil
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from model_cards.plots import draw_plots
-from recipes.errors import one_line_errors
-from recipes.record import RECORD_FILE, Record, load_record
+from pydantic import StringConstraints, TypeAdapter, ValidationError
+
+from evaluation.verdict import Verdict
+from model_cards.card import cell, shorten
+from recipes.errors import UserError, one_line_errors
+from recipes.record import METRIC_NAMES, Record, Scores, Section, Sha1, load_record
 
 ROOT = Path(__file__).parents[1]
+LISTING = "claims.yaml"
+CLAIM_FILE = "claim.json"
 # As the reference gives them: its ROUGE-Lsum was taken of texts without newlines.
 FOUR = ("rouge1", "rouge2", "rougeL", "rougeLsum_flat")
-RECORDS = ROOT / "docs" / "records"
 RENDERED = re.compile(r"(<!-- rendered: (\w+) -->\n)(.*?)(<!-- /rendered -->)", re.DOTALL)
-STYLE = """
-body { font: 15px/1.5 sans-serif; max-width: 900px; margin: 24px auto; color: #1f2328 }
-table { border-collapse: collapse; margin: 12px 0 }
-td, th { border: 1px solid #d1d9e0; padding: 5px 10px }
-blockquote { border-left: 4px solid #d1d9e0; margin: 0; padding: 0 12px; color: #59636e }
-code, pre { background: #f0f2f4; border-radius: 4px; padding: 2px 5px }
-pre { padding: 12px; overflow: auto }
-img { max-width: 100% }
-"""
+
+
+class Listed(Section):
+    """A published adapter in claims.yaml, whose opening comment explains the keys."""
+
+    adapter: Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*/\w[\w.-]*$")]
+    revision: str = "main"
+    hub: Literal["real", "local"] = "real"
+    pictures: bool = False
+
+
+class Claim(Section):
+    """What is kept beside the record: the commit that it was taken from, and the last verdict, of this commit or an
+    earlier one."""
+
+    commit: Sha1
+    verdict: Verdict
+
+    def save(self, folder: Path) -> None:
+        """Writes `claim.json`, without the numbers of the rows that differ: the verdict's reason counts them."""
+        text = self.model_dump_json(indent=1, exclude={"verdict": {"rows"}})
+        (folder / CLAIM_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def main(argv: list[str]) -> None:
@@ -39,43 +53,48 @@ def main(argv: list[str]) -> None:
         print(__doc__)
         return
     with one_line_errors():
-        for run in map(Path, argv):
-            keep(run)
-        readme = ROOT / "README.md"
-        readme.write_text(rendered(readme.read_text(encoding="utf-8")), encoding="utf-8")
-        print(f"Rendered {readme.name} from {len(kept_records())} records and {len(recipes())} recipes")
+        render(ROOT)
 
 
-def keep(run: Path) -> None:
-    """Keeps a scored run's record and pictures in docs/."""
-    record = load_record(run)
-    folder = RECORDS / record.name
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(run / RECORD_FILE, folder / RECORD_FILE)
-    draw_plots(record, folder)
-    picture(run / "release" / "README.md", folder / "card.png")
+def listed(root: Path) -> list[Listed]:
+    """The adapters that claims.yaml lists.
+
+    Raises:
+        `UserError`: it is not such a list, or names an adapter twice.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load((root / LISTING).read_text(encoding="utf-8")) or []
+        entries = TypeAdapter(list[Listed]).validate_python(content)
+    except yaml.YAMLError as error:
+        raise UserError(f"{LISTING} is not YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "".join(f" {part}" for part in first["loc"])
+        raise UserError(f"{LISTING} is not a list of adapters as its comment shows:{where}: {first['msg']}") from None
+    ids = [entry.adapter for entry in entries]
+    for adapter in ids:
+        if ids.count(adapter) > 1:
+            raise UserError(f"{LISTING} lists {adapter} twice: keep one")
+    return entries
 
 
-def picture(card: Path, png: Path) -> None:
-    """A picture of the card's first screen, if there is a card and Chromium."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None or not card.is_file():
-        print("No Chromium or no published card: the card's picture stays as it is")
-        return
-    from markdown_it import MarkdownIt
-
-    body = MarkdownIt("commonmark").enable("table").render(card.read_text(encoding="utf-8").split("\n---\n", 1)[1])
-    page = f"<base href='{card.parent.resolve().as_uri()}/'><style>{STYLE}</style>{body}"
-    with tempfile.NamedTemporaryFile("w", suffix=".html", encoding="utf-8") as file:
-        file.write(f"<!doctype html><meta charset=utf-8>{page}")
-        file.flush()
-        options = ["--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=980,1150", f"--screenshot={png}"]
-        subprocess.run([chromium, *options, Path(file.name).as_uri()], check=True, capture_output=True)
+def folder_of(root: Path, entry: Listed) -> Path:
+    """Where an adapter's record and last verdict are kept."""
+    return root / "docs" / "claims" / entry.adapter.replace("/", "--")
 
 
-def kept_records() -> list[Record]:
-    """The records in docs/records/, by name."""
-    return [load_record(path.parent) for path in sorted(RECORDS.glob(f"*/{RECORD_FILE}"))]
+def load_claim(folder: Path) -> Claim | None:
+    """The claim kept in `folder`, if there is one."""
+    path = folder / CLAIM_FILE
+    return Claim.model_validate_json(path.read_bytes()) if path.is_file() else None
+
+
+def kept_records(root: Path = ROOT) -> list[Record]:
+    """The kept records of the listed adapters."""
+    folders = [folder_of(root, entry) for entry in listed(root)]
+    return [load_record(folder) for folder in folders if load_claim(folder) is not None]
 
 
 def recipes() -> dict[str, tuple[str, dict[str, Any]]]:
@@ -86,37 +105,91 @@ def recipes() -> dict[str, tuple[str, dict[str, Any]]]:
     return {name: (text.partition("\ntitle:")[0], yaml.safe_load(text)) for name, text in texts.items()}
 
 
-def rendered(readme: str) -> str:
+def render(root: Path) -> None:
+    """Renders the README in the folder `root`."""
+    readme = root / "README.md"
+    readme.write_text(rendered(readme.read_text(encoding="utf-8"), root), encoding="utf-8")
+    print(f"Rendered {readme.name} from {len(kept_records(root))} records and {len(recipes())} recipes")
+
+
+def rendered(readme: str, root: Path = ROOT) -> str:
     """README.md with every rendered table made anew.
 
     Raises:
         `KeyError`: a mark names no table.
     """
     tables = {"results": results_table, "recipes": recipes_table}
-    return RENDERED.sub(lambda match: f"{match[1]}{tables[match[2]]()}\n{match[4]}", readme)
+    return RENDERED.sub(lambda match: f"{match[1]}{tables[match[2]](root)}\n{match[4]}", readme)
 
 
-def results_table() -> str:
-    """The kept runs: ROUGE-L of base model and adapter, with intervals."""
+def results_table(root: Path) -> str:
+    """The listed adapters: scores with intervals and the last verdict; below, why one is not REPRODUCED."""
+    entries = listed(root)
     lines = [
-        "| run | base model | test rows | ROUGE-L base | ROUGE-L adapter | difference |",
-        "|---|---|---|---|---|---|",
+        "| adapter | base model | test rows | score | base | adapter | difference | last verdict |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for record in kept_records():
-        scores = record.scores
-        cells = [f"{x.mean:.4f} [{x.low:.4f}, {x.high:.4f}]" for x in
-                 (scores.base["rougeL"], scores.adapter["rougeL"], scores.difference["rougeL"])]  # fmt: skip
-        label = "a miniature of " if record.miniature else ""
-        lines.append(
-            f"| {record.name} | {label}{record.pins.base_model.id} ({record.model.total - record.model.trainable:,} "
-            f"parameters) | {scores.rows:,} | {' | '.join(cells)} |"
-        )
-    return "\n".join(lines)
+    notes = []
+    for entry in entries:
+        folder = folder_of(root, entry)
+        claim = load_claim(folder)
+        if claim is None:
+            lines.append(f"| {cell(entry.adapter)} | | | | | | | not asked for yet: `make claims` |")
+            continue
+        lines += results_rows(entry, claim, load_record(folder))
+        if claim.verdict.verdict != "REPRODUCED":
+            notes.append(f"- {cell(entry.adapter)}: {claim.verdict.verdict}, {cell(shorten(claim.verdict.reason))}")
+    if all(entry.hub == "local" for entry in entries):
+        notes.append("No adapter is published on the real Hub yet.")
+    return "\n".join([*lines, *(["", *notes] if notes else [])])
 
 
-def recipes_table() -> str:
+def results_rows(entry: Listed, claim: Claim, record: Record) -> list[str]:
+    """One adapter's lines of the results table, one a score; what comes from its record is untrusted text."""
+    scores, base = record.scores, record.pins.base_model
+    adapter = cell(entry.adapter)
+    if entry.hub == "real":
+        adapter = f"[{adapter}](https://huggingface.co/{entry.adapter}/tree/{claim.commit})"
+    adapter += f"<br>{cell(record.recipe.get('title', ''))} ({cell(record.name)})"
+    model = f"{'a miniature of ' if record.miniature else ''}{cell(base.id)}"
+    model += f"<br>{record.model.total - record.model.trainable:,} parameters"
+    seen = sum(scores.seen.values())
+    seen = (
+        "not compared with the training rows"
+        if record.leakage is None
+        else f"{seen:,} ({100 * seen / max(scores.rows, 1):.1f} %) seen in training"
+    )
+    rows = [_results_row(adapter, model, f"{scores.rows:,}<br>{seen}", "rougeL", scores, verdict_cell(claim))]
+    if scores.sql is not None:
+        runnable = f"{scores.rows - scores.sql.not_executable:,} whose reference runs"
+        rows.append(_results_row("", "", runnable, "sql_execution_match", scores, ""))
+    return rows
+
+
+def _results_row(adapter: str, model: str, rows: str, metric: str, scores: Scores, verdict: str) -> str:
+    base, tuned, difference = (part[metric] for part in (scores.base, scores.adapter, scores.difference))
+    intervals = [f"{x.mean:.4f} [{x.low:.4f}, {x.high:.4f}]" for x in (base, tuned)]
+    intervals.append(f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]")
+    return f"| {' | '.join([adapter, model, rows, METRIC_NAMES[metric], *intervals, verdict])} |"
+
+
+def verdict_cell(claim: Claim) -> str:
+    """The last verdict with its level, date and commit, and whether the Hub holds another commit now."""
+    verdict = claim.verdict
+    told = verdict.verdict if verdict.verdict == "REPRODUCED" else f"**{verdict.verdict}**"
+    told += f" ({verdict.moved})" if verdict.moved else ""
+    commit = verdict.revision or claim.commit
+    if commit != claim.commit:
+        told += " of an earlier commit"
+    cells = [told, f"level {verdict.level}, {verdict.date[:10]}", f"`{commit[:12]}`"]
+    if commit != claim.commit:
+        cells.append(f"now `{claim.commit[:12]}`, not checked")
+    return "<br>".join(cells)
+
+
+def recipes_table(root: Path) -> str:
     """Every recipe: what it trains, the reference's scores, what is known of this project's own, hardware, command."""
-    real = {record.name: record for record in kept_records() if not record.miniature}
+    real = {record.name: record for record in kept_records(root) if not record.miniature}
     lines = [
         "| recipe | trains | the reference: base → adapter (ROUGE-1/2/L/Lsum) "
         "| here, on the real model | hardware | time | command |",

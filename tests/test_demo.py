@@ -14,7 +14,7 @@ from recipes.record import load_record
 
 ADAPTER = "local-user/flan-t5-large-finance"
 MODULES = ["recipes.train", "evaluation.score", "evaluation.reproduce", "push.publish", "model_cards.compare",
-           "model_cards.readme", "local_hub"]  # fmt: skip
+           "model_cards.claims", "model_cards.readme", "local_hub"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,18 @@ def test_help_is_printed_without_heavy_imports(module):
 
 def test_make_help_names_every_target():
     listed = subprocess.run(["make", "help"], capture_output=True, text=True, check=True).stdout
-    for target in ("demo", "test", "lint", "hub", "train-R", "evaluate-R", "publish-R", "publish", "reproduce"):
+    for target in (
+        "demo",
+        "test",
+        "lint",
+        "hub",
+        "train-R",
+        "evaluate-R",
+        "publish-R",
+        "publish",
+        "reproduce",
+        "claims",
+    ):
         assert re.search(rf"^{target} +\w", listed, re.MULTILINE), target
 
 

@@ -5,7 +5,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 
-from model_cards.readme import kept_records, recipes, rendered
+from model_cards.readme import ROOT, kept_records, listed, recipes, rendered
 
 README = Path("README.md").read_text(encoding="utf-8")
 
@@ -24,10 +24,12 @@ def test_every_recipe_and_every_reference_score_stands_in_the_table():
             assert "not yet run" in line
 
 
-def test_miniature_results_are_labelled():
-    for record in kept_records():
-        line = next(line for line in README.splitlines() if line.startswith(f"| {record.name} |"))
-        assert ("a miniature of" in line) == record.miniature
+def test_every_listed_adapter_has_its_line_and_no_local_one_passes_for_real():
+    for entry in listed(ROOT):
+        line = next(line for line in README.splitlines() if entry.adapter in line and line.startswith("| "))
+        assert ("https://huggingface.co/" in line) == (entry.hub == "real")
+    said = "No adapter is published on the real Hub yet." in README
+    assert said == all(entry.hub == "local" for entry in listed(ROOT))
 
 
 def test_every_make_target_and_file_that_readme_names_exists():
@@ -39,10 +41,9 @@ def test_every_make_target_and_file_that_readme_names_exists():
         assert target in known or (step in known and recipe in recipes()), target
     for path in re.findall(r"\]\(((?!http)[^)]+)\)", README):
         assert Path(path).exists(), path
+    folders = (Path(), Path("recipes"), Path("recipes/accelerate"))
     for name in re.findall(r"`([\w-]+\.yaml)`", README):
-        assert Path("recipes", name).exists() or Path("recipes/accelerate", name).exists() or name == "recipe.yaml", (
-            name
-        )
+        assert name == "recipe.yaml" or any((folder / name).exists() for folder in folders), name
 
 
 def test_the_job_script_carries_the_projects_pins():
