@@ -55,7 +55,11 @@ def pairs(rows: int) -> tuple[str, list[str], list[str]]:
         source = "answers of the finance miniature, each beside the next"
     chosen = [divmod(number, len(references)) for number in range(rows)]
     # A rotated prediction makes another pair, so that nothing is scored twice.
-    return source, [predictions[(at + turn) % len(references)] for turn, at in chosen], [references[at] for _, at in chosen]
+    return (
+        source,
+        [predictions[(at + turn) % len(references)] for turn, at in chosen],
+        [references[at] for _, at in chosen],
+    )
 
 
 def time_rouge(rows: int, repeats: int) -> dict:

@@ -197,11 +197,11 @@ def _facts(environment: Environment | None) -> dict[str, str]:
 
 def command(verdict: Verdict) -> str:
     """The command that makes this check again."""
-    arguments = [] if verdict.level == "generate" else [f"--level {verdict.level}"]
-    arguments += [] if verdict.sample is None else [f"--sample {verdict.sample}"]
     words = ["make", "reproduce", f"ADAPTER={shlex.quote(verdict.adapter)}"]
     words += [f"REVISION={verdict.revision}"] if verdict.revision else []
-    return " ".join(words + ([f'ARGS="{" ".join(arguments)}"'] if arguments else []))
+    words += [] if verdict.level == "generate" else [f"LEVEL={verdict.level}"]
+    words += [] if verdict.sample is None else [f"SAMPLE={verdict.sample}"]
+    return " ".join(words)
 
 
 def csp_hash(style: str) -> str:

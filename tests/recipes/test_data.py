@@ -70,7 +70,9 @@ def test_the_sql_percentiles_are_numpys_on_the_real_tokenizers_lengths():
     rows = json.loads(Path(REAL_DATA, "hub/datasets/b-mc2/sql-create-context/sql_create_context_v4.json").read_text())
     recipe = parse_recipe(["--config", "recipes/text2sql.yaml"]).arguments
     filled = [fill_templates(row, recipe.prompt, recipe.target, recipe.split_seed) for row in rows]
-    kept, dropped, _, limits = apply_rules(Dataset.from_list(filled), recipe.parsed_rules(), tokenizer)
+    kept, dropped, _, limits = apply_rules(
+        Dataset.from_list(filled), recipe.parsed_rules(), tokenizer.backend_tokenizer
+    )
     lengths = {
         name: np.array([len(tokenizer(row[name])["input_ids"]) for row in filled]) for name in ("prompt", "target")
     }

@@ -19,8 +19,8 @@ from recipes.config import parse_recipe
 from recipes.data import build_splits, hold_out_groups
 from recipes.errors import UserError
 from recipes.leakage import BANDS, NEAR, ROWS, compare, groups, words
-from recipes.model import load_tokenizer
 from recipes.pins import pin
+from recipes.tokens import load_tokens
 
 REAL_DATA = os.environ.get("REAL_DATA")
 needs_real_data = pytest.mark.skipif(REAL_DATA is None, reason="REAL_DATA names no folder with real rows")
@@ -243,7 +243,7 @@ def test_a_group_that_is_too_large_is_kept_whole():
 def splits_of(recipe: str, *overrides: str):
     parsed = parse_recipe(["--config", f"recipes/{recipe}.yaml", *overrides])
     dataset = pin("dataset", parsed.arguments.dataset_name, "main")
-    tokenizer = load_tokenizer(pin("model", parsed.model.model_name_or_path, "main"))
+    tokenizer = load_tokens(pin("model", parsed.model.model_name_or_path, "main"), parsed.arguments.added_tokens)
     return build_splits(parsed.arguments, dataset, tokenizer)
 
 
@@ -269,7 +269,7 @@ def real_splits(recipe: str, *overrides: str):
         HfApi().create_repo(repo_id, repo_type="dataset")
         folder = Path(REAL_DATA, "hub/datasets", owner, name)
         HfApi().upload_folder(repo_id=repo_id, repo_type="dataset", folder_path=folder)
-    tokenizer = AutoTokenizer.from_pretrained(Path(REAL_DATA, "tokenizer"))
+    tokenizer = AutoTokenizer.from_pretrained(Path(REAL_DATA, "tokenizer")).backend_tokenizer
     return build_splits(parsed.arguments, pin("dataset", repo_id, "main"), tokenizer)
 
 

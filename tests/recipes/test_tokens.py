@@ -187,7 +187,7 @@ def test_peft_and_transformers_alone_write_the_token(run, base):
     model = PeftModel.from_pretrained(model, run).eval()
     tokenizer = AutoTokenizer.from_pretrained(run)
     recipe = parse_recipe(["--config", "recipes/text2sql.yaml"]).arguments
-    test = build_splits(recipe, load_record(run).pins.dataset, tokenizer).test
+    test = build_splits(recipe, load_record(run).pins.dataset, tokenizer.backend_tokenizer).test
     rows = [row for row in test if "<" in row["target"]]
     outputs = model.generate(
         **tokenizer([row["prompt"] for row in rows], return_tensors="pt", padding=True), max_new_tokens=40
