@@ -90,6 +90,7 @@ def parse(text: str) -> exp.Query | None:
     if len(text) > LONGEST:
         return None
     try:
+        text.encode()
         trees = [tree for tree in sqlglot.parse(text, dialect="sqlite") if not isinstance(tree, exp.Semicolon | None)]
     # Any text may come here, and sqlglot's parser has failed with many kinds of error on such.
     except Exception:
@@ -129,7 +130,7 @@ def normal_form(query: exp.Query, tables: Tables) -> exp.Query:
 
 
 def rename_sources(tree: exp.Query, tables: dict[str, set[str]]) -> None:
-    """Gives every table of the query a number for its name, and every column the number of its table where one is sure."""
+    """Names every table of the query by a number, and puts that before every column whose table is sure."""
     own = {cte.alias for cte in tree.find_all(exp.CTE)}
     sources = {id(select): sources_of(select) for select in tree.find_all(exp.Select)}
     numbers = {id(node): f"t{number}" for number, node in enumerate(node for node in tree.walk() if is_source(node))}
