@@ -100,11 +100,14 @@ def fold(name: str) -> str:
 
 
 def is_text(node: exp.Expression, names: set[str]) -> bool:
-    """Whether the node is a text in double quotes: SQLite reads `"x"` so where no column has that name."""
+    """Whether the node is a text in double quotes: SQLite reads `"x"` so where no column has that name.
+
+    `evaluation.sql.parse` marks what stood in double quotes.
+    """
     return (
         isinstance(node, exp.Column)
-        and node.this.args.get("quoted")
         and not node.table
+        and node.this.meta.get("double", False)
         and fold(node.name) not in names
     )
 
