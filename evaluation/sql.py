@@ -68,12 +68,11 @@ def sql_rows(predictions: list[str], references: list[str], schemas: list[str], 
 
 def score_row(prediction: str, reference: str, schema: str, seed: int) -> tuple[float, float, Verdict]:
     """`sql_parsed`, `sql_exact_match` and the verdict of the execution for one row."""
-    guess, gold = parse(prediction), parse(reference)
+    gold = parse(reference)
+    guess = gold if prediction == reference else parse(prediction)
     if gold is None:
         return float(guess is not None), math.nan, Verdict(False, False, False)
-    connection = open_schema(schema)
-    tables = describe(connection) if connection else {}
-    exact = guess is not None and normal_form(guess, tables) == normal_form(gold, tables)
+    exact = guess is not None and is_same_query(guess, gold, schema)
     verdict = execute(
         reference,
         prediction if guess is not None else None,
@@ -90,6 +89,7 @@ def parse(text: str) -> exp.Query | None:
     if len(text) > LONGEST:
         return None
     try:
+        text.encode()
         trees = [tree for tree in sqlglot.parse(text, dialect="sqlite") if not isinstance(tree, exp.Semicolon | None)]
     # Any text may come here, and sqlglot's parser has failed with many kinds of error on such.
     except Exception:
@@ -100,7 +100,19 @@ def parse(text: str) -> exp.Query | None:
         or not all(s.selects for s in trees[0].find_all(exp.Select))
     ):
         return None
+    for name in trees[0].find_all(exp.Identifier):
+        # sqlglot forgets what the quotes were, and only "x" can be a text.
+        name.meta["double"] = text[name.meta["start"]] == '"' if "start" in name.meta else False
     return trees[0]
+
+
+def is_same_query(guess: exp.Query, gold: exp.Query, schema: str) -> bool:
+    """Whether two parsed queries on a schema have one normal form."""
+    if guess is gold:
+        return True
+    connection = open_schema(schema)
+    tables = describe(connection) if connection else {}
+    return normal_form(guess, tables) == normal_form(gold, tables)
 
 
 def normal_form(query: exp.Query, tables: Tables) -> exp.Query:
@@ -129,7 +141,7 @@ def normal_form(query: exp.Query, tables: Tables) -> exp.Query:
 
 
 def rename_sources(tree: exp.Query, tables: dict[str, set[str]]) -> None:
-    """Gives every table of the query a number for its name, and every column the number of its table where one is sure."""
+    """Names every table of the query by a number, and puts that before every column whose table is sure."""
     own = {cte.alias for cte in tree.find_all(exp.CTE)}
     sources = {id(select): sources_of(select) for select in tree.find_all(exp.Select)}
     numbers = {id(node): f"t{number}" for number, node in enumerate(node for node in tree.walk() if is_source(node))}

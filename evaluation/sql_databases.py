@@ -19,7 +19,7 @@ Rows = dict[str, list[tuple[Value, ...]]]
 
 # SQLite takes names that differ in the case of ASCII letters alone for the same name.
 FOLD = str.maketrans(ascii_uppercase, ascii_lowercase)
-WORDS = "Alder alder Birch Cedar Elm Fir birchwood Hazel Ivy Juniper Larch Maple Oak Pine Rowan Willow".split()
+WORDS = ["Alder", "alder", "Birch", "Cedar", "Elm", "Fir", "birchwood", "Hazel", "Ivy", "Larch", "Maple", "Oak", "Pine"]
 MIRRORED = {exp.GT: exp.LT, exp.LT: exp.GT, exp.GTE: exp.LTE, exp.LTE: exp.GTE}
 MOST_COUNTED = 40
 
@@ -42,7 +42,7 @@ class Kind(NamedTuple):
         rows: rows a table, before LIMIT and COUNT ask for more.
         distinct: values for each set of joined columns; few of them make duplicates and ties, 0 stands for none twice.
         keyed: whether ids are unique in the table that they belong to, as they are where a schema declares its keys.
-        null: share of cells that are NULL.
+        null: share of cells that are NULL; where no value comes twice, share of columns that have one NULL.
     """
 
     rows: int
@@ -53,12 +53,15 @@ class Kind(NamedTuple):
 
 KINDS = (
     Kind(rows=9, distinct=0, keyed=True, null=0.0),
+    Kind(rows=7, distinct=0, keyed=True, null=1.0),
     Kind(rows=12, distinct=4, keyed=True, null=0.0),
     Kind(rows=5, distinct=3, keyed=False, null=0.0),
     Kind(rows=12, distinct=4, keyed=False, null=0.0),
     Kind(rows=15, distinct=9, keyed=True, null=0.0),
     Kind(rows=7, distinct=3, keyed=False, null=0.0),
-    Kind(rows=12, distinct=6, keyed=False, null=0.3),
+    Kind(rows=6, distinct=0, keyed=False, null=0.0),
+    Kind(rows=28, distinct=14, keyed=False, null=0.0),
+    Kind(rows=12, distinct=6, keyed=False, null=0.4),
     Kind(rows=16, distinct=6, keyed=True, null=0.1),
 )
 
@@ -71,7 +74,9 @@ class Domain:
         inside: values that make a predicate of the reference true.
         around: its literals and their neighbours.
         number: whether the reference or the schema takes the columns for numbers.
+        dated: whether the schema takes them for dates.
         home: the table in which the values are ids.
+        columns: how many columns share them.
     """
 
     inside: list[Value] = field(default_factory=list)
@@ -79,10 +84,11 @@ class Domain:
     number: bool = False
     dated: bool = False
     home: str | None = None
+    columns: int = 0
 
 
 class Plan(NamedTuple):
-    """What a reference query asks of the rows: a domain per folded column name, its LIMIT, and the size of its groups."""
+    """What a reference query asks of the rows: per folded column name a domain, its LIMIT, its groups' size."""
 
     domains: dict[str, Domain]
     limit: int
@@ -94,17 +100,20 @@ def fold(name: str) -> str:
 
 
 def is_text(node: exp.Expression, names: set[str]) -> bool:
-    """Whether the node is a text in double quotes: SQLite reads `"x"` so where no column has that name."""
+    """Whether the node is a text in double quotes: SQLite reads `"x"` so where no column has that name.
+
+    `evaluation.sql.parse` marks what stood in double quotes.
+    """
     return (
         isinstance(node, exp.Column)
-        and node.this.args.get("quoted")
         and not node.table
+        and node.this.meta.get("double", False)
         and fold(node.name) not in names
     )
 
 
 def plan_rows(reference: exp.Query, tables: Tables) -> Plan:
-    """Reads out of a parsed reference which columns share values, and which values make its predicates true or false."""
+    """Reads out of a parsed reference which columns share values, and which values make its predicates true."""
     names = {fold(column.name) for columns in tables.values() for column in columns}
     leader = {name: name for name in names}
 
@@ -122,13 +131,13 @@ def plan_rows(reference: exp.Query, tables: Tables) -> Plan:
         for column in columns:
             domain = domains[find(fold(column.name))]
             domain.number |= any(part in column.type for part in ("INT", "REAL", "FLOA", "DOUB", "NUM", "DEC"))
+            domain.columns += 1
             domain.dated |= "DATE" in column.type or "TIME" in column.type
             if domain.home is None and is_id(column.name, table):
                 domain.home = table
-    for node in reference.find_all(exp.Sum, exp.Avg, exp.Add, exp.Sub, exp.Mul, exp.Div):
-        for column in node.find_all(exp.Column):
-            if fold(column.name) in names:
-                domains[find(fold(column.name))].number = True
+    for column in reference.find_all(exp.Column):
+        if fold(column.name) in names and column.find_ancestor(exp.Sum, exp.Avg, exp.Add, exp.Sub, exp.Mul, exp.Div):
+            domains[find(fold(column.name))].number = True
 
     limits, counts = [0], [0]
     for node in reference.find_all(exp.Limit, exp.Offset):
@@ -172,7 +181,7 @@ def joined(tree: exp.Query) -> Iterator[tuple[str, str]]:
 
 
 def value_column(node: exp.Expression | None) -> str | None:
-    """The folded name of the column whose values an expression holds: itself, its aggregate, a subquery's first column."""
+    """The folded name of the column whose values an expression holds: it, its aggregate, a subquery's first column."""
     if isinstance(node, exp.Query):
         node = node.selects[0] if node.selects else None
     while isinstance(node, exp.Alias | exp.Max | exp.Min | exp.Avg | exp.Paren):
@@ -268,8 +277,8 @@ def neighbours(value: Value) -> tuple[Value, Value, Value]:
 def fill(tables: Tables, plan: Plan, kind: Kind, random: Random) -> Rows:
     """Rows for every table.
 
-    Four tenths of a table's rows are meant to satisfy the reference, most others to miss it by one predicate, the rest
-    is drawn freely. Only `random.random()` is called: Python promises that it gives the same numbers in every version.
+    Four tenths of a table's rows are meant to satisfy the reference, a quarter to miss it by one predicate, the rest is
+    drawn freely. Only `random.random()` is called: Python promises that it gives the same numbers in every version.
     """
 
     def pick(values: list) -> Value:
@@ -284,7 +293,7 @@ def fill(tables: Tables, plan: Plan, kind: Kind, random: Random) -> Rows:
     common = {key: shuffled(values) for key, values in spaced.items()}
     rows: Rows = {}
     for table, columns in tables.items():
-        drawn = []
+        drawn, missing = [], []
         for column in columns:
             domain = plan.domains[fold(column.name)]
             # Every column lacks another quarter of the shared values, or the same: some rows find no partner.
@@ -302,22 +311,26 @@ def fill(tables: Tables, plan: Plan, kind: Kind, random: Random) -> Rows:
                 groups = [value for value, times in zip(values, sizes, strict=False) for _ in range(times)]
                 values = shuffled((groups + values)[:size])
             else:
-                values = [values[int(distinct * random.random() ** 2)] for _ in range(size)]
-            drawn.append((column, domain, values, kind.keyed and domain.home == table))
-        predicates = [place for place, (_, domain, _, key) in enumerate(drawn) if domain.inside and not key]
+                few = distinct if domain.columns > 1 or random.random() < 0.5 else max(2, distinct // 2, plan.limit + 2)
+                skew = 1 if 3 * few > size else 2
+                values = [values[int(few * random.random() ** skew)] for _ in range(size)]
+            drawn.append((domain, values, kind.keyed and domain.home == table))
+            places = range(size) if kind.distinct else [int(size * random.random())]
+            missing.append({place for place in places if column.nullable and random.random() < kind.null})
+        predicates = [place for place, (domain, _, key) in enumerate(drawn) if domain.inside and not key]
         rows[table] = []
         for index in range(size):
             fate = random.random()
-            miss = pick(predicates) if predicates and fate > 0.4 else None
+            miss = pick(predicates) if predicates and 0.4 < fate < 0.65 else None
             row = []
-            for place, (column, domain, values, key) in enumerate(drawn):
-                if column.nullable and random.random() < kind.null:
+            for place, (domain, values, key) in enumerate(drawn):
+                if index in missing[place]:
                     row.append(None)
                 elif key or not domain.around:
                     row.append(values[index])
                 elif place == miss:
                     row.append(pick(domain.around))
-                elif domain.inside and fate < 0.75:
+                elif domain.inside and fate < 0.65:
                     row.append(pick(domain.inside))
                 else:
                     row.append(pick([*domain.around, values[index]]))

@@ -1,10 +1,12 @@
 """Whether two queries answer alike: both run in SQLite, bounded, on databases made for the reference.
 
 Both texts and the schema are strangers' words: every database lives in memory, only CREATE TABLE and SELECT are
-authorised, and the bounds count SQLite's own steps and bytes, never seconds, so that a verdict is the same on every machine.
+authorised, and the bounds count SQLite's own steps and bytes, never seconds, so that a verdict is the same on every
+machine.
 
-Result columns have no names and stand in their order: with the names gone, the place alone says which is which. (Test-suite
-accuracy, Zhong et al. 2020, also tries every permutation of them, which takes `MIN(x), MAX(x)` for `MAX(x), MIN(x)`.)
+Result columns have no names and stand in their order: with the names gone, the place alone says which is which.
+(Test-suite accuracy, Zhong et al. 2020, also tries every permutation of them, which takes `MIN(x), MAX(x)` for
+`MAX(x), MIN(x)`.)
 """
 
 import sqlite3
@@ -14,10 +16,11 @@ from typing import NamedTuple
 
 from sqlglot import exp
 
-from evaluation.sql_databases import KINDS, Column, Rows, Tables, fill, plan_rows
+from evaluation.sql_databases import KINDS, Column, Rows, Tables, fill, fold, plan_rows
 
-LONGEST = 10_000  # characters of a query or a schema
-STEPS = 1_000_000  # instructions of SQLite's virtual machine for one query
+LONGEST = 4_000  # characters of a query or a schema; the longest of 4,000 real ones has 557
+STEPS = 200_000  # instructions of SQLite's virtual machine for one query; of 1,000 real ones none needed 20,000
+VALUE = 2_000  # characters or bytes of one value: what one instruction can take grows with their square
 STRIDE = 1_000  # instructions between two looks at the count
 RESULT_ROWS = 5_000
 RESULT_SIZE = 1_000_000  # characters and bytes
@@ -35,13 +38,15 @@ LIMITS = {
     sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH: 1,
     sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
 }
-# Deterministic, and in every SQLite since 3.34. Not the mathematical ones, which many builds lack; not random(); nothing
-# that reads a clock or a time zone (none of 4,000 real queries does).
-FUNCTIONS = set(
-    "abs avg char coalesce count cume_dist dense_rank first_value glob group_concat hex ifnull iif instr lag last_value lead"
-    " length like lower ltrim max min nth_value ntile nullif percent_rank printf quote rank replace round row_number rtrim"
-    " substr substring sum total trim typeof unicode upper".split()
-)
+# Deterministic, and in every SQLite since 3.34. Not the mathematical ones, which many builds lack; not random(); none
+# that reads a clock or a time zone; not printf(), which counts to a thousand million in one instruction. None of 4,000
+# real queries calls any of these.
+FUNCTIONS = frozenset([
+    "abs", "avg", "char", "coalesce", "count", "cume_dist", "dense_rank", "first_value", "glob", "group_concat", "hex",
+    "ifnull", "iif", "instr", "lag", "last_value", "lead", "length", "like", "lower", "ltrim", "max", "min",
+    "nth_value", "ntile", "nullif", "percent_rank", "quote", "rank", "replace", "round", "row_number", "rtrim",
+    "substr", "substring", "sum", "total", "trim", "typeof", "unicode", "upper",
+])  # fmt: skip
 SELECTING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE}
 CREATING = {sqlite3.SQLITE_CREATE_TABLE, sqlite3.SQLITE_CREATE_INDEX, sqlite3.SQLITE_READ}
 WRITING = {sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE}
@@ -86,11 +91,12 @@ def open_schema(schema: str) -> sqlite3.Connection | None:
     except (sqlite3.Error, sqlite3.Warning, ValueError, MemoryError):
         connection.close()
         return None
-    finally_free(connection)
+    release(connection)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE)
     return connection
 
 
-def finally_free(connection: sqlite3.Connection) -> None:
+def release(connection: sqlite3.Connection) -> None:
     connection.set_authorizer(None)
     connection.set_progress_handler(None, STRIDE)
 
@@ -159,7 +165,7 @@ def run(connection: sqlite3.Connection, query: str) -> Result | None:
     except (sqlite3.Error, sqlite3.Warning, ValueError, MemoryError):
         return None
     finally:
-        finally_free(connection)
+        release(connection)
 
 
 def plain(value):
@@ -181,22 +187,28 @@ def put(connection: sqlite3.Connection, tables: Tables, rows: Rows) -> Rows:
             names = ", ".join(quoted(column.name) for column in columns)
             values = ", ".join("?" * len(columns))
             connection.executemany(f"INSERT OR IGNORE INTO {quoted(table)} ({names}) VALUES ({values})", rows[table])
-        while orphans := {row[:2] for row in connection.execute("PRAGMA foreign_key_check")}:
-            for table, row in orphans:
-                connection.execute(f"DELETE FROM {quoted(table)} WHERE rowid = ?", (row,))
+        delete_orphans(connection, tables)
         for table, columns in tables.items():
             names = ", ".join(quoted(column.name) for column in columns)
             kept[table] = connection.execute(f"SELECT {names} FROM {quoted(table)}").fetchall()
     finally:
-        finally_free(connection)
+        release(connection)
     return kept
 
 
-def index_downwards(connection: sqlite3.Connection, tables: Tables) -> None:
-    """A descending index on every column: it turns round every order that a query leaves to SQLite."""
-    for number, (table, columns) in enumerate(tables.items()):
-        for place, column in enumerate(columns):
-            connection.execute(f"CREATE INDEX down_{number}_{place} ON {quoted(table)} ({quoted(column.name)} DESC)")
+def delete_orphans(connection: sqlite3.Connection, tables: Tables) -> None:
+    """Deletes the rows that a declared foreign key forbids; keys that SQLite cannot check bind nothing."""
+    known = {fold(table) for table in tables}
+    try:
+        while orphans := {
+            (table, row)
+            for table, row, parent, _ in connection.execute("PRAGMA foreign_key_check")
+            if fold(parent) in known
+        }:
+            for table, row in orphans:
+                connection.execute(f"DELETE FROM {quoted(table)} WHERE rowid = ?", (row,))
+    except sqlite3.OperationalError:
+        return
 
 
 def hollow(result: Result) -> bool:
@@ -209,6 +221,48 @@ def is_ordered(query: exp.Query) -> bool:
     return query.args.get("order") is not None
 
 
+def ties_turned(tree: exp.Query, width: int) -> list[str]:
+    """The query twice more, with ties in every ORDER BY or LIMIT of its own broken upwards and downwards.
+
+    Where the two answer alike, no tie matters. The result columns serve as last keys: `ORDER BY age` becomes
+    `ORDER BY age, 1, 2` and `ORDER BY age, 1 DESC, 2 DESC`.
+
+    Parameters:
+        width: the number of the query's result columns.
+    """
+    if tree.find(exp.Order, exp.Limit) is None:
+        return []
+    queries = []
+    for downwards in (False, True):
+        turned = tree.copy()
+        for query in [
+            node for node in turned.find_all(exp.Select, exp.SetOperation) if is_ordered(node) or is_cut(node)
+        ]:
+            places = range(1, 1 + (width if query is turned else len(query.selects)))
+            keys = [
+                exp.Ordered(this=exp.Literal.number(place), desc=downwards, nulls_first=not downwards)
+                for place in places
+            ]
+            order = query.args.get("order")
+            query.set("order", exp.Order(expressions=[*(order.expressions if order else []), *keys]))
+        queries.append(turned.sql(dialect="sqlite"))
+    return queries
+
+
+def is_cut(query: exp.Query) -> bool:
+    return query.args.get("limit") is not None or query.args.get("offset") is not None
+
+
+def uncut(tree: exp.Query) -> str | None:
+    """A query with a LIMIT without it: all the rows that the LIMIT can choose from."""
+    if not is_cut(tree):
+        return None
+    whole = tree.copy()
+    whole.set("limit", None)
+    whole.set("offset", None)
+    return whole.sql(dialect="sqlite")
+
+
 def execute(reference: str, prediction: str | None, schema: str, seed: int, tree: exp.Query, ordered: bool) -> Verdict:
     """Runs the reference and the prediction on every database that is made for the reference.
 
@@ -217,67 +271,96 @@ def execute(reference: str, prediction: str | None, schema: str, seed: int, tree
         tree: the parsed reference.
         ordered: whether the prediction has an ORDER BY of its own.
     """
-
-    def again(database: sqlite3.Connection, answer: Result | None) -> Result | None:
-        """The prediction's answer: the reference's own where both are one text."""
-        return answer if prediction == reference else run(database, prediction)
-
-    connection, indexed = open_schema(schema), open_schema(schema)
-    if connection is None or indexed is None:
+    connection = open_schema(schema)
+    if connection is None:
         return Verdict(False, False, False)
+
+    def answers(queries: list[str | None]) -> list[Result | None]:
+        found = {query: run(connection, query) for query in set(queries) - {None}}
+        return [found.get(query) for query in queries]
+
     try:
+        if run(connection, reference) is None:
+            return Verdict(False, False, False)
         tables = describe(connection)
-        index_downwards(indexed, tables)
         plan = plan_rows(tree, tables)
-        match, empty = prediction is not None, True
+        executable, empty, verdicts, alike = False, True, [], prediction is not None
+        queries = None
         for number, kind in enumerate(KINDS):
             for attempt in range(TRIES):
                 random = Random(f"{seed}|{number}|{attempt}|{schema}|{reference}")
                 rows = put(connection, tables, fill(tables, plan, kind, random))
                 answer = run(connection, reference)
-                if answer is None:
-                    return Verdict(False, False, False)
-                if not hollow(answer):
+                if answer is not None and not hollow(answer):
                     break
+            # Too many rows joined to too many: such a database is left out.
+            if answer is None:
+                continue
+            executable = True
             empty &= not answer.rows
-            if match:
-                golds, guesses = [answer], [again(connection, answer)]
-                back = {table: part[::-1] for table, part in rows.items()}
-                mixed = {table: sorted(part, key=lambda _: random.random()) for table, part in rows.items()}
-                for database, other in ((connection, back), (indexed, mixed)):
-                    put(database, tables, other)
-                    golds.append(run(database, reference))
-                    guesses.append(again(database, golds[-1]))
-                match = agree(golds, guesses, is_ordered(tree), ordered)
-        return Verdict(True, match, empty)
+            if prediction is None or False in verdicts:
+                continue
+            queries = queries or [reference, prediction, uncut(tree), *ties_turned(tree, answer.width)]
+            guess, whole, *turned = answers(queries[1:]) if prediction != reference else [answer, *answers(queries[2:])]
+            put(connection, tables, {table: part[::-1] for table, part in rows.items()})
+            back, back_guess, back_whole = answers(queries[:3])
+            chosen_from = whole if same_rows(whole, back_whole) else None
+            alike &= same_rows(answer, guess) and same_rows(back, back_guess)
+            golds = [answer, back, *turned]
+            verdicts.append(agree(golds, [guess, back_guess], chosen_from, is_ordered(tree), ordered))
+        # Where the reference determines its answer nowhere, the answers as they are have to do.
+        match = False not in verdicts and (True in verdicts or (alike and executable))
+        return Verdict(executable, match, empty)
     except (sqlite3.Error, sqlite3.Warning, MemoryError):
         return Verdict(False, False, False)
     finally:
         connection.close()
-        indexed.close()
 
 
-def agree(golds: list[Result | None], guesses: list[Result | None], ordered: bool, guess_ordered: bool) -> bool:
+def same_rows(one: Result | None, other: Result | None) -> bool:
+    """Whether two answers hold the same rows, each as often, in any order."""
+    return None not in (one, other) and one.width == other.width and Counter(one.rows) == Counter(other.rows)
+
+
+def agree(
+    golds: list[Result | None], guesses: list[Result | None], whole: Result | None, ordered: bool, guess_ordered: bool
+) -> bool | None:
     """Whether the prediction's answers are the reference's, as far as the reference determines its own.
 
-    One database, stored in several ways, gives one answer each. Where they differ, the reference leaves something open:
-    the order of rows with equal keys, which of them a LIMIT cuts off, which row of a group a bare column is taken from.
-    That is not compared there; other databases have no such ties.
+    One database gives several answers: with its rows stored in another order, and with the reference's ties turned.
+    Where they differ, the reference leaves something open: the order of rows with equal keys, which of them a LIMIT
+    cuts off, which row of a group a bare column is taken from. What is left open is not compared.
+
+    Parameters:
+        whole: all the rows that the reference's LIMIT chooses from.
+
+    Returns:
+        None where the answers agree, but have no row or nothing in them is determined.
     """
-    if None in golds or None in guesses or any(a.width != b.width for a, b in zip(golds, guesses, strict=True)):
+    first = golds[0]
+    if None in guesses or any(guess.width != first.width for guess in guesses):
         return False
-    golds, guesses = [list(gold.rows) for gold in golds], [list(guess.rows) for guess in guesses]
-    bags = [Counter(gold) for gold in golds]
-    if all(bag == bags[0] for bag in bags):
-        if ordered and len(bags[0]) > 1 and all(gold == golds[0] for gold in golds):
-            return guess_ordered and all(guess == golds[0] for guess in guesses)
-        return all(Counter(guess) == bags[0] for guess in guesses)
-    if len({len(gold) for gold in golds}) > 1:
-        return True
-    columns = [[Counter(column) for column in zip(*gold, strict=True)] for gold in golds]
-    fixed = [place for place in range(len(columns[0])) if all(column[place] == columns[0][place] for column in columns)]
-    return all(
-        len(guess) == len(golds[0])
-        and all(Counter(row[place] for row in guess) == columns[0][place] for place in fixed)
-        for guess in guesses
-    )
+    # A query whose ties cannot be turned in this way fails and says nothing.
+    golds = [gold for gold in golds if gold is not None]
+    if all(same_rows(gold, first) for gold in golds):
+        if ordered and len(set(first.rows)) > 1 and all(gold == first for gold in golds):
+            return guess_ordered and all(guess == first for guess in guesses)
+        return all(same_rows(guess, first) for guess in guesses) and (True if first.rows else None)
+    if len({len(gold.rows) for gold in golds}) > 1:
+        return None
+    if any(len(guess.rows) != len(first.rows) for guess in guesses):
+        return False
+    if whole is not None:
+        return all(Counter(guess.rows) <= Counter(whole.rows) for guess in guesses) and fixed_columns(golds, guesses)
+    return fixed_columns(golds, guesses) and None
+
+
+def fixed_columns(golds: list[Result], guesses: list[Result]) -> bool:
+    """Whether the columns that are the same in all of the reference's answers are so in the prediction's, too."""
+
+    def columns(result: Result) -> list[Counter]:
+        return [Counter(column) for column in zip(*result.rows, strict=True)]
+
+    first, *others = map(columns, golds)
+    fixed = [place for place in range(golds[0].width) if all(other[place] == first[place] for other in others)]
+    return all(columns(guess)[place] == first[place] for guess in guesses for place in fixed)
