@@ -133,7 +133,8 @@ def plan_rows(reference: exp.Query, tables: Tables) -> Plan:
             domain.number |= any(part in column.type for part in ("INT", "REAL", "FLOA", "DOUB", "NUM", "DEC"))
             domain.columns += 1
             domain.dated |= "DATE" in column.type or "TIME" in column.type
-            if domain.home is None and is_id(column.name, table):
+            # The shorter name: `customers` and not `customers_cards` is where a `customer_id` comes from.
+            if is_id(column.name, table) and (domain.home is None or len(table) < len(domain.home)):
                 domain.home = table
     for column in reference.find_all(exp.Column):
         if fold(column.name) in names and column.find_ancestor(exp.Sum, exp.Avg, exp.Add, exp.Sub, exp.Mul, exp.Div):

@@ -221,32 +221,63 @@ def is_ordered(query: exp.Query) -> bool:
     return query.args.get("order") is not None
 
 
-def ties_turned(tree: exp.Query, width: int) -> list[str]:
-    """The query twice more, with ties in every ORDER BY or LIMIT of its own broken upwards and downwards.
+def decided(tree: exp.Query, width: int) -> list[str]:
+    """The query twice more, with what it leaves open decided in the one way and in the other.
 
-    Where the two answer alike, no tie matters. The result columns serve as last keys: `ORDER BY age` becomes
-    `ORDER BY age, 1, 2` and `ORDER BY age, 1 DESC, 2 DESC`.
+    Where the two answer alike, nothing is left open. Ties in an ORDER BY or before a LIMIT are broken by the result's
+    columns: `ORDER BY age` becomes `ORDER BY age, 1, 2` and `ORDER BY age, 1 DESC, 2 DESC`. A bare column beside GROUP
+    BY becomes the least and the greatest value of its group.
 
     Parameters:
         width: the number of the query's result columns.
     """
-    if tree.find(exp.Order, exp.Limit) is None:
+    if tree.find(exp.Order, exp.Limit, exp.AggFunc, exp.Group) is None:
         return []
     queries = []
     for downwards in (False, True):
-        turned = tree.copy()
-        for query in [
-            node for node in turned.find_all(exp.Select, exp.SetOperation) if is_ordered(node) or is_cut(node)
-        ]:
-            places = range(1, 1 + (width if query is turned else len(query.selects)))
-            keys = [
-                exp.Ordered(this=exp.Literal.number(place), desc=downwards, nulls_first=not downwards)
-                for place in places
-            ]
-            order = query.args.get("order")
-            query.set("order", exp.Order(expressions=[*(order.expressions if order else []), *keys]))
-        queries.append(turned.sql(dialect="sqlite"))
+        copy = tree.copy()
+        for query in list(copy.find_all(exp.Select, exp.SetOperation)):
+            for column in bare_columns(query):
+                column.replace(exp.Max(this=column.copy()) if downwards else least(column))
+            if is_ordered(query) or is_cut(query):
+                places = range(1, 1 + (width if query is copy else len(query.selects)))
+                keys = [
+                    exp.Ordered(this=exp.Literal.number(place), desc=downwards, nulls_first=not downwards)
+                    for place in places
+                ]
+                order = query.args.get("order")
+                query.set("order", exp.Order(expressions=[*(order.expressions if order else []), *keys]))
+        queries.append(copy.sql(dialect="sqlite"))
     return queries
+
+
+def bare_columns(query: exp.Query) -> list[exp.Column]:
+    """The columns of an aggregating SELECT's result, HAVING and ORDER BY that stand in no aggregate.
+
+    None beside MIN or MAX: SQLite then takes them from the row that holds it (sqlite.org/lang_select.html#bareagg).
+    """
+    parts = [*query.selects, query.args.get("having"), query.args.get("order")] if isinstance(query, exp.Select) else []
+    parts = [part for part in parts if part is not None]
+    aggregates = [
+        node for part in parts for node in part.find_all(exp.AggFunc) if node.find_ancestor(exp.Select) is query
+    ]
+    if any(isinstance(node, exp.Min | exp.Max) for node in aggregates) or not (aggregates or query.args.get("group")):
+        return []
+    names = {fold(item.alias) for item in query.selects if isinstance(item, exp.Alias)}
+    return [
+        column
+        for part in parts
+        for column in part.find_all(exp.Column)
+        if column.find_ancestor(exp.AggFunc, exp.Select) is query
+        and not isinstance(column.this, exp.Star)
+        and (column.table or fold(column.name) not in names)
+    ]
+
+
+def least(column: exp.Column) -> exp.Expression:
+    """The least value of a column in its group, where NULL is less than all."""
+    missing = exp.LT(this=exp.Count(this=column.copy()), expression=exp.Count(this=exp.Star()))
+    return exp.Case().when(missing, exp.null()).else_(exp.Min(this=column.copy()))
 
 
 def is_cut(query: exp.Query) -> bool:
@@ -254,8 +285,8 @@ def is_cut(query: exp.Query) -> bool:
 
 
 def uncut(tree: exp.Query) -> str | None:
-    """A query with a LIMIT without it: all the rows that the LIMIT can choose from."""
-    if not is_cut(tree):
+    """A query with a LIMIT without it: all the rows that the LIMIT can choose from; None where they are open, too."""
+    if not is_cut(tree) or bare_columns(tree):
         return None
     whole = tree.copy()
     whole.set("limit", None)
@@ -300,13 +331,13 @@ def execute(reference: str, prediction: str | None, schema: str, seed: int, tree
             empty &= not answer.rows
             if prediction is None or False in verdicts:
                 continue
-            queries = queries or [reference, prediction, uncut(tree), *ties_turned(tree, answer.width)]
-            guess, whole, *turned = answers(queries[1:]) if prediction != reference else [answer, *answers(queries[2:])]
+            queries = queries or [reference, prediction, uncut(tree), *decided(tree, answer.width)]
+            guess, whole, *both = answers(queries[1:]) if prediction != reference else [answer, *answers(queries[2:])]
             put(connection, tables, {table: part[::-1] for table, part in rows.items()})
             back, back_guess, back_whole = answers(queries[:3])
             chosen_from = whole if same_rows(whole, back_whole) else None
             alike &= same_rows(answer, guess) and same_rows(back, back_guess)
-            golds = [answer, back, *turned]
+            golds = [answer, back, *both]
             verdicts.append(agree(golds, [guess, back_guess], chosen_from, is_ordered(tree), ordered))
         # Where the reference determines its answer nowhere, the answers as they are have to do.
         match = False not in verdicts and (True in verdicts or (alike and executable))
@@ -327,7 +358,7 @@ def agree(
 ) -> bool | None:
     """Whether the prediction's answers are the reference's, as far as the reference determines its own.
 
-    One database gives several answers: with its rows stored in another order, and with the reference's ties turned.
+    One database gives several answers: with its rows stored in another order, and with what is open decided.
     Where they differ, the reference leaves something open: the order of rows with equal keys, which of them a LIMIT
     cuts off, which row of a group a bare column is taken from. What is left open is not compared.
 
@@ -340,7 +371,7 @@ def agree(
     first = golds[0]
     if None in guesses or any(guess.width != first.width for guess in guesses):
         return False
-    # A query whose ties cannot be turned in this way fails and says nothing.
+    # A query in which nothing can be decided in this way fails and says nothing.
     golds = [gold for gold in golds if gold is not None]
     if all(same_rows(gold, first) for gold in golds):
         if ordered and len(set(first.rows)) > 1 and all(gold == first for gold in golds):
