@@ -41,7 +41,7 @@ def render_card(record: Record, predictions: Predictions, repo_id: str, previous
     if record.training is None or record.scores is None:
         raise UserError(f"{record.name} has no scores yet: run make evaluate-{record.name} first")
     environment = SandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"cell": cell, "shorten": shorten, "figure": shown}
+    environment.filters |= {"cell": cell, "shorten": shorten, "figure": shown, "truncate_revision": truncate_revision}
     template = environment.from_string(Path(__file__).with_name("card.md.jinja").read_text(encoding="utf-8"))
     body = template.render(
         record=record,
@@ -128,6 +128,12 @@ def keep_free_sections(card: str, previous: str) -> str:
 def shorten(text: str) -> str:
     """The text, or its beginning and an ellipsis."""
     return text if len(text) <= SAMPLE_CHARACTERS else text[:SAMPLE_CHARACTERS].rstrip() + " …"
+
+
+def truncate_revision(pinned: str) -> str:
+    """`owner/name@revision` with the first twelve characters of the revision."""
+    name, _, revision = pinned.partition("@")
+    return f"{name}@{revision[:12]}"
 
 
 def cell(text: Any) -> str:

@@ -1,5 +1,6 @@
 """The card's plots, drawn from the record; they hold no number of their own."""
 
+import textwrap
 from pathlib import Path
 
 from recipes.record import METRIC_NAMES, Interval, Record
@@ -98,7 +99,7 @@ def bars(axes, names: list[str], base: list[Interval], adapter: list[Interval]) 
                 ha="center",
                 fontsize=9,
             )
-    axes.set_xticks(range(len(names)), names)
+    axes.set_xticks(range(len(names)), [textwrap.fill(name, 14) for name in names])
     axes.set_ylabel("F-measure or share")
     axes.set_ylim(0, min(1.05, 1.2 * max(x.high for x in (*base, *adapter))) or 1)
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, -0.08), ncols=2)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, -0.12), ncols=2)
