@@ -1,0 +1,127 @@
+"""The levels of a reproduction, its sample, its outputs, and what it does without a Hub."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from short_runs import train_short
+
+from evaluation import score
+from evaluation.reproduce import main, reproduce
+from push import publish
+from recipes.record import load_record
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A published short run: its folder, its adapter's id and its commit."""
+    run = train_short(tmp_path_factory.mktemp("runs") / "finance", "--adapter_name", "levels")
+    score.main([str(run)])
+    return run, "local-user/levels", publish.publish(run, None)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """An empty cache of a stranger."""
+    return tmp_path_factory.mktemp("stranger")
+
+
+def stranger(hub, home: Path, *words: str, code: str = "", **environ: str) -> subprocess.CompletedProcess:
+    command = ["-c", code] if code else ["-m", "evaluation.reproduce"]
+    return subprocess.run(
+        [sys.executable, *command, *words],
+        env={**hub.env(home), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environ},
+        cwd=home,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_level_score_needs_no_torch(published, hub, home):
+    _, adapter, commit = published
+    code = (
+        "import sys\nfrom evaluation.reproduce import main\nmain(sys.argv[1:])\n"
+        "assert not {'torch', 'transformers'} & sys.modules.keys(), 'torch was imported'"
+    )
+    answer = stranger(hub, home, adapter, "--level", "score", code=code)
+    assert answer.returncode == 0, answer.stderr
+    last = answer.stdout.splitlines()[-1]
+    assert last.startswith(f"REPRODUCED {adapter}@{commit} ") and "nothing was generated" in last
+
+
+def test_offline_it_works_from_the_cache_alone(published, hub, home, tmp_path):
+    _, adapter, commit = published
+    assert stranger(hub, home, adapter).returncode == 0
+    # Nothing listens there: whatever is asked of the Hub now fails.
+    offline = {"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    for level in ("score", "generate"):
+        answer = stranger(hub, home, adapter, "--level", level, **offline)
+        assert answer.returncode == 0, answer.stdout[-500:] + answer.stderr[-2000:]
+        assert answer.stdout.splitlines()[-1].startswith(f"REPRODUCED {adapter}@{commit} ")
+    answer = stranger(hub, tmp_path, adapter, **offline)
+    assert answer.returncode == 2 and "check it once online" in answer.stdout.splitlines()[-1]
+
+
+def test_json_alone_goes_to_standard_output(published, hub, home, tmp_path):
+    _, adapter, commit = published
+    page = tmp_path / "pages" / "report.html"
+    answer = stranger(hub, home, adapter, "--level", "score", "--json", "--report", str(page))
+    verdict = json.loads(answer.stdout)
+    assert (verdict["verdict"], verdict["revision"], verdict["level"]) == ("REPRODUCED", commit, "score")
+    assert verdict["evidence"] == "numbers" and {check["outcome"] for check in verdict["checks"]} == {"passed"}
+    assert "Pulling" in answer.stderr and "Report:" in answer.stderr
+    assert commit in page.read_text(encoding="utf-8")
+
+
+def test_a_sample_is_a_part_of_the_rows_and_always_the_same(published):
+    run, adapter, _ = published
+    verdict, found = reproduce(adapter, sample=40)
+    assert (verdict.verdict, verdict.evidence, verdict.sample) == ("REPRODUCED", "tokens", 40), verdict.reason
+    assert len(set(found.rows)) == 40 == len(found.fresh.adapter) and max(found.rows) < load_record(run).data.test
+    assert "all 80 outputs for a sample of 40 rows" in verdict.reason
+    again = reproduce(adapter, sample=40)[1]
+    assert again.rows == found.rows
+    rouge_l = next(c for c in verdict.changes if (c.model, c.metric) == ("adapter", "rougeL"))
+    assert rouge_l.published == rouge_l.now != load_record(run).scores.adapter["rougeL"].mean
+    all_rows, _ = reproduce(adapter, sample=10**6)
+    assert all_rows.sample is None and "all 686 outputs are equal" in all_rows.reason
+
+
+@pytest.mark.parametrize("sample", [0, -3])
+def test_an_empty_sample_is_refused(published, sample):
+    verdict, _ = reproduce(published[1], sample=sample)
+    assert verdict.verdict == "UNCHECKED" and "one row or more" in verdict.reason
+
+
+def test_the_level_train_makes_the_same_adapter_from_the_record_alone(published, tmp_path, monkeypatch, capsys):
+    run, adapter, commit = published
+    monkeypatch.chdir(tmp_path)
+    main([adapter, "--level", "train"])
+    printed = capsys.readouterr().out
+    assert "trained again: the same adapter, bit for bit" in printed
+    assert printed.splitlines()[-1].startswith(f"REPRODUCED {adapter}@{commit} ")
+    (folder,) = (tmp_path / "runs" / "retrained").iterdir()
+    assert load_record(folder).training.adapter_sha256 == load_record(run).training.adapter_sha256
+    assert load_record(folder).pins == load_record(run).pins
+
+
+def test_make_passes_everything_on(hub, tmp_path):
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    words = ["ADAPTER=a/b", "REVISION=v1", "LEVEL=score", "SAMPLE=5", "VERIFY_KEY=k.pem", "REPORT=r.html", "JSON=1",
+             "OFFLINE=1", f"VENV={sys.prefix}"]  # fmt: skip
+    answer = subprocess.run(
+        ["make", "-n", "reproduce", *words], env=environ, capture_output=True, text=True, check=True
+    )
+    told = " ".join(answer.stdout.split())
+    assert "HF_HUB_OFFLINE=1" in told and (
+        "a/b --revision v1 --level score --sample 5 --verify-key k.pem --report r.html --json"
+        in told.replace("\\ ", "")
+    )
+    answer = subprocess.run(["make", "-n", "retrain", "ADAPTER=a/b", f"VENV={sys.prefix}"], env=environ,
+                            capture_output=True, text=True, check=True)  # fmt: skip
+    assert "evaluation.reproduce a/b" in answer.stdout and "--level train" in answer.stdout
