@@ -32,7 +32,7 @@ RUNS ?= runs
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 endif
 
-.PHONY: help install demo test lint hub publish reproduce retrain claims compare readme _demo _clean-demo
+.PHONY: help install demo test lint hub publish reproduce retrain claims compare readme bench _demo _clean-demo
 help: ## print this list
 	@sed -nE 's/^([a-zA-Z][a-zA-Z0-9_%-]*):.*## (.*)/\1\t\2/p' Makefile | sed 's/%/R/' | expand -t 14
 	echo
@@ -110,6 +110,10 @@ readme: $(READY) ## render README's tables from docs/claims and the recipes, wit
 $(READY)-signing: requirements-signing.txt $(READY)
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-signing.txt
 	touch $@
+
+bench: $(READY) ## time the scoring side by side with the usual ways, and render README's figures
+	@OMP_NUM_THREADS=1 $(PY) -m benchmarks.scoring $(ARGS)
+	$(PY) -m model_cards.readme
 
 test: $(READY)-signing ## run the tests
 	@$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 15 $(ARGS)

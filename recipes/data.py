@@ -62,6 +62,7 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer) ->
             "seed": recipe.split_seed,
             "schema": recipe.sql_schema or "",
         },
+        batched=True,
         num_proc=_workers(loaded),
         desc="Filling the prompt",
     )
@@ -146,11 +147,16 @@ def fill_templates(row: dict[str, Any], prompts: list[str], target: str, seed: i
     return {"prompt": prompt.format_map(texts).strip(), "target": target.format_map(texts).strip()}
 
 
-def _fill(row: dict[str, Any], prompts: list[str], target: str, seed: int, schema: str) -> dict[str, str]:
-    texts = {name: "" if value is None else str(value) for name, value in row.items()}
+def _fill(batch: dict[str, list], prompts: list[str], target: str, seed: int, schema: str) -> dict[str, list[str]]:
     read = dict.fromkeys(column for template in prompts for column in template_columns(template))
-    words = " ".join(texts[column] for column in read)
-    return fill_templates(row, prompts, target, seed) | {INPUT: words.strip(), SCHEMA: schema.format_map(texts).strip()}
+    filled = {name: [] for name in ("prompt", "target", INPUT, SCHEMA)}
+    for values in zip(*batch.values(), strict=True):
+        texts = {name: "" if value is None else str(value) for name, value in zip(batch, values, strict=True)}
+        row = fill_templates(texts, prompts, target, seed)
+        row |= {INPUT: " ".join(texts[column] for column in read).strip(), SCHEMA: schema.format_map(texts).strip()}
+        for name, text in row.items():
+            filled[name].append(text)
+    return filled
 
 
 def _split(rows: Dataset, size: float, recipe: RecipeArguments) -> tuple[Dataset, Dataset]:

@@ -112,8 +112,17 @@ def test_a_chain_names_its_parent_and_tells_what_was_forgotten(published):
     assert record.model.trainable == parent.model.trainable > 0
     assert record.training.adapter_sha256 != parent.training.adapter_sha256
     assert record.forgetting.rows == parent.scores.rows
+    # The same rows asked anew, split independently: the parent has seen 90 % of them (97 + 3 % train and validation).
+    ours, theirs = record.leakage
+    assert (ours.adapter, theirs.adapter) == (None, f"local-user/flan-t5-large-text2sql@{parent_commit}")
+    assert theirs.exact + theirs.near == pytest.approx(0.9 * record.scores.rows, rel=0.03)
+    seen = sum(record.scores.seen.values())
+    assert 0.87 * record.scores.rows < seen == record.scores.rows - record.scores.clean.rows
     assert record.forgetting.parent == parent.scores.adapter
     card = (run / "release" / "README.md").read_text()
+    assert f"of which {seen} (" in card and f"The scores of the {record.scores.clean.rows} test rows that no" in card
+    assert {"sql_parsed", "sql_exact_match", "sql_execution_match"} < record.scores.adapter.keys()
+    assert f"({record.scores.sql.not_executable} rows, " in card and record.scores.sql.not_executable > 0
     assert f"local-user/flan-t5-large-text2sql@{parent_commit[:12]}" in card and "What was forgotten" in card
     assert f"--parent_adapter local-user/flan-t5-large-text2sql@{parent_commit} " in card
     other = parse_recipe(["--config", "recipes/llama2sql.yaml", "--added_tokens", "<", "~"])
