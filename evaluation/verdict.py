@@ -86,11 +86,11 @@ class Found:
     `rows` (all other columns as published).
     """
 
-    folder: Path | None = None
     record: Record | None = None
     published: Predictions | None = None
     fresh: Predictions | None = None
     rows: list[int] = field(default_factory=list)
+    folder: Path | None = None
 
 
 class Drift(Exception):
