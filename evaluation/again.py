@@ -4,11 +4,13 @@ from pathlib import Path
 
 from evaluation.predictions import FORGETTING_FILE, Predictions, load_predictions
 from evaluation.score import load_for_scoring, metric_rows, parent_predictions, predict
-from evaluation.verdict import DECIDING, SEED, Change, Check, Drift, Found, Verdict, change_interval, equivalent
+from evaluation.verdict import DECIDING, Change, Check, Drift, Found, Verdict, change_interval, equivalent
 from recipes.config import recipe_from_record
 from recipes.environment import environment
+from recipes.errors import UserError
+from recipes.model import describe
 from recipes.pins import pull_parent
-from recipes.record import METRIC_NAMES, Contract, Environment, Record, load_record
+from recipes.record import METRIC_NAMES, Contract, Environment, Model, Record, Training, load_record
 
 # A new adapter is written here and kept: training may take hours, and started again it continues.
 RETRAINED = Path("runs", "retrained")
@@ -41,6 +43,8 @@ def train_again(verdict: Verdict, record: Record) -> Path:
         ]
         where = f"; the losses part at step {losses[0][0]}" if losses else ""
         raise Drift("training", f"on the same device and versions training gives another adapter{where}")
+    if same and (where := _other_course(again.training, record.training)) is not None:
+        raise Drift("training", f"training gives the same adapter, but not as the record states: {where}")
     detail = "trained again: " + (
         "the same adapter, bit for bit" if same else "another adapter, on another device or version; its scores decide"
     )
@@ -49,8 +53,25 @@ def train_again(verdict: Verdict, record: Record) -> Path:
     return folder
 
 
-def generate_again(verdict: Verdict, found: Found, folder: Path, test) -> None:
-    """Generates with the base model and the adapter in `folder`, and compares with what was published.
+def _other_course(again: Training, stated: Training) -> str | None:
+    """Where the record of a training that gave the same adapter differs from the one repeated; None if it does not.
+
+    A run that was continued averages its first logged loss over fewer steps: that line is not compared.
+    """
+    for name in ("steps", "epochs", "seed", "best_step"):
+        if getattr(again, name) != getattr(stated, name):
+            return f"{name} is {getattr(again, name)}, not {getattr(stated, name)}"
+    if len(again.history) != len(stated.history):
+        return f"{len(again.history)} lines of losses, not {len(stated.history)}"
+    resumed = next((line.step for line in stated.history if line.step > stated.resumed_from > 0), None)
+    for ours, theirs in zip(again.history, stated.history, strict=True):
+        if ours != theirs and ours.step != resumed:
+            return f"the losses part at step {ours.step}"
+    return None
+
+
+def generate_again(verdict: Verdict, found: Found, folder: Path, adapter: Path, test) -> None:
+    """Generates with the base model and the adapter in the folder `adapter`, and compares with what was published.
 
     On the same device and versions tokens must be equal, row by row; on others the scores decide.
 
@@ -59,11 +80,15 @@ def generate_again(verdict: Verdict, found: Found, folder: Path, test) -> None:
     """
     record, published = found.record, found.published
     recipe = recipe_from_record(record.name, record.recipe)
-    model, tokenizer, dtype = load_for_scoring(folder, record, recipe.model)
+    try:
+        model, tokenizer, dtype = load_for_scoring(adapter, record, recipe.model)
+    except UserError as error:
+        raise Drift("weights", str(error)) from error
+    _check_sizes(record, describe(model))
     contract = record.contract.model_copy(update={"dtype": dtype})
     verdict.environment = environment()
     same = dtype == record.contract.dtype and same_stack(verdict.environment, record.scored_in)
-    rows = sample_rows(len(test), verdict.sample)
+    rows = sample_rows(len(test), verdict.sample, verdict.revision)
     if len(rows) == len(test):
         verdict.sample = None
     compared = take(published, rows)
@@ -75,6 +100,19 @@ def generate_again(verdict: Verdict, found: Found, folder: Path, test) -> None:
     _decide(verdict, same, len(rows))
     if record.pins.parent_adapter is not None:
         _forgetting_again(verdict, record, folder, model, tokenizer, same)
+
+
+def _check_sizes(record: Record, found: Model) -> None:
+    """Holds the record's parameter counts against the model as loaded; its bytes where the same type is loaded."""
+    names = ["total", "quantized_layers"]
+    if found.dtype == record.model.dtype and not found.quantized_layers:
+        names.append("memory_bytes")
+    for name in names:
+        if getattr(found, name) != getattr(record.model, name):
+            raise Drift(
+                "weights",
+                f"{name} of the model is {getattr(found, name):,}, the record states {getattr(record.model, name):,}",
+            )
 
 
 def _decide(verdict: Verdict, same: bool, rows: int) -> None:
@@ -113,8 +151,6 @@ def _forgetting_again(verdict: Verdict, record: Record, folder: Path, model, tok
     parent_folder, parent = pull_parent(record.pins.parent_adapter)
     published = load_predictions(folder, FORGETTING_FILE)
     fresh = parent_predictions(model, tokenizer, parent_folder, parent)
-    if any(getattr(published, name) != getattr(fresh, name) for name in ("prompt", "reference", "schema", "base")):
-        raise Drift("data", f"{FORGETTING_FILE} does not hold the parent's published rows")
     rows = differing(published, fresh, "adapter", range(len(fresh.prompt)))
     if rows and same and verdict.level == "generate":
         raise Drift(
@@ -138,13 +174,16 @@ def same_stack(here: Environment, there: Environment | None) -> bool:
     )
 
 
-def sample_rows(rows: int, sample: int | None) -> list[int]:
-    """Numbers of the test rows to generate for, in order: all of them, or a sample without replacement."""
+def sample_rows(rows: int, sample: int | None, commit: str) -> list[int]:
+    """Numbers of the test rows to generate for, in order: all of them, or a sample without replacement.
+
+    The commit seeds the draw: nobody who publishes can know before which rows will be looked at.
+    """
     import numpy as np
 
     if sample is None or sample >= rows:
         return list(range(rows))
-    return sorted(np.random.default_rng(SEED).choice(rows, sample, replace=False).tolist())
+    return sorted(np.random.default_rng(int(commit, 16)).choice(rows, sample, replace=False).tolist())
 
 
 def take(predictions: Predictions, rows: list[int]) -> Predictions:

@@ -101,15 +101,17 @@ def _bug(error: Exception) -> str:
 
 def _check(verdict: Verdict, found: Found, revision: str, key: Path | None) -> None:
     from evaluation import checks
+    from recipes.tokens import load_tokens
 
     folder, record = _pull(verdict, revision, key)
     found.record = record
-    _passed(verdict, "lineage", checks.check_lineage(folder, record))
-    splits = checks.rebuild_splits(record)
+    tokens = load_tokens(record.pins.base_model, record.recipe.get("added_tokens", []))
+    _passed(verdict, "lineage", checks.check_lineage(folder, record, tokens))
+    splits = checks.rebuild_splits(record, tokens)
     predictions = found.published = load_predictions(folder)
     _passed(verdict, "data", checks.check_rows(record, predictions, splits.test))
     _passed(verdict, "leakage", checks.check_leakage(record, predictions, splits))
-    _passed(verdict, "scoring", checks.check_scores(folder, record, predictions))
+    _passed(verdict, "scoring", checks.check_scores(folder, record, predictions, tokens))
     _passed(verdict, "card", checks.check_card(verdict.adapter, folder, record, predictions))
     if verdict.level == "score":
         verdict.evidence = "numbers"
@@ -120,16 +122,16 @@ def _check(verdict: Verdict, found: Found, revision: str, key: Path | None) -> N
         return
     from evaluation.again import generate_again, train_again
 
-    if verdict.level == "train":
-        folder = train_again(verdict, record)
-    generate_again(verdict, found, folder, splits.test)
+    adapter = train_again(verdict, record) if verdict.level == "train" else folder
+    generate_again(verdict, found, folder, adapter, splits.test)
 
 
 def _pull(verdict: Verdict, revision: str, key: Path | None) -> tuple[Path, Record]:
     from huggingface_hub import hf_hub_download
 
+    from evaluation import checks
     from recipes import signing
-    from recipes.pins import commit_of, pull
+    from recipes.pins import commit_of, pull, unlisted
 
     adapter = verdict.adapter
     verdict.revision = commit = commit_of(adapter, revision)
@@ -137,8 +139,11 @@ def _pull(verdict: Verdict, revision: str, key: Path | None) -> tuple[Path, Reco
     folder, record, differing = pull(adapter, commit)
     if differing:
         raise Drift("files", f"not the files that the record names: {', '.join(differing)}")
+    if extra := unlisted(adapter, commit, record):
+        raise Drift("files", f"the repository holds what the record does not list: {', '.join(extra)}")
     if record.scores is None or record.contract is None or record.training is None:
         raise UserError("the record holds no scores")
+    checks.check_files(record)
     # The cache then knows the branch or tag when the Hub is out of reach.
     hf_hub_download(adapter, RECORD_FILE, revision=revision)
     _passed(verdict, "files", f"{len(record.files)} files, every hash as recorded")

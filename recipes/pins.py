@@ -142,6 +142,21 @@ def pull(
     return folder, record, _differing(folder, record, wanted)
 
 
+def unlisted(repo_id: str, revision: str, record: Record) -> list[str]:
+    """Files of a published commit that its record does not list, but for those that the Hub and a signature add.
+
+    Who loads the repository may run them: a pickle, or code. Offline nothing is known of them, and there are none.
+    """
+    from huggingface_hub import HfApi, constants
+
+    from recipes.signing import UNSIGNED_FILES
+
+    if constants.HF_HUB_OFFLINE:
+        return []
+    there = HfApi().list_repo_files(repo_id, revision=revision)
+    return sorted(set(there) - {*record.files, RECORD_FILE, *UNSIGNED_FILES})
+
+
 def _differing(folder: Path, record: Record, names: list[str]) -> list[str]:
     return sorted(
         name

@@ -46,8 +46,7 @@ def adapter(run):
 def test_publishing_is_one_commit_of_the_listed_files(adapter, run):
     repo_id, commit = adapter
     api = HfApi()
-    assert set(api.list_repo_files(repo_id, revision=commit)) <= PUBLISHED | {"special_tokens_map.json"}
-    assert set(api.list_repo_files(repo_id, revision=commit)) >= PUBLISHED
+    assert set(api.list_repo_files(repo_id, revision=commit)) == PUBLISHED
     commits = api.list_repo_commits(repo_id)
     assert commits[0].commit_id == commit and len(commits) == 2
     card = ModelCard.load(repo_id)
