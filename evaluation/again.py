@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from evaluation.generate import shortfalls
 from evaluation.predictions import FORGETTING_FILE, Predictions, load_predictions
 from evaluation.score import load_for_scoring, metric_rows, parent_predictions, predict
-from evaluation.verdict import DECIDING, Change, Check, Drift, Found, Verdict, change_interval, equivalent
+from evaluation.verdict import DECIDING, TIE, Change, Check, Drift, Found, Verdict, change_interval, equivalent
 from recipes.config import recipe_from_record
 from recipes.environment import environment
 from recipes.errors import UserError
@@ -97,6 +98,8 @@ def generate_again(verdict: Verdict, found: Found, folder: Path, adapter: Path, 
     verdict.rows = {who: differing(compared, fresh, who, rows) for who in ("base", "adapter")}
     verdict.changes = [change for who in ("base", "adapter") for change in changes(compared, fresh, who, contract)]
     print(change_table(verdict.changes), flush=True)
+    if contract.num_beams == 1 and not same:
+        _refuse_unlikely(verdict, compared, rows, model, tokenizer, contract)
     _decide(verdict, same, len(rows))
     if record.pins.parent_adapter is not None:
         _forgetting_again(verdict, record, folder, model, tokenizer, same)
@@ -115,6 +118,36 @@ def _check_sizes(record: Record, found: Model) -> None:
             )
 
 
+def _refuse_unlikely(
+    verdict: Verdict, compared: Predictions, rows: list[int], model, tokenizer, contract: Contract
+) -> None:
+    """Refuses outputs that differ and that the same weights write on no device.
+
+    The record itself says where its scores were taken, and so whether tokens must be equal: whoever wants it otherwise
+    names another version. Scores alone would then let pass what lies within their noise.
+    """
+    for who in ("base", "adapter") if verdict.level == "generate" else ("base",):
+        numbers = verdict.rows[who]
+        there = take(compared, [rows.index(number) for number in numbers])
+        short = shortfalls(model, tokenizer, there.prompt, getattr(there, f"{who}_tokens"), contract, who == "adapter")
+        for number, nats in zip(numbers, short, strict=True):
+            if nats > TIE:
+                raise Drift(
+                    "generation" if who == "base" else "weights",
+                    f"the {who} output of row {number} is none that these weights write: they prefer another token by "
+                    f"{nats:.1f} nats; {_told(verdict, len(rows))}",
+                )
+
+
+def _told(verdict: Verdict, rows: int) -> str:
+    return ", ".join(
+        f"{len(numbers):,} of {rows:,} {who} outputs differ (rows {', '.join(map(str, numbers[:5]))}"
+        f"{', …' if len(numbers) > 5 else ''})"
+        for who, numbers in verdict.rows.items()
+        if numbers
+    )
+
+
 def _decide(verdict: Verdict, same: bool, rows: int) -> None:
     part = "generation" if verdict.rows["base"] else "weights"
     score = next(c.now for c in verdict.changes if (c.model, c.metric) == ("adapter", "rougeL"))
@@ -123,12 +156,7 @@ def _decide(verdict: Verdict, same: bool, rows: int) -> None:
         verdict.evidence = "tokens"
         verdict.reason = f"ROUGE-L {score:.4f}: all {2 * rows:,} outputs{of} are equal token for token"
     else:
-        told = ", ".join(
-            f"{len(numbers):,} of {rows:,} {who} outputs differ (rows {', '.join(map(str, numbers[:5]))}"
-            f"{', …' if len(numbers) > 5 else ''})"
-            for who, numbers in verdict.rows.items()
-            if numbers
-        )
+        told = _told(verdict, rows)
         if same and verdict.level == "generate":
             verdict.evidence = "tokens"
             raise Drift(part, f"on the same device and versions {told}")

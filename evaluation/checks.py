@@ -198,6 +198,8 @@ def check_scores(folder: Path, record: Record, predictions: Predictions, tokens)
     stated, recipe = record.contract, arguments_from_record(record.recipe)
     ours = contract_of(recipe, stated.dtype, stated.batch_size)
     _check_texts(predictions, PREDICTIONS_FILE, tokens)
+    if max(map(len, predictions.base_tokens + predictions.adapter_tokens)) > stated.max_new_tokens:
+        raise Drift("data", f"{PREDICTIONS_FILE} holds an output of more than {stated.max_new_tokens} tokens")
     versions = {"metric_version": stated.metric_version, "sql": stated.sql}
     if (ours.sql is None) != (stated.sql is None) or ours.model_copy(update=versions) != stated:
         where, here, there = first_difference(ours, stated)
@@ -248,16 +250,23 @@ def _same_numbers(again: Section, stated: Section, what: str, ours, contract) ->
         raise Drift("scoring", f"{what} give {where} {_shown(found)}, the record states {_shown(there)}{under}")
 
 
-def check_card(adapter: str, folder: Path, record: Record, predictions: Predictions) -> str:
-    """Renders card and plots anew and compares them with the published ones."""
+def check_card(adapter: str, folder: Path, record: Record, predictions: Predictions) -> tuple[bool, str]:
+    """Renders card and plots anew and compares them with the published ones.
+
+    Returns:
+        Whether all of them could be compared, and what was found.
+    """
     from model_cards.check import find_difference, same_renderer
 
     difference = find_difference(adapter, folder, record, predictions)
     if difference is not None:
         raise Drift("card", difference)
     if same_renderer(record):
-        return "card and plots rendered again: the same, but for what people wrote"
-    return "the card's scores are the record's; the rest was rendered by another version and was not compared"
+        return True, "card and plots rendered again: the same, but for what people wrote"
+    return (
+        False,
+        "of the card only metadata and scores were compared: the record names another version that rendered it",
+    )
 
 
 def first_difference(one: Any, other: Any, where: str = "") -> tuple[str, Any, Any] | None:

@@ -112,18 +112,21 @@ def _check(verdict: Verdict, found: Found, revision: str, key: Path | None) -> N
     _passed(verdict, "data", checks.check_rows(record, predictions, splits.test))
     _passed(verdict, "leakage", checks.check_leakage(record, predictions, splits))
     _passed(verdict, "scoring", checks.check_scores(folder, record, predictions, tokens))
-    _passed(verdict, "card", checks.check_card(verdict.adapter, folder, record, predictions))
+    whole, card = checks.check_card(verdict.adapter, folder, record, predictions)
+    _passed(verdict, "card", card)
     if verdict.level == "score":
         verdict.evidence = "numbers"
         score = record.scores.adapter["rougeL"].mean
         verdict.reason = (
             f"ROUGE-L {score:.4f}: every number follows from the published predictions; nothing was generated"
         )
-        return
-    from evaluation.again import generate_again, train_again
+    else:
+        from evaluation.again import generate_again, train_again
 
-    adapter = train_again(verdict, record) if verdict.level == "train" else folder
-    generate_again(verdict, found, folder, adapter, splits.test)
+        adapter = train_again(verdict, record) if verdict.level == "train" else folder
+        generate_again(verdict, found, folder, adapter, splits.test)
+    if not whole:
+        verdict.reason += f"; {card}"
 
 
 def _pull(verdict: Verdict, revision: str, key: Path | None) -> tuple[Path, Record]:
