@@ -9,7 +9,7 @@ from evaluation.verdict import DECIDING, TIE, Change, Check, Drift, Found, Verdi
 from recipes.config import recipe_from_record
 from recipes.environment import environment
 from recipes.errors import UserError
-from recipes.model import describe
+from recipes.model import adapter_numbers, describe
 from recipes.pins import pull_parent
 from recipes.record import METRIC_NAMES, Contract, Environment, Model, Record, Training, load_record
 
@@ -85,7 +85,7 @@ def generate_again(verdict: Verdict, found: Found, folder: Path, adapter: Path, 
         model, tokenizer, dtype = load_for_scoring(adapter, record, recipe.model)
     except UserError as error:
         raise Drift("weights", str(error)) from error
-    _check_sizes(record, describe(model))
+    _check_sizes(record, describe(model).model_copy(update={"trainable": adapter_numbers(model)}))
     contract = record.contract.model_copy(update={"dtype": dtype})
     verdict.environment = environment()
     same = dtype == record.contract.dtype and same_stack(verdict.environment, record.scored_in)
@@ -107,7 +107,7 @@ def generate_again(verdict: Verdict, found: Found, folder: Path, adapter: Path, 
 
 def _check_sizes(record: Record, found: Model) -> None:
     """Holds the record's parameter counts against the model as loaded; its bytes where the same type is loaded."""
-    names = ["total", "quantized_layers"]
+    names = ["trainable", "total", "quantized_layers"]
     if found.dtype == record.model.dtype and not found.quantized_layers:
         names.append("memory_bytes")
     for name in names:

@@ -9,6 +9,7 @@ from typing import Any
 
 from evaluation.predictions import FORGETTING_FILE, PREDICTIONS_FILE, Predictions, load_predictions
 from evaluation.verdict import Drift
+from recipes.errors import UserError
 from recipes.pins import ADAPTER_FILE, pin, pull_parent
 from recipes.record import Pin, Record, Section
 
@@ -156,6 +157,14 @@ def rebuild_splits(record: Record, tokens):
     return splits
 
 
+def read_predictions(folder: Path, name: str = PREDICTIONS_FILE) -> Predictions:
+    """The published predictions."""
+    try:
+        return load_predictions(folder, name)
+    except UserError as error:
+        raise Drift("data", str(error).replace(f"{folder}/", "")) from error
+
+
 def check_rows(record: Record, predictions: Predictions, test) -> str:
     """Holds the prompts, references and tables beside the published predictions against the test rows."""
     for name, published, column in (
@@ -212,7 +221,7 @@ def check_scores(folder: Path, record: Record, predictions: Predictions, tokens)
     if (record.forgetting is None) != (record.pins.parent_adapter is None):
         raise Drift("scoring", "an adapter that continues another, and no other, states what was forgotten")
     if record.forgetting is not None:
-        forgetting = load_predictions(folder, FORGETTING_FILE)
+        forgetting = read_predictions(folder, FORGETTING_FILE)
         _check_parent_rows(forgetting, load_predictions(pull_parent(record.pins.parent_adapter)[0]))
         _check_texts(forgetting, FORGETTING_FILE, tokens)
         _same_numbers(score_forgetting(forgetting, stated), record.forgetting, FORGETTING_FILE, ours, stated)

@@ -21,7 +21,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
-from evaluation.predictions import load_predictions
 from evaluation.verdict import Check, Drift, Found, Level, Verdict
 from recipes.errors import UserError, chain, explain
 from recipes.record import RECORD_FILE, Record
@@ -108,7 +107,7 @@ def _check(verdict: Verdict, found: Found, revision: str, key: Path | None) -> N
     tokens = load_tokens(record.pins.base_model, record.recipe.get("added_tokens", []))
     _passed(verdict, "lineage", checks.check_lineage(folder, record, tokens))
     splits = checks.rebuild_splits(record, tokens)
-    predictions = found.published = load_predictions(folder)
+    predictions = found.published = checks.read_predictions(folder)
     _passed(verdict, "data", checks.check_rows(record, predictions, splits.test))
     _passed(verdict, "leakage", checks.check_leakage(record, predictions, splits))
     _passed(verdict, "scoring", checks.check_scores(folder, record, predictions, tokens))

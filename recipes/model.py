@@ -169,6 +169,11 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     return adapter
 
 
+def adapter_numbers(adapter: PeftModel) -> int:
+    """How many numbers the adapter itself holds: all that was trained."""
+    return sum(tensor.numel() for tensor in get_peft_model_state_dict(adapter).values())
+
+
 def describe(model: Any) -> Model:
     """Parameter counts and memory of a model with its adapter.
 
