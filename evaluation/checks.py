@@ -10,7 +10,7 @@ from typing import Any
 from evaluation.predictions import FORGETTING_FILE, PREDICTIONS_FILE, Predictions, load_predictions
 from evaluation.verdict import Drift
 from recipes.errors import UserError
-from recipes.pins import ADAPTER_FILE, pin, pull_parent
+from recipes.pins import ADAPTER_FILE, on_a_branch, pin, pull_parent
 from recipes.record import Pin, Record, Section
 
 # Floating-point sums may differ in their last bits between machines; a changed number differs in a digit that is shown.
@@ -22,6 +22,8 @@ LORA = {"bias": "none", "inference_mode": True, "init_lora_weights": True, "mega
 LORA_OF_RECIPE = {"r": "lora_r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout",
                   "target_modules": "lora_target_modules", "modules_to_save": "lora_modules_to_save",
                   "use_rslora": "use_rslora", "use_dora": "use_dora"}  # fmt: skip
+# These have values, and not none, where the recipe is silent.
+LORA_DEFAULTS = {"r", "lora_alpha", "lora_dropout", "target_modules"}
 # What transformers adds to a tokenizer's configuration when it saves it; its special tokens are tokenizer.json's.
 TOKENIZER_SAVED = {"backend", "clean_up_tokenization_spaces", "extra_special_tokens", "is_local", "local_files_only"}
 
@@ -40,19 +42,12 @@ def check_files(record: Record) -> None:
         raise Drift("files", f"the record lists what is no part of a release: {', '.join(more)}")
 
 
-def check_lineage(folder: Path, record: Record, tokens) -> str:
-    """Holds the adapter's configuration, its tokenizer, its recipe and its chain against the record's pins.
-
-    Parameters:
-        tokens: the base model's tokenizer with the recipe's added tokens, as `recipes.tokens.load_tokens` gives it.
-    """
+def check_lineage(folder: Path, record: Record) -> str:
+    """Holds the recipe and the chain against the record's pins, and these against what the Hub says of them."""
     from recipes.config import recipe_yaml
 
     if record.files.get(ADAPTER_FILE) != record.training.adapter_sha256:
         raise Drift("lineage", f"the record lists another {ADAPTER_FILE} than the one that was trained")
-    _check_pins(record)
-    _check_adapter_config(folder, record, tokens)
-    _check_tokenizer(folder, record.pins.base_model, tokens)
     base = record.pins.base_model
     named = {
         "model_name_or_path": base.id,
@@ -68,7 +63,19 @@ def check_lineage(folder: Path, record: Record, tokens) -> str:
         raise Drift("lineage", f"the recipe's `parent_adapter` is {stated}, the record pins {parent.id}")
     if (folder / f"{record.name}.yaml").read_text(encoding="utf-8") != recipe_yaml(record.recipe):
         raise Drift("lineage", f"{record.name}.yaml is not the recipe that the record holds")
-    return f"trained on {base.id}@{base.revision[:12]}, as the adapter and its recipe say"
+    _check_pins(record)
+    return f"trained on {base.id}@{base.revision[:12]}, as the recipe says"
+
+
+def check_adapter(folder: Path, record: Record, tokens) -> str:
+    """Holds the adapter's configuration and its tokenizer against the recipe.
+
+    Parameters:
+        tokens: the base model's tokenizer with the recipe's added tokens, as `recipes.tokens.load_tokens` gives it.
+    """
+    _check_adapter_config(folder, record, tokens)
+    _check_tokenizer(folder, record.pins.base_model, tokens)
+    return "the adapter's configuration and tokenizer are the recipe's"
 
 
 def _check_pins(record: Record) -> None:
@@ -82,6 +89,10 @@ def _check_pins(record: Record) -> None:
         where, found, stated = first_difference(pin(kind, pinned.id, pinned.revision), pinned) or (None, None, None)
         if where is not None:
             raise Drift("lineage", f"{where} of {pinned.id}@{pinned.revision} is {found}, the record states {stated}")
+        if not on_a_branch(pinned):
+            raise Drift(
+                "lineage", f"{pinned.revision} stands on no branch of {pinned.id}: anybody may have put it there"
+            )
     if pins.parent_adapter is not None and pull_parent(pins.parent_adapter)[1].pins.base_model != pins.base_model:
         raise Drift("lineage", f"{pins.parent_adapter.id} is an adapter of another base model than the record's")
 
@@ -101,7 +112,7 @@ def _check_adapter_config(folder: Path, record: Record, tokens) -> None:
     told = {"base_model_name_or_path", "revision", "peft_version"}
     for key in sorted((config.keys() | wanted.keys()) - told):
         found, ours = (sorted(x) if isinstance(x, list) else x for x in (config.get(key), wanted.get(key)))
-        if (found or ours) and found != ours and not (key in LORA_OF_RECIPE and key not in wanted):
+        if (found or ours) and found != ours and key not in LORA_DEFAULTS - wanted.keys():
             raise Drift("lineage", f"adapter_config.json sets {key} to {found}, the recipe gives {ours}")
 
 

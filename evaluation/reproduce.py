@@ -104,8 +104,9 @@ def _check(verdict: Verdict, found: Found, revision: str, key: Path | None) -> N
 
     folder, record = _pull(verdict, revision, key)
     found.record = record
+    _passed(verdict, "lineage", checks.check_lineage(folder, record))
     tokens = load_tokens(record.pins.base_model, record.recipe.get("added_tokens", []))
-    _passed(verdict, "lineage", checks.check_lineage(folder, record, tokens))
+    _passed(verdict, "lineage", checks.check_adapter(folder, record, tokens))
     splits = checks.rebuild_splits(record, tokens)
     predictions = found.published = checks.read_predictions(folder)
     _passed(verdict, "data", checks.check_rows(record, predictions, splits.test))

@@ -286,7 +286,7 @@ def _tokenize(batch: dict[str, list], tokenizer: Tokenizer) -> dict[str, list[li
 
 def references(splits: Splits) -> list[str]:
     """The targets of all rows."""
-    return [target for rows in (splits.train, splits.validation, splits.test) if rows for target in rows["target"]]
+    return [target for rows in (splits.train, splits.validation, splits.test) if rows for target in rows["target"][:]]
 
 
 def rows_sha256(rows: Dataset) -> str:

@@ -32,6 +32,20 @@ def pin(kind: str, repo_id: str, revision: str) -> Pin:
     )
 
 
+def on_a_branch(pinned: Pin) -> bool:
+    """Whether a pinned commit is in the history of `main`, or the tip of another branch or a tag.
+
+    Anybody may open a pull request in a repository, and its commits are then found there, whatever they hold.
+    """
+    from huggingface_hub import HfApi
+
+    api, repository = HfApi(), {"repo_id": pinned.id, "repo_type": pinned.kind}
+    refs = api.list_repo_refs(**repository)
+    if pinned.revision in {ref.target_commit for ref in (*refs.branches, *refs.converts, *refs.tags)}:
+        return True
+    return any(commit.commit_id == pinned.revision for commit in api.list_repo_commits(**repository))
+
+
 def pin_recipe(recipe) -> Pins:
     """Resolves all that a recipe takes from the Hub.
 

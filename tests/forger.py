@@ -13,9 +13,13 @@ from typing import Any
 import torch
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from safetensors.torch import load_file, save_file
+from short_runs import train_short
 
+from evaluation import reproduce, score
 from evaluation.predictions import FORGETTING_FILE, PREDICTIONS_FILE, Predictions, load_predictions
 from evaluation.score import load_for_scoring, predict, score_forgetting, score_predictions
+from model_cards.plots import draw_plots
+from push.publish import publish as publish_run
 from push.release import stage, tree
 from recipes.chain import look_back
 from recipes.config import arguments_from_record, recipe_from_record
@@ -26,6 +30,10 @@ from recipes.record import RECORD_FILE, Record, load_record, sha256_file, sha256
 from recipes.tokens import audit, load_tokens
 
 Forgery = Callable[[Path, str], Path]
+# A quarter of the recipe's rows, so that a check takes a second: 90 of them are test rows.
+SMALL = ("--per_device_train_batch_size", "4", "--length_rules",
+         "drop characters(instruction + input) >= 512", "drop characters(output) >= 85")  # fmt: skip
+ALL_ROWS = range(90)
 
 
 def publish(repo_id: str, commit: str, honest: Path, forged: Path) -> str:
@@ -84,10 +92,14 @@ def text(old: str, new: str) -> Callable[[bytes], bytes]:
 
 
 def record(**changes: Any) -> Forgery:
-    """Changes values of the record (`a__b` is `b` in `a`) and renders all from it."""
+    """Changes values of the record (`a__b` is `b` in `a`), what the recipe expects of them, and renders all from it."""
 
     def forge(run: Path, repo_id: str) -> Path:
         edit_record(run, **changes)
+        found = load_record(run)
+        if not any(path.startswith("expectations") for path in changes):
+            found.expectations = compare(arguments_from_record(found.recipe).expect, found)
+            found.save(run)
         return staged(run, repo_id)
 
     return forge
@@ -105,7 +117,9 @@ def edit_record(run: Path, **changes: Any) -> None:
     Record.model_validate(found).save(run)
 
 
-def predictions(change: Callable[[Predictions, Any], Predictions], name: str = PREDICTIONS_FILE, **also: Any) -> Forgery:
+def predictions(
+    change: Callable[[Predictions, Any], Predictions], name: str = PREDICTIONS_FILE, **also: Any
+) -> Forgery:
     """Changes the predictions, given the tokenizer too; scores them, holds them against the expectations, renders.
 
     Parameters:
@@ -160,7 +174,7 @@ def said(who: str, numbers: range, ids: Callable[[Predictions, Any, int], list[i
 
 def the_reference(found: Predictions, tokens, number: int) -> list[int]:
     """The right answer's tokens, without `</s>`, as many as the short runs write."""
-    return tokens.encode(found.reference[number]).ids[:-1][:12]
+    return tokens.encode(found.reference[number]).ids[:-1][: max(map(len, found.adapter_tokens))]
 
 
 def weights(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]], again: bool = False) -> Forgery:
@@ -190,13 +204,12 @@ def generate(run: Path, found: Record) -> None:
     rescore(run, found, fresh)
 
 
-def recipe(generated: bool = True, **keys: Any) -> Forgery:
-    """Changes the recipe, and draws, generates and scores anew by it: only the training was another."""
+def drawn_anew(**changes: Any) -> Forgery:
+    """Changes the record, and draws, generates and scores by it: only the training was another."""
 
     def forge(run: Path, repo_id: str) -> Path:
-        edit_record(run, **{f"recipe__{key}": value for key, value in keys.items()})
-        if generated:
-            generate(run, load_record(run))
+        edit_record(run, **changes)
+        generate(run, load_record(run))
         return staged(run, repo_id)
 
     return forge
@@ -217,3 +230,106 @@ def copy_of(run: Path, folder: Path) -> Path:
     """A copy of a run that may be changed."""
     shutil.copytree(run, folder, ignore=shutil.ignore_patterns("checkpoint-*"))
     return folder
+
+
+def short_release(run: Path, name: str) -> tuple[Path, str]:
+    """Trains a short run of the finance recipe, scores and publishes it as `name`: its folder and commit."""
+    train_short(run, "--adapter_name", name, *SMALL)
+    score.main([str(run)])
+    return run, publish_run(run, None)
+
+
+def check(repo_id, published, forge, tmp_path, **how):
+    """The verdict on a forged release of a published run."""
+    run, commit = published
+    forged = forge(copy_of(run, tmp_path / "forged"), repo_id)
+    verdict, _ = reproduce.reproduce(repo_id, publish(repo_id, commit, run / "release", forged), **how)
+    return verdict
+
+
+def found_out(verdict, part, told):
+    """Holds a verdict to be DRIFTED, in the right part, for the right reason."""
+    assert (verdict.verdict, verdict.moved) == ("DRIFTED", part), verdict.line
+    assert verdict.line.startswith("DRIFTED ") and told in verdict.reason, verdict.line
+    assert reproduce.EXIT_CODES[verdict.verdict] == 1
+
+
+def in_row(column, value):
+    """Changes the first row of one column of the predictions."""
+    return lambda found, _: replace(found, **{column: [value, *getattr(found, column)[1:]]})
+
+
+def columns(**sources):
+    """Fills columns of the predictions with others of them."""
+    return lambda found, _: replace(found, **{to: getattr(found, source) for to, source in sources.items()})
+
+
+def flattered(found, tokens):
+    """The right answers in every other row, as tokens too."""
+    return said("adapter", ALL_ROWS[::2], the_reference)(found, tokens)
+
+
+def noisy(found, tokens):
+    """Nonsense in two rows of the base model's, and the right answer in a third: no score moves visibly."""
+    worse = said("base", range(5, 7), lambda found, tokens, number: [40 + number] * 12)(found, tokens)
+    return said("base", range(7, 8), the_reference)(worse, tokens)
+
+
+def elsewhere(environment):
+    """Another version of torch: tokens need not be equal there."""
+    return environment | {"packages": environment["packages"] | {"torch": "1.13.1"}}
+
+
+def unlisted(name, data):
+    def forge(run, repo_id):
+        (run / "release" / name).write_bytes(data)
+        return run / "release"
+
+    return forge
+
+
+def listed(name, data):
+    return lambda run, repo_id: rehash(unlisted(name, data)(run, repo_id))
+
+
+def scaled(tensors, by):
+    return {name: tensor * by if "lora_B" in name else tensor for name, tensor in tensors.items()}
+
+
+def no_safetensors(run, repo_id):
+    (run / ADAPTER_FILE).write_bytes(b"?" * 1000)
+    edit_record(run, training__adapter_sha256=sha256_file(run / ADAPTER_FILE))
+    return staged(run, repo_id)
+
+
+def changed_json(data, section, key, value):
+    found = json.loads(data)
+    found[section][key] = value
+    return json.dumps(found).encode()
+
+
+def without_file(data, name):
+    found = json.loads(data)
+    del found["files"][name]
+    return json.dumps(found).encode()
+
+
+def as_by_another_renderer(run, repo_id, old, new):
+    """A card with a lie, in a release whose record says that other code rendered it."""
+    release = staged(run, repo_id)
+    (release / "README.md").write_bytes(text(old, new)((release / "README.md").read_bytes()))
+    edit_record(release, rendered__code="0" * 64)
+    return rehash(release)
+
+
+def with_the_plot(run, picture):
+    (run / "release" / "plots" / "loss.png").write_bytes(picture.read_bytes())
+    return rehash(run / "release")
+
+
+def plot_of_other_losses(run, repo_id):
+    other = load_record(run)
+    for point in other.training.history:
+        point.loss = point.loss and point.loss / 2
+    draw_plots(other, run / "other")
+    return run / "other" / "plots" / "loss.png"
