@@ -97,6 +97,19 @@ def test_a_repository_that_holds_something_else_is_left_alone(run, tmp_path, cap
     assert "thesis.txt" in HfApi().list_repo_files("local-user/precious")
 
 
+def test_a_release_beside_other_files_is_not_published_anew(run, tmp_path, capsys):
+    folder = tmp_path / "finance"
+    shutil.copytree(run, folder)
+    record = load_record(folder)
+    record.recipe["adapter_name"] = "crowded"
+    record.save(folder)
+    publish.publish(folder, None)
+    HfApi().upload_file(path_or_fileobj=b"mine", path_in_repo="notes.txt", repo_id="local-user/crowded")
+    with pytest.raises(SystemExit):
+        publish.main([str(folder)])
+    assert "holds notes.txt beside its release" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
