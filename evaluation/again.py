@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
-from evaluation.checks import first_difference
+from evaluation.generate import shortfalls
 from evaluation.predictions import FORGETTING_FILE, Predictions, load_predictions
 from evaluation.score import load_for_scoring, metric_rows, parent_predictions, predict
-from evaluation.verdict import DECIDING, SEED, Change, Check, Drift, Found, Verdict, change_interval, equivalent
+from evaluation.verdict import DECIDING, TIE, Change, Check, Drift, Found, Verdict, change_interval, equivalent
 from recipes.config import recipe_from_record
 from recipes.environment import environment
+from recipes.errors import UserError
+from recipes.model import adapter_numbers, describe
 from recipes.pins import pull_parent
-from recipes.record import METRIC_NAMES, Contract, Environment, Record, load_record
+from recipes.record import METRIC_NAMES, Contract, Environment, Model, Record, Training, load_record
 
 # A new adapter is written here and kept: training may take hours, and started again it continues.
 RETRAINED = Path("runs", "retrained")
@@ -34,13 +36,16 @@ def train_again(verdict: Verdict, record: Record) -> Path:
     train(recipe, record)
     again = load_record(folder)
     same = again.training.adapter_sha256 == record.training.adapter_sha256
-    if again.environment.device.startswith("CPU") and same_stack(again.environment, record.environment):
-        told = "on the same device and versions training gives"
-        for ours, theirs in zip(again.training.history, record.training.history, strict=False):
-            if first_difference(ours, theirs):
-                raise Drift("training", f"{told} other losses, from step {theirs.step} on")
-        if not same or len(again.training.history) != len(record.training.history):
-            raise Drift("training", f"{told} another adapter")
+    if not same and again.environment.device.startswith("CPU") and same_stack(again.environment, record.environment):
+        losses = [
+            (ours.step, ours.loss, theirs.loss)
+            for ours, theirs in zip(again.training.history, record.training.history, strict=False)
+            if ours != theirs
+        ]
+        where = f"; the losses part at step {losses[0][0]}" if losses else ""
+        raise Drift("training", f"on the same device and versions training gives another adapter{where}")
+    if same and (where := _other_course(again.training, record.training)) is not None:
+        raise Drift("training", f"training gives the same adapter, but not as the record states: {where}")
     detail = "trained again: " + (
         "the same adapter, bit for bit"
         if same
@@ -51,8 +56,25 @@ def train_again(verdict: Verdict, record: Record) -> Path:
     return folder
 
 
-def generate_again(verdict: Verdict, found: Found, folder: Path, test) -> None:
-    """Generates with the base model and the adapter in `folder`, and compares with what was published.
+def _other_course(again: Training, stated: Training) -> str | None:
+    """Where the record of a training that gave the same adapter differs from the one repeated; None if it does not.
+
+    A run that was continued averages its first logged loss over fewer steps: that line is not compared.
+    """
+    for name in ("steps", "epochs", "seed", "best_step"):
+        if getattr(again, name) != getattr(stated, name):
+            return f"{name} is {getattr(again, name)}, not {getattr(stated, name)}"
+    if len(again.history) != len(stated.history):
+        return f"{len(again.history)} lines of losses, not {len(stated.history)}"
+    resumed = next((line.step for line in stated.history if line.step > stated.resumed_from > 0), None)
+    for ours, theirs in zip(again.history, stated.history, strict=True):
+        if ours != theirs and ours.step != resumed:
+            return f"the losses part at step {ours.step}"
+    return None
+
+
+def generate_again(verdict: Verdict, found: Found, adapter: Path, test) -> None:
+    """Generates with the base model and the adapter in the folder `adapter`, and compares with what was published.
 
     On the same device and versions tokens must be equal, row by row; on others the scores decide.
 
@@ -61,11 +83,15 @@ def generate_again(verdict: Verdict, found: Found, folder: Path, test) -> None:
     """
     record, published = found.record, found.published
     recipe = recipe_from_record(record.name, record.recipe)
-    model, tokenizer, dtype = load_for_scoring(folder, record, recipe.model)
+    try:
+        model, tokenizer, dtype = load_for_scoring(adapter, record, recipe.model)
+    except UserError as error:
+        raise Drift("weights", str(error)) from error
+    _check_sizes(record, describe(model).model_copy(update={"trainable": adapter_numbers(model)}))
     contract = record.contract.model_copy(update={"dtype": dtype})
     verdict.environment = environment()
     same = dtype == record.contract.dtype and same_stack(verdict.environment, record.scored_in)
-    rows = sample_rows(len(test), verdict.sample)
+    rows = sample_rows(len(test), verdict.sample, verdict.revision)
     if len(rows) == len(test):
         verdict.sample = None
     compared = published.take(rows)
@@ -74,9 +100,54 @@ def generate_again(verdict: Verdict, found: Found, folder: Path, test) -> None:
     verdict.rows = {who: differing(compared, fresh, who, rows) for who in ("base", "adapter")}
     verdict.changes = [change for who in ("base", "adapter") for change in changes(compared, fresh, who, contract)]
     print(change_table(verdict.changes), flush=True)
+    if contract.num_beams == 1 and not same:
+        _refuse_unlikely(verdict, compared, rows, model, tokenizer, contract)
     _decide(verdict, same, len(rows))
     if record.pins.parent_adapter is not None:
         _forgetting_again(verdict, record, load_predictions(found.folder, FORGETTING_FILE), model, tokenizer, same)
+
+
+def _check_sizes(record: Record, found: Model) -> None:
+    """Holds the record's parameter counts against the model as loaded; its bytes where the same type is loaded."""
+    names = ["trainable", "total", "quantized_layers"]
+    if found.dtype == record.model.dtype and not found.quantized_layers:
+        names.append("memory_bytes")
+    for name in names:
+        if getattr(found, name) != getattr(record.model, name):
+            raise Drift(
+                "weights",
+                f"{name} of the model is {getattr(found, name):,}, the record states {getattr(record.model, name):,}",
+            )
+
+
+def _refuse_unlikely(
+    verdict: Verdict, compared: Predictions, rows: list[int], model, tokenizer, contract: Contract
+) -> None:
+    """Refuses outputs that differ and that the same weights write on no device.
+
+    The record itself says where its scores were taken, and so whether tokens must be equal: whoever wants it otherwise
+    names another version. Scores alone would then let pass what lies within their noise.
+    """
+    for who in ("base", "adapter") if verdict.level == "generate" else ("base",):
+        numbers = verdict.rows[who]
+        there = compared.take([rows.index(number) for number in numbers])
+        short = shortfalls(model, tokenizer, there.prompt, getattr(there, f"{who}_tokens"), contract, who == "adapter")
+        for number, nats in zip(numbers, short, strict=True):
+            if nats > TIE:
+                raise Drift(
+                    "generation" if who == "base" else "weights",
+                    f"the {who} output of row {number} is none that these weights write: they prefer another token by "
+                    f"{nats:.1f} nats; {_told(verdict, len(rows))}",
+                )
+
+
+def _told(verdict: Verdict, rows: int) -> str:
+    return ", ".join(
+        f"{len(numbers):,} of {rows:,} {who} outputs differ (rows {', '.join(map(str, numbers[:5]))}"
+        f"{', …' if len(numbers) > 5 else ''})"
+        for who, numbers in verdict.rows.items()
+        if numbers
+    )
 
 
 def _decide(verdict: Verdict, same: bool, rows: int) -> None:
@@ -87,12 +158,7 @@ def _decide(verdict: Verdict, same: bool, rows: int) -> None:
         verdict.evidence = "tokens"
         verdict.reason = f"ROUGE-L {score:.4f}: all {2 * rows:,} outputs{of} are equal token for token"
     else:
-        told = ", ".join(
-            f"{len(numbers):,} of {rows:,} {who} outputs differ (rows {', '.join(map(str, numbers[:5]))}"
-            f"{', …' if len(numbers) > 5 else ''})"
-            for who, numbers in verdict.rows.items()
-            if numbers
-        )
+        told = _told(verdict, rows)
         if same and verdict.level == "generate":
             verdict.evidence = "tokens"
             raise Drift(part, f"on the same device and versions {told}")
@@ -112,11 +178,9 @@ def _decide(verdict: Verdict, same: bool, rows: int) -> None:
 
 
 def _forgetting_again(verdict: Verdict, record: Record, published: Predictions, model, tokenizer, same: bool) -> None:
-    rows = sample_rows(len(published.prompt), verdict.sample)
+    rows = sample_rows(len(published.prompt), verdict.sample, verdict.revision)
     published = published.take(rows)
     fresh = parent_predictions(model, tokenizer, *pull_parent(record.pins.parent_adapter), rows)
-    if any(getattr(published, name) != getattr(fresh, name) for name in ("prompt", "reference", "schema", "base")):
-        raise Drift("data", f"{FORGETTING_FILE} does not hold the parent's published rows")
     other = differing(published, fresh, "adapter", rows)
     if other and same and verdict.level == "generate":
         raise Drift(
@@ -140,13 +204,16 @@ def same_stack(here: Environment, there: Environment | None) -> bool:
     )
 
 
-def sample_rows(rows: int, sample: int | None) -> list[int]:
-    """Numbers of the test rows to generate for, in order: all of them, or a sample without replacement."""
+def sample_rows(rows: int, sample: int | None, commit: str) -> list[int]:
+    """Numbers of the test rows to generate for, in order: all of them, or a sample without replacement.
+
+    The commit seeds the draw: nobody who publishes can know before which rows will be looked at.
+    """
     import numpy as np
 
     if sample is None or sample >= rows:
         return list(range(rows))
-    return sorted(np.random.default_rng(SEED).choice(rows, sample, replace=False).tolist())
+    return sorted(np.random.default_rng(int(commit, 16)).choice(rows, sample, replace=False).tolist())
 
 
 def differing(published: Predictions, fresh: Predictions, who: str, rows) -> list[int]:

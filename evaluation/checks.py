@@ -7,27 +7,48 @@ import json
 from pathlib import Path
 from typing import Any
 
-from evaluation.predictions import FORGETTING_FILE, Predictions, load_predictions
+from evaluation.predictions import FORGETTING_FILE, PREDICTIONS_FILE, Predictions, load_predictions
 from evaluation.verdict import Drift
-from recipes.pins import ADAPTER_FILE
-from recipes.record import Record, Section
+from recipes.errors import UserError
+from recipes.pins import ADAPTER_FILE, on_a_branch, pin, pull_parent
+from recipes.record import Pin, Record, Section
 
 # Floating-point sums may differ in their last bits between machines; a changed number differs in a digit that is shown.
 ROUNDING = 1e-9
+# What stands in every adapter_config.json of this project beside the recipe's own figures; all else is empty there.
+# PEFT 0.21 does much on demand: some values of `init_lora_weights` change the base model's weights at every loading.
+LORA = {"bias": "none", "inference_mode": True, "init_lora_weights": True, "megatron_core": "megatron.core",
+        "peft_type": "LORA", "qalora_group_size": 16, "task_type": "SEQ_2_SEQ_LM"}  # fmt: skip
+LORA_OF_RECIPE = {"r": "lora_r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout",
+                  "target_modules": "lora_target_modules", "modules_to_save": "lora_modules_to_save",
+                  "use_rslora": "use_rslora", "use_dora": "use_dora"}  # fmt: skip
+# These have values, and not none, where the recipe is silent.
+LORA_DEFAULTS = {"r", "lora_alpha", "lora_dropout", "target_modules"}
+# What transformers adds to a tokenizer's configuration when it saves it; its special tokens are tokenizer.json's.
+TOKENIZER_SAVED = {"backend", "clean_up_tokenization_spaces", "extra_special_tokens", "is_local", "local_files_only"}
+
+
+def check_files(record: Record) -> None:
+    """Holds the names in the record's list against those that every release has."""
+    from model_cards.plots import PLOTS
+
+    release = {"README.md", "adapter_config.json", ADAPTER_FILE, "tokenizer.json", "tokenizer_config.json",
+               PREDICTIONS_FILE, f"{record.name}.yaml", *PLOTS.values()}  # fmt: skip
+    if record.forgetting is not None:
+        release.add(FORGETTING_FILE)
+    if lacking := sorted(release - record.files.keys()):
+        raise Drift("files", f"the record does not list {', '.join(lacking)}")
+    if more := sorted(record.files.keys() - release):
+        raise Drift("files", f"the record lists what is no part of a release: {', '.join(more)}")
 
 
 def check_lineage(folder: Path, record: Record) -> str:
-    """Holds the adapter's own configuration, its recipe and its chain against the record's pins."""
+    """Holds the recipe and the chain against the record's pins, and these against what the Hub says of them."""
     from recipes.config import recipe_yaml
 
     if record.files.get(ADAPTER_FILE) != record.training.adapter_sha256:
         raise Drift("lineage", f"the record lists another {ADAPTER_FILE} than the one that was trained")
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     base = record.pins.base_model
-    if (config.get("base_model_name_or_path"), config.get("revision")) != (base.id, base.revision):
-        raise Drift(
-            "lineage", f"adapter_config.json names another base model than the record's {base.id}@{base.revision}"
-        )
     named = {
         "model_name_or_path": base.id,
         "dataset_name": record.pins.dataset.id,
@@ -35,33 +56,124 @@ def check_lineage(folder: Path, record: Record) -> str:
     for key, pinned in named.items():
         if record.recipe.get(key) != pinned:
             raise Drift("lineage", f"the recipe's `{key}` is {record.recipe.get(key)}, the record pins {pinned}")
-    if (record.recipe.get("parent_adapter") is None) != (record.pins.parent_adapter is None):
+    stated, parent = record.recipe.get("parent_adapter"), record.pins.parent_adapter
+    if (stated is None) != (parent is None):
         raise Drift("lineage", "the recipe and the record's pins differ in whether a parent adapter was continued")
+    if parent is not None and not f"/{parent.id}".endswith(f"/{stated.partition('@')[0]}"):
+        raise Drift("lineage", f"the recipe's `parent_adapter` is {stated}, the record pins {parent.id}")
     if (folder / f"{record.name}.yaml").read_text(encoding="utf-8") != recipe_yaml(record.recipe):
         raise Drift("lineage", f"{record.name}.yaml is not the recipe that the record holds")
-    return f"trained on {base.id}@{base.revision[:12]}, as the adapter and its recipe say"
+    _check_pins(record)
+    return f"trained on {base.id}@{base.revision[:12]}, as the recipe says"
 
 
-def rebuild_splits(record: Record):
+def check_adapter(folder: Path, record: Record, tokens) -> str:
+    """Holds the adapter's configuration and its tokenizer against the recipe.
+
+    Parameters:
+        tokens: the base model's tokenizer with the recipe's added tokens, as `recipes.tokens.load_tokens` gives it.
+    """
+    _check_adapter_config(folder, record, tokens)
+    _check_tokenizer(folder, record.pins.base_model, tokens)
+    return "the adapter's configuration and tokenizer are the recipe's"
+
+
+def _check_pins(record: Record) -> None:
+    """Asks the Hub again what it says of the pinned commits: licences, and whether they are miniatures."""
+    from huggingface_hub import constants
+
+    pins = record.pins
+    for kind, pinned in (("model", pins.base_model), ("dataset", pins.dataset), ("model", pins.parent_adapter)):
+        if pinned is None or constants.HF_HUB_OFFLINE:
+            continue
+        where, found, stated = first_difference(pin(kind, pinned.id, pinned.revision), pinned) or (None, None, None)
+        if where is not None:
+            raise Drift("lineage", f"{where} of {pinned.id}@{pinned.revision} is {found}, the record states {stated}")
+        if not on_a_branch(pinned):
+            raise Drift(
+                "lineage", f"{pinned.revision} stands on no branch of {pinned.id}: anybody may have put it there"
+            )
+    if pins.parent_adapter is not None and pull_parent(pins.parent_adapter)[1].pins.base_model != pins.base_model:
+        raise Drift("lineage", f"{pins.parent_adapter.id} is an adapter of another base model than the record's")
+
+
+def _check_adapter_config(folder: Path, record: Record, tokens) -> None:
+    config, base = _json(folder / "adapter_config.json"), record.pins.base_model
+    if (config.get("base_model_name_or_path"), config.get("revision")) != (base.id, base.revision):
+        raise Drift(
+            "lineage", f"adapter_config.json names another base model than the record's {base.id}@{base.revision}"
+        )
+    wanted = {ours: record.recipe[key] for ours, key in LORA_OF_RECIPE.items() if key in record.recipe}
+    if record.pins.parent_adapter is not None:
+        parent = _json(pull_parent(record.pins.parent_adapter)[0] / "adapter_config.json")
+        wanted = {key: parent.get(key) for key in LORA_OF_RECIPE}
+    ids = [tokens.token_to_id(token) for token in record.recipe.get("added_tokens", [])]
+    wanted = LORA | wanted | {"trainable_token_indices": {"shared": ids, "head": ids} if ids else None}
+    told = {"base_model_name_or_path", "revision", "peft_version"}
+    for key in sorted((config.keys() | wanted.keys()) - told):
+        found, ours = (sorted(x) if isinstance(x, list) else x for x in (config.get(key), wanted.get(key)))
+        if (found or ours) and found != ours and key not in LORA_DEFAULTS - wanted.keys():
+            raise Drift("lineage", f"adapter_config.json sets {key} to {found}, the recipe gives {ours}")
+
+
+def _check_tokenizer(folder: Path, base: Pin, tokens) -> None:
+    """Holds the published tokenizer, which users of the adapter load, against the one that scores are taken with."""
+    from huggingface_hub import hf_hub_download
+
+    # Compared as Python reads it: the Rust reader is off by a last bit in some scores.
+    published, ours = _json(folder / "tokenizer.json"), json.loads(tokens.to_str())
+    if any(published.get(key) != ours[key] for key in ours.keys() - {"version", "truncation", "padding"}):
+        raise Drift("lineage", f"tokenizer.json is not the tokenizer of {base.id} with the recipe's added tokens")
+    config = _json(folder / "tokenizer_config.json")
+    theirs = _json(Path(hf_hub_download(base.id, "tokenizer_config.json", revision=base.revision)))
+    for key, value in config.items():
+        if (
+            value
+            and value != theirs.get(key)
+            and not (key in TOKENIZER_SAVED and key != "clean_up_tokenization_spaces")
+        ):
+            raise Drift("lineage", f"tokenizer_config.json sets {key} to {value}, {base.id} to {theirs.get(key)}")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise Drift("lineage", f"{path.name} is not JSON: {error}") from None
+    return found if isinstance(found, dict) else {}
+
+
+def rebuild_splits(record: Record, tokens):
     """The recipe's splits from the pinned dataset.
 
     Raises:
-        `Drift`: they are not those that the record counts and hashes.
+        `Drift`: they are not those that the record counts and hashes, or their references can be written otherwise.
     """
     from recipes.config import arguments_from_record
-    from recipes.data import build_splits
-    from recipes.tokens import load_tokens
+    from recipes.data import build_splits, references
+    from recipes.tokens import audit
 
     recipe = arguments_from_record(record.recipe)
     dataset = record.pins.dataset
-    splits = build_splits(recipe, dataset, load_tokens(record.pins.base_model, recipe.added_tokens))
+    splits = build_splits(recipe, dataset, tokens)
     where, found, stated = first_difference(splits.counts, record.data) or (None, None, None)
     if where is not None:
         raise Drift(
             "data",
             f"{dataset.id}@{dataset.revision} gives other rows than the record states ({where}: {found}, not {stated})",
         )
+    where, found, stated = first_difference(audit(tokens, references(splits)), record.unwritable) or (None, None, None)
+    if where is not None:
+        raise Drift("data", f"references that cannot be written: {where} is {found}, the record states {stated}")
     return splits
+
+
+def read_predictions(folder: Path, name: str = PREDICTIONS_FILE) -> Predictions:
+    """The published predictions."""
+    try:
+        return load_predictions(folder, name)
+    except UserError as error:
+        raise Drift("data", str(error).replace(f"{folder}/", "")) from error
 
 
 def check_rows(record: Record, predictions: Predictions, test) -> str:
@@ -97,13 +209,17 @@ def check_leakage(record: Record, predictions: Predictions, splits) -> str:
     return f"{many:,} of {len(seen):,} test inputs stand in the chain's training rows, as recorded"
 
 
-def check_scores(folder: Path, record: Record, predictions: Predictions) -> str:
-    """Scores the published predictions again, those of the parent's test rows too."""
+def check_scores(folder: Path, record: Record, predictions: Predictions, tokens) -> str:
+    """Reads the published tokens as text and scores the texts again, those of the parent's test rows too."""
     from evaluation.score import contract_of, score_forgetting, score_predictions
     from recipes.config import arguments_from_record
+    from recipes.expectations import compare
 
-    stated = record.contract
-    ours = contract_of(arguments_from_record(record.recipe), stated.dtype, stated.batch_size)
+    stated, recipe = record.contract, arguments_from_record(record.recipe)
+    ours = contract_of(recipe, stated.dtype, stated.batch_size)
+    _check_texts(predictions, PREDICTIONS_FILE, tokens)
+    if max(map(len, predictions.base_tokens + predictions.adapter_tokens)) > stated.max_new_tokens:
+        raise Drift("data", f"{PREDICTIONS_FILE} holds an output of more than {stated.max_new_tokens} tokens")
     versions = {"metric_version": stated.metric_version, "sql": stated.sql}
     if (ours.sql is None) != (stated.sql is None) or ours.model_copy(update=versions) != stated:
         where, here, there = first_difference(ours, stated)
@@ -116,9 +232,33 @@ def check_scores(folder: Path, record: Record, predictions: Predictions) -> str:
     if (record.forgetting is None) != (record.pins.parent_adapter is None):
         raise Drift("scoring", "an adapter that continues another, and no other, states what was forgotten")
     if record.forgetting is not None:
-        again = score_forgetting(load_predictions(folder, FORGETTING_FILE), stated)
-        _same_numbers(again, record.forgetting, FORGETTING_FILE, ours, stated)
+        forgetting = read_predictions(folder, FORGETTING_FILE)
+        _check_parent_rows(forgetting, load_predictions(pull_parent(record.pins.parent_adapter)[0]))
+        _check_texts(forgetting, FORGETTING_FILE, tokens)
+        _same_numbers(score_forgetting(forgetting, stated), record.forgetting, FORGETTING_FILE, ours, stated)
+    if compare(recipe.expect, record) != record.expectations:
+        raise Drift("scoring", "the recipe's expectations, held against the record's figures, come out otherwise")
     return "published predictions scored again: the numbers of the record, to the last digit"
+
+
+def _check_texts(predictions: Predictions, name: str, tokens) -> None:
+    """Only tokens are generated again: the texts, which are scored and read, must be what the tokens say."""
+    for who in ("base", "adapter"):
+        ids, texts = getattr(predictions, f"{who}_tokens"), getattr(predictions, who)
+        size = tokens.get_vocab_size()
+        strange = next((row for row, one in enumerate(ids) if any(not 0 <= token < size for token in one)), None)
+        if strange is not None:
+            raise Drift("data", f"{name}: the {who} tokens of row {strange} are none of the tokenizer's")
+        for row, (text, read) in enumerate(zip(texts, tokens.decode_batch(ids), strict=True)):
+            if text != read.strip():
+                raise Drift("data", f"{name}: the {who} tokens of row {row} read otherwise than its text")
+
+
+def _check_parent_rows(forgetting: Predictions, published: Predictions) -> None:
+    mine = (forgetting.prompt, forgetting.reference, forgetting.schema, forgetting.base, forgetting.base_tokens)
+    parent = (published.prompt, published.reference, published.schema, published.adapter, published.adapter_tokens)
+    if mine != parent:
+        raise Drift("data", f"{FORGETTING_FILE} does not hold the parent's published rows")
 
 
 def _same_numbers(again: Section, stated: Section, what: str, ours, contract) -> None:
@@ -130,16 +270,23 @@ def _same_numbers(again: Section, stated: Section, what: str, ours, contract) ->
         raise Drift("scoring", f"{what} give {where} {_shown(found)}, the record states {_shown(there)}{under}")
 
 
-def check_card(adapter: str, folder: Path, record: Record, predictions: Predictions) -> str:
-    """Renders card and plots anew and compares them with the published ones."""
+def check_card(adapter: str, folder: Path, record: Record, predictions: Predictions) -> tuple[bool, str]:
+    """Renders card and plots anew and compares them with the published ones.
+
+    Returns:
+        Whether all of them could be compared, and what was found.
+    """
     from model_cards.check import find_difference, same_renderer
 
     difference = find_difference(adapter, folder, record, predictions)
     if difference is not None:
         raise Drift("card", difference)
     if same_renderer(record):
-        return "card and plots rendered again: the same, but for what people wrote"
-    return "the card's scores are the record's; the rest was rendered by another version and was not compared"
+        return True, "card and plots rendered again: the same, but for what people wrote"
+    return (
+        False,
+        "of the card only metadata and scores were compared: the record names another version that rendered it",
+    )
 
 
 def first_difference(one: Any, other: Any, where: str = "") -> tuple[str, Any, Any] | None:

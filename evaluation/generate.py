@@ -58,6 +58,38 @@ def generate(
     return outputs, time.perf_counter() - start
 
 
+def shortfalls(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[str],
+    outputs: list[list[int]],
+    contract: Contract,
+    adapter: bool,
+) -> list[float]:
+    """By how much the model prefers another token to one of the output's, at worst, each after the output's own past.
+
+    Greedy decoding takes the likeliest token: what another device has written falls short by its rounding alone.
+
+    Parameters:
+        outputs: token ids per row, as `generate` returns them.
+
+    Returns:
+        Per row the largest difference between the best logit and the written token's, in nats; 0 for a greedy output.
+    """
+    config = model.generation_config
+    found = []
+    with torch.inference_mode(), contextlib.nullcontext() if adapter else model.disable_adapter():
+        # Row by row: the logits of a batch of long outputs take gigabytes.
+        for prompt, ids in zip(prompts, outputs, strict=True):
+            written = [*ids, config.eos_token_id] if len(ids) < contract.max_new_tokens else ids
+            past = torch.tensor([[config.decoder_start_token_id, *written[:-1]]], device=model.device)
+            batch = tokenizer(prompt, return_tensors="pt").to(model.device)
+            logits = model(**batch, decoder_input_ids=past).logits[0].float()
+            taken = logits[range(len(written)), written]
+            found.append((logits.amax(1) - taken).max().item())
+    return found
+
+
 def decode(tokenizer: PreTrainedTokenizerBase, outputs: list[list[int]]) -> list[str]:
     """The outputs as texts, special tokens left out."""
     return [text.strip() for text in tokenizer.batch_decode(outputs, skip_special_tokens=True)]

@@ -64,6 +64,8 @@ def load_predictions(run: Path, name: str = PREDICTIONS_FILE) -> Predictions:
         table = pq.read_table(run / name)
         if table.schema.remove_metadata() != SCHEMA:
             raise UserError(f"{run / name} has other columns than {', '.join(SCHEMA.names)}")
+        if any(column.null_count for column in table.columns):
+            raise UserError(f"{run / name} lacks values")
     except FileNotFoundError:
         raise UserError(f"{run} holds no {name}: score it first (make evaluate-{run.name})") from None
     except pa.ArrowException as error:

@@ -21,7 +21,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
-from evaluation.predictions import load_predictions
 from evaluation.verdict import Check, Drift, Found, Level, Verdict
 from recipes.errors import UserError, chain, explain
 from recipes.record import RECORD_FILE, Record
@@ -101,35 +100,41 @@ def _bug(error: Exception) -> str:
 
 def _check(verdict: Verdict, found: Found, revision: str, key: Path | None) -> None:
     from evaluation import checks
+    from recipes.tokens import load_tokens
 
     folder, record = _pull(verdict, revision, key)
     found.folder, found.record = folder, record
     _passed(verdict, "lineage", checks.check_lineage(folder, record))
-    splits = checks.rebuild_splits(record)
-    predictions = found.published = load_predictions(folder)
+    tokens = load_tokens(record.pins.base_model, record.recipe.get("added_tokens", []))
+    _passed(verdict, "lineage", checks.check_adapter(folder, record, tokens))
+    splits = checks.rebuild_splits(record, tokens)
+    predictions = found.published = checks.read_predictions(folder)
     _passed(verdict, "data", checks.check_rows(record, predictions, splits.test))
     _passed(verdict, "leakage", checks.check_leakage(record, predictions, splits))
-    _passed(verdict, "scoring", checks.check_scores(folder, record, predictions))
-    _passed(verdict, "card", checks.check_card(verdict.adapter, folder, record, predictions))
+    _passed(verdict, "scoring", checks.check_scores(folder, record, predictions, tokens))
+    whole, card = checks.check_card(verdict.adapter, folder, record, predictions)
+    _passed(verdict, "card", card)
     if verdict.level == "score":
         verdict.evidence = "numbers"
         score = record.scores.adapter["rougeL"].mean
         verdict.reason = (
             f"ROUGE-L {score:.4f}: every number follows from the published predictions; nothing was generated"
         )
-        return
-    from evaluation.again import generate_again, train_again
+    else:
+        from evaluation.again import generate_again, train_again
 
-    if verdict.level == "train":
-        folder = train_again(verdict, record)
-    generate_again(verdict, found, folder, splits.test)
+        adapter = train_again(verdict, record) if verdict.level == "train" else folder
+        generate_again(verdict, found, adapter, splits.test)
+    if not whole:
+        verdict.reason += f"; {card}"
 
 
 def _pull(verdict: Verdict, revision: str, key: Path | None) -> tuple[Path, Record]:
     from huggingface_hub import hf_hub_download
 
+    from evaluation import checks
     from recipes import signing
-    from recipes.pins import commit_of, pull
+    from recipes.pins import commit_of, pull, unlisted
 
     adapter = verdict.adapter
     verdict.revision = commit = commit_of(adapter, revision)
@@ -137,8 +142,11 @@ def _pull(verdict: Verdict, revision: str, key: Path | None) -> tuple[Path, Reco
     folder, record, differing = pull(adapter, commit)
     if differing:
         raise Drift("files", f"not the files that the record names: {', '.join(differing)}")
+    if extra := unlisted(adapter, commit, record):
+        raise Drift("files", f"the repository holds what the record does not list: {', '.join(extra)}")
     if record.scores is None or record.contract is None or record.training is None:
         raise UserError("the record holds no scores")
+    checks.check_files(record)
     # The cache then knows the branch or tag when the Hub is out of reach.
     hf_hub_download(adapter, RECORD_FILE, revision=revision)
     _passed(verdict, "files", f"{len(record.files)} files, every hash as recorded")

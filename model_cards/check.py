@@ -7,10 +7,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from evaluation.predictions import Predictions
-from model_cards.card import render_card
+from model_cards.card import front_matter, render_card
 from model_cards.plots import PLOTS, draw_plots
 from recipes.record import METRIC_NAMES, Record, Renderer
 
+# Metadata that no later version of the card states otherwise.
+STATED = ("base_model", "base_model_relation", "datasets", "license", "model-index")
 SOURCES = ("card.md.jinja", "card.py", "plots.py")
 
 
@@ -50,7 +52,7 @@ def find_difference(adapter: str, folder: Path, record: Record, predictions: Pre
             for path in PLOTS.values():
                 if (folder / path).read_bytes() != Path(temporary, path).read_bytes():
                     return f"{path} is not the plot that the record gives"
-    return _other_scores(folder / "README.md", record)
+    return _other_scores(adapter, folder / "README.md", record)
 
 
 def _lines(one: str, other: str) -> list[tuple[str, str]]:
@@ -63,14 +65,22 @@ def _short(line: str) -> str:
     return repr(line if len(line) <= 120 else line[:120] + "…")
 
 
-def _other_scores(path: Path, record: Record) -> str | None:
-    """The first metric whose scores in the card's metadata or table are not the record's."""
+def _other_scores(adapter: str, path: Path, record: Record) -> str | None:
+    """What in the card's metadata or in its table of scores is not the record's; None if nothing is."""
     from huggingface_hub import ModelCard
+    from yaml import YAMLError
 
-    card, scores = ModelCard.load(path), record.scores
+    try:
+        card, scores = ModelCard.load(path), record.scores
+    except (ValueError, YAMLError) as error:
+        return f"the card's metadata cannot be read: {str(error).splitlines()[0]}"
     stated = {result.metric_name: result.metric_value for result in card.data.eval_results or []}
     if stated != {METRIC_NAMES[name]: round(scores.adapter[name].mean, 4) for name in scores.shown()}:
         return "the scores in the card's metadata are not the record's"
+    stated, ours = card.data.to_dict(), front_matter(record, adapter).to_dict()
+    for key in STATED:
+        if stated.get(key) != ours.get(key):
+            return f"the card's metadata states another {key} than the record gives"
     for name in scores.shown():
         heading = METRIC_NAMES[name]
         row = next((line for line in card.content.splitlines() if line.startswith(f"| {heading} |")), "")

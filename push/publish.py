@@ -93,7 +93,7 @@ def _published_before(api, repo_id: str, head: str | None, there: set[str]) -> s
     """The files of the release that stands in the repository: the only ones that a new release may remove.
 
     Raises:
-        `UserError`: the repository holds something else than a release of this project.
+        `UserError`: the repository holds something else than a release of this project, or something besides.
     """
     from recipes.pins import pull
 
@@ -101,7 +101,12 @@ def _published_before(api, repo_id: str, head: str | None, there: set[str]) -> s
         return set()
     if RECORD_FILE not in there:
         raise UserError(f"{repo_id} exists and holds other things than a release: set another `adapter_name`")
-    return {*pull(repo_id, head, names=[])[1].files, SIGNATURE_FILE} & there
+    released = {*pull(repo_id, head, names=[])[1].files, SIGNATURE_FILE} & there
+    if strange := sorted(there - released - {".gitattributes", "README.md", RECORD_FILE}):
+        raise UserError(
+            f"{repo_id} holds {', '.join(strange)} beside its release, which checks call drift: remove it there"
+        )
+    return released
 
 
 def _commit(api, repo_id: str, head: str | None, stale: set[str], release: Path, record) -> str:

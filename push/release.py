@@ -15,7 +15,6 @@ from recipes.record import RECORD_FILE, Record, load_record, sha256_file, sha256
 # The only files of a run folder that are ever uploaded. `training_args.bin` and checkpoints are pickles.
 REQUIRED_FILES = ("adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json",
                   PREDICTIONS_FILE)  # fmt: skip
-OPTIONAL_FILES = ("special_tokens_map.json", "spiece.model")
 SECRETS = re.compile(
     rb"hf_[A-Za-z0-9]{30,}|-----BEGIN [A-Z ]*PRIVATE KEY-----|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}"
 )
@@ -43,11 +42,10 @@ def stage(run: Path, repo_id: str, previous_card: str | None, folder: Path) -> R
     forgetting = [FORGETTING_FILE] if record.forgetting is not None else []
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for name in (*REQUIRED_FILES, *forgetting, *OPTIONAL_FILES):
-        if name not in OPTIONAL_FILES and not (run / name).is_file():
+    for name in (*REQUIRED_FILES, *forgetting):
+        if not (run / name).is_file():
             raise UserError(f"{run} holds no {name}: train and score it again")
-        if (run / name).is_file():
-            shutil.copyfile(run / name, folder / name, follow_symlinks=False)
+        shutil.copyfile(run / name, folder / name, follow_symlinks=False)
     record.rendered = renderer()
     draw_plots(record, folder)
     (folder / f"{record.name}.yaml").write_text(recipe_yaml(record.recipe), encoding="utf-8")

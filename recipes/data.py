@@ -290,6 +290,11 @@ def _tokenize(batch: dict[str, list], tokenizer: Tokenizer) -> dict[str, list[li
     }
 
 
+def references(splits: Splits) -> list[str]:
+    """The targets of all rows."""
+    return [target for rows in (splits.train, splits.validation, splits.test) if rows for target in rows["target"][:]]
+
+
 def rows_sha256(rows: Dataset) -> str:
     """Hex sha256 over the prompts and targets, in order, one JSON array a line."""
     digest = hashlib.sha256()

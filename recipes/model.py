@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict, prepare_model_for_kbit_training
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.utils import logging
 from trl import ModelConfig, get_peft_config, get_quantization_config
@@ -143,10 +144,34 @@ def continue_adapter(model: PreTrainedModel, folder: Path, base: Pin, config: Mo
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """A trained adapter from `folder`, for inference; only safetensors are read."""
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise UserError(f"{folder} holds no adapter_model.safetensors")
-    return PeftModel.from_pretrained(model, folder).eval()
+    """A trained adapter from `folder`, for inference; only safetensors are read.
+
+    Raises:
+        `UserError`: there is none, or it holds other tensors than its configuration asks for. PEFT 0.21 would load a
+            tensor of the base model's name into the base model.
+    """
+    path = folder / "adapter_model.safetensors"
+    if not path.is_file():
+        raise UserError(f"{folder} holds no {path.name}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        adapter = PeftModel.from_pretrained(model, folder).eval()
+    except SafetensorError as error:
+        raise UserError(f"{path.name} is not a safetensors file: {error}") from None
+    except RuntimeError as error:
+        if "size mismatch" not in str(error):
+            raise
+        raise UserError(f"{path.name} does not fit {model.name_or_path} and adapter_config.json") from None
+    wanted = {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(adapter).items()}
+    if wrong := sorted(name for name in shapes.keys() | wanted.keys() if shapes.get(name) != wanted.get(name)):
+        raise UserError(f"{path.name} holds other tensors than adapter_config.json asks for: {wrong[0]}")
+    return adapter
+
+
+def adapter_numbers(adapter: PeftModel) -> int:
+    """How many numbers the adapter itself holds: all that was trained."""
+    return sum(tensor.numel() for tensor in get_peft_model_state_dict(adapter).values())
 
 
 def describe(model: Any) -> Model:

@@ -32,6 +32,20 @@ def pin(kind: str, repo_id: str, revision: str) -> Pin:
     )
 
 
+def on_a_branch(pinned: Pin) -> bool:
+    """Whether a pinned commit is in the history of `main`, or the tip of another branch or a tag.
+
+    Anybody may open a pull request in a repository, and its commits are then found there, whatever they hold.
+    """
+    from huggingface_hub import HfApi
+
+    api, repository = HfApi(), {"repo_id": pinned.id, "repo_type": pinned.kind}
+    refs = api.list_repo_refs(**repository)
+    if pinned.revision in {ref.target_commit for ref in (*refs.branches, *refs.converts, *refs.tags)}:
+        return True
+    return any(commit.commit_id == pinned.revision for commit in api.list_repo_commits(**repository))
+
+
 def pin_recipe(recipe) -> Pins:
     """Resolves all that a recipe takes from the Hub.
 
@@ -140,6 +154,21 @@ def pull(
         if entry.path in record.files:
             hf_hub_download(repo_id, entry.path, revision=revision, cache_dir=cache)
     return folder, record, _differing(folder, record, wanted)
+
+
+def unlisted(repo_id: str, revision: str, record: Record) -> list[str]:
+    """Files of a published commit that its record does not list, but for those that the Hub and a signature add.
+
+    Who loads the repository may run them: a pickle, or code. Offline nothing is known of them, and there are none.
+    """
+    from huggingface_hub import HfApi, constants
+
+    from recipes.signing import UNSIGNED_FILES
+
+    if constants.HF_HUB_OFFLINE:
+        return []
+    there = HfApi().list_repo_files(repo_id, revision=revision)
+    return sorted(set(there) - {*record.files, RECORD_FILE, *UNSIGNED_FILES})
 
 
 def _differing(folder: Path, record: Record, names: list[str]) -> list[str]:

@@ -190,7 +190,7 @@ class Contract(Section):
     max_new_tokens: int
     num_beams: int
     dtype: str
-    batch_size: int
+    batch_size: int = Field(ge=1)
     resamples: int
     confidence: float
     seed: int

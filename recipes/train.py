@@ -89,19 +89,16 @@ def _refuse_missing_tracker(arguments) -> None:
 def _prepare(recipe: Recipe, pins: Pins):
     """Tokenizer, splits, the references that cannot be written, and the token ids of the rows to train on and to take
     the validation loss from."""
-    from recipes.data import build_splits, tokenize
+    from recipes.data import build_splits, references, tokenize
     from recipes.model import load_tokenizer
     from recipes.tokens import audit, load_tokens
 
     tokenizer = load_tokenizer(pins.base_model, recipe.arguments.added_tokens)
     tokens = load_tokens(pins.base_model, recipe.arguments.added_tokens)
     splits = build_splits(recipe.arguments, pins.dataset, tokens)
-    references = [
-        target for rows in (splits.train, splits.validation, splits.test) if rows for target in rows["target"]
-    ]
     held_out = splits.test if recipe.arguments.select_on_test else splits.validation
     rows = tokenize(splits.train, tokens), held_out and tokenize(held_out, tokens)
-    return tokenizer, splits, audit(tokens, references), *rows
+    return tokenizer, splits, audit(tokens, references(splits)), *rows
 
 
 def _make_model(recipe: Recipe, pins: Pins, tokenizer):

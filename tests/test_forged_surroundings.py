@@ -1,0 +1,201 @@
+"""Forgeries beside the release: other commits of what it pins, tags, downloads, signatures; and what is honest."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import forger
+import pytest
+import torch
+from forger import (
+    check,
+    config,
+    copy_of,
+    elsewhere,
+    file,
+    flattered,
+    found_out,
+    predictions,
+    publish,
+    record,
+    short_release,
+    text,
+    unlisted,
+)  # fmt: skip
+from huggingface_hub import CommitOperationAdd, HfApi, constants, hf_hub_download
+from safetensors.torch import load_file, save_file
+
+import evaluation.again
+from evaluation import reproduce
+from recipes.record import load_record
+from recipes.signing import sign
+
+REPO = "local-user/forged-around"
+
+
+@pytest.fixture(scope="module")
+def finance(tmp_path_factory):
+    return short_release(tmp_path_factory.mktemp("runs") / "finance", "forged-around")
+
+
+def sabotaged(folder):
+    """The base model with its head's rows turned by one."""
+    path = hf_hub_download("google/flan-t5-large", "model.safetensors")
+    tensors = load_file(path)
+    tensors["lm_head.weight"] = tensors["lm_head.weight"].roll(1, 0)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder / "model.safetensors"
+
+
+def other_rows(folder):
+    """The dataset's file with other answers."""
+    name = next(
+        name for name in HfApi().list_repo_files("gbharti/finance-alpaca", repo_type="dataset") if "json" in name
+    )
+    path = Path(hf_hub_download("gbharti/finance-alpaca", name, repo_type="dataset"))
+    rows = [row | {"output": row["output"].replace("a", "o")} for row in json.loads(path.read_text())]
+    (folder / name).write_text(json.dumps(rows))
+    return folder / name
+
+
+def pinned_to(base=None, dataset=None):
+    """Pins another commit, in the adapter's own configuration too."""
+
+    def forge(run, repo_id):
+        if base:
+            config("adapter_config.json", revision=base)(run, repo_id)
+            return record(pins__base_model__revision=base)(run, repo_id)
+        return record(pins__dataset__revision=dataset)(run, repo_id)
+
+    return forge
+
+
+@pytest.mark.parametrize("by", ["the-owner", "anybody"])
+@pytest.mark.parametrize("what", ["base", "dataset"])
+def test_a_pin_to_other_bytes_of_the_same_repository_is_found(finance, hub, tmp_path, what, by):
+    repo_id, kind = {"base": ("google/flan-t5-large", "model"), "dataset": ("gbharti/finance-alpaca", "dataset")}[what]
+    path = {"base": sabotaged, "dataset": other_rows}[what](tmp_path)
+    api = HfApi(token=hub.token(repo_id.partition("/")[0]) if by == "the-owner" else None)
+    if by == "the-owner":
+        api.create_branch(repo_id, branch="other", repo_type=kind)
+    where = {"revision": "other"} if by == "the-owner" else {"create_pr": True}
+    commit = api.create_commit(
+        repo_id, [CommitOperationAdd(path.name, path)], commit_message="Other", repo_type=kind, **where
+    ).oid
+    verdict = check(REPO, finance, pinned_to(**{what: commit}), tmp_path)
+    part, told = {
+        ("base", "the-owner"): ("generation", "base outputs differ"),
+        ("dataset", "the-owner"): ("data", "gives other rows than the record states"),
+    }.get((what, by), ("lineage", "stands on no branch"))
+    found_out(verdict, part, told)
+
+
+def test_a_release_under_another_name_is_found(finance):
+    run, _ = finance
+    HfApi().create_repo("local-user/forged-copy")
+    commit = HfApi().upload_folder(repo_id="local-user/forged-copy", folder_path=run / "release").oid
+    found_out(reproduce.reproduce("local-user/forged-copy", commit, "score")[0], "card", "forged-copy")
+
+
+def test_a_moved_tag_is_found_and_a_commit_stays_what_it_is(finance, tmp_path):
+    run, commit = finance
+    HfApi().create_tag(REPO, tag="v1", revision=commit)
+    assert reproduce.reproduce(REPO, "v1", "score")[0].revision == commit
+    forged = predictions(flattered, scored_in=elsewhere)(copy_of(run, tmp_path / "forged"), REPO)
+    moved = HfApi().model_info(REPO, revision=publish(REPO, commit, run / "release", forged)).sha
+    HfApi().delete_tag(REPO, tag="v1")
+    HfApi().create_tag(REPO, tag="v1", revision=moved)
+    verdict, _ = reproduce.reproduce(REPO, "v1")
+    found_out(verdict, "weights", "nats")
+    assert verdict.revision == moved
+    assert reproduce.reproduce(REPO, commit, "score")[0].verdict == "REPRODUCED"
+
+
+def test_a_corrupted_download_of_the_same_size_is_found(finance, hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", tmp_path / "cache")
+    hub.fault("resolve", "corrupt", method="GET", path="finance.yaml")
+    found_out(reproduce.reproduce(REPO, finance[1], "score")[0], "files", "finance.yaml")
+
+
+@pytest.mark.parametrize("name", ["predictions.parquet", "adapter_config.json"])
+def test_a_file_changed_in_the_cache_is_found(finance, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", tmp_path / "cache")
+    assert reproduce.reproduce(REPO, finance[1], "score")[0].verdict == "REPRODUCED"
+    blob = Path(hf_hub_download(REPO, name, revision=finance[1])).resolve()
+    blob.write_bytes(blob.read_bytes()[:-1] + b" ")
+    found_out(reproduce.reproduce(REPO, finance[1], "score")[0], "files", name)
+
+
+def key_pair(folder, name):
+    private, public = folder / f"{name}.pem", folder / f"{name}-public.pem"
+    for arguments in (("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", private),
+                      ("pkey", "-in", private, "-pubout", "-out", public)):  # fmt: skip
+        subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+    return private, public
+
+
+@pytest.mark.parametrize(("by", "told"), [("nobody", "record.json is not what was signed"), ("mallory", "public key")])
+def test_a_hashed_forgery_of_a_signed_release_is_found(finance, tmp_path, by, told):
+    pytest.importorskip("model_signing", reason="needs pip install -r requirements-signing.txt")
+    (private, public), (mallory, _) = (key_pair(tmp_path, name) for name in ("own", "mallory"))
+    run = copy_of(finance[0], tmp_path / "run")
+    sign(run / "release", private)
+    signed = publish(REPO, finance[1], finance[0] / "release", run / "release")
+    assert reproduce.reproduce(REPO, signed, "score", key=public)[0].verdict == "REPRODUCED"
+    signature = (run / "release" / "model.sig").read_bytes()
+    release = record(training__seconds=1.0)(run, REPO)
+    (release / "model.sig").write_bytes(signature)
+    if by == "mallory":
+        (release / "model.sig").unlink()
+        sign(release, mallory)
+    forged = publish(REPO, finance[1], finance[0] / "release", release)
+    found_out(reproduce.reproduce(REPO, forged, "score", key=public)[0], "signature", told)
+    # Seconds follow from nothing: without the key nobody could tell.
+    assert reproduce.reproduce(REPO, forged, "score")[0].verdict == "REPRODUCED"
+
+
+def rounded_otherwise(run, repo_id):
+    """What a device with other rounding writes: every weight of the base off by up to some percent."""
+    found = load_record(run)
+    torch.manual_seed(1)
+    load = forger.load_for_scoring
+
+    def loaded(*arguments):
+        model, *others = load(*arguments)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.mul_(1 + 0.005 * torch.randn_like(weight))
+        return model, *others
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forger, "load_for_scoring", loaded)
+        forger.generate(run, found)
+    return record(scored_in=elsewhere)(run, repo_id)
+
+
+@pytest.mark.parametrize(
+    ("change", "how", "evidence"),
+    [
+        pytest.param(unlisted(".gitattributes", b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n*.x -text\n"),
+                     {"level": "score"}, "numbers", id="gitattributes"),
+        pytest.param(record(contract__batch_size=7), {}, "tokens", id="another-batch-size"),
+        pytest.param(record(scored_in=elsewhere), {"sample": 20}, "tokens", id="a-sample-of-the-same-tokens-elsewhere"),
+        pytest.param(rounded_otherwise, {}, "statistics", id="another-rounding-elsewhere"),
+        pytest.param(record(training__seconds=1.0), {"level": "train"}, "tokens", id="trained-again"),
+    ],
+)  # fmt: skip
+def test_what_is_honest_reproduces(finance, tmp_path, monkeypatch, change, how, evidence):
+    monkeypatch.setattr(evaluation.again, "RETRAINED", tmp_path / "retrained")
+    verdict = check(REPO, finance, change, tmp_path, **how)
+    assert (verdict.verdict, verdict.evidence) == ("REPRODUCED", evidence), verdict.line
+
+
+def test_a_moved_main_leaves_a_named_commit_as_it_is_and_the_command_says_so(finance, tmp_path, capsys):
+    run, commit = finance
+    forged = file("README.md", text("**0.", "**1."))(copy_of(run, tmp_path / "forged"), REPO)
+    HfApi().upload_file(path_or_fileobj=forged / "README.md", path_in_repo="README.md", repo_id=REPO)
+    assert reproduce.reproduce(REPO, commit, "score")[0].verdict == "REPRODUCED"
+    with pytest.raises(SystemExit) as stop:
+        reproduce.main([REPO, "--level", "score"])
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert stop.value.code == 1 and last.startswith(f"DRIFTED {REPO}@") and "README.md" in last
