@@ -95,18 +95,18 @@ def _published_before(api, repo_id: str, head: str | None, there: set[str]) -> s
     Raises:
         `UserError`: the repository holds something else than a release of this project, or something besides.
     """
-    from recipes.pins import pull
+    from recipes.pins import pull, unlisted
 
     if not there - {".gitattributes", "README.md"}:
         return set()
     if RECORD_FILE not in there:
         raise UserError(f"{repo_id} exists and holds other things than a release: set another `adapter_name`")
-    released = {*pull(repo_id, head, names=[])[1].files, SIGNATURE_FILE} & there
-    if strange := sorted(there - released - {".gitattributes", "README.md", RECORD_FILE}):
+    record = pull(repo_id, head, names=[])[1]
+    if strange := unlisted(repo_id, head, record):
         raise UserError(
             f"{repo_id} holds {', '.join(strange)} beside its release, which checks call drift: remove it there"
         )
-    return released
+    return {*record.files, SIGNATURE_FILE} & there
 
 
 def _commit(api, repo_id: str, head: str | None, stale: set[str], release: Path, record) -> str:

@@ -7,6 +7,8 @@ from recipes.errors import UserError
 from recipes.record import MAX_RECORD_BYTES, RECORD_FILE, Pin, Pins, Record, load_record, sha256_published
 
 ADAPTER_FILE = "adapter_model.safetensors"
+# What people put into a repository to show it on the card; no library loads it.
+BESIDE_THE_CARD = {".md", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf"}
 
 
 def pin(kind: str, repo_id: str, revision: str) -> Pin:
@@ -157,9 +159,10 @@ def pull(
 
 
 def unlisted(repo_id: str, revision: str, record: Record) -> list[str]:
-    """Files of a published commit that its record does not list, but for those that the Hub and a signature add.
+    """Files of a published commit that its record does not list, and that who loads the repository may run or read.
 
-    Who loads the repository may run them: a pickle, or code. Offline nothing is known of them, and there are none.
+    The Hub and a signature add files of their own, and people pictures and pages beside the card. Offline nothing is
+    known of them, and there are none.
     """
     from huggingface_hub import HfApi, constants
 
@@ -168,7 +171,8 @@ def unlisted(repo_id: str, revision: str, record: Record) -> list[str]:
     if constants.HF_HUB_OFFLINE:
         return []
     there = HfApi().list_repo_files(repo_id, revision=revision)
-    return sorted(set(there) - {*record.files, RECORD_FILE, *UNSIGNED_FILES})
+    strange = set(there) - {*record.files, RECORD_FILE, *UNSIGNED_FILES}
+    return sorted(name for name in strange if Path(name).suffix.lower() not in BESIDE_THE_CARD)
 
 
 def _differing(folder: Path, record: Record, names: list[str]) -> list[str]:

@@ -104,6 +104,9 @@ def test_a_release_beside_other_files_is_not_published_anew(run, tmp_path, capsy
     record.recipe["adapter_name"] = "crowded"
     record.save(folder)
     publish.publish(folder, None)
+    HfApi().upload_file(path_or_fileobj=b"mine", path_in_repo="team.png", repo_id="local-user/crowded")
+    publish.publish(folder, None)
+    assert "team.png" in HfApi().list_repo_files("local-user/crowded")
     HfApi().upload_file(path_or_fileobj=b"mine", path_in_repo="notes.txt", repo_id="local-user/crowded")
     with pytest.raises(SystemExit):
         publish.main([str(folder)])
@@ -122,7 +125,7 @@ def test_a_release_beside_other_files_is_not_published_anew(run, tmp_path, capsy
 )
 def test_what_cannot_be_checked_is_unchecked(adapter, capsys, argv, told, monkeypatch):
     if "broken" in argv[0]:
-        monkeypatch.setattr(reproduce, "reproduce", lambda *_: {}["a bug of ours"])
+        monkeypatch.setattr(reproduce, "_check", lambda *_: {}["a bug of ours"])
     code, line = reproduced(capsys, *argv)
     assert (code, line.split()[0]) == (2, "UNCHECKED") and told in line, line
 

@@ -133,7 +133,7 @@ def test_drift_stands_in_the_row_and_its_reason_below(published, root):
 def test_the_verdict_of_an_earlier_commit_is_not_given_to_a_new_one(published, root, hub, capsys):
     _, commit = published
     new = HfApi().upload_file(
-        path_or_fileobj=b"x", path_in_repo="notes.txt", repo_id=ADAPTER, create_pr=True, revision="main",
+        path_or_fileobj=b"# another\n", path_in_repo=".gitattributes", repo_id=ADAPTER, create_pr=True, revision="main",
         parent_commit=commit,
     )  # fmt: skip
     listing(root, f"{ADAPTER}, hub: local, revision: {new.pr_revision}")

@@ -176,7 +176,7 @@ def test_unchecked_without_a_record(level):
     ):
         assert line in page.text
     assert ("no model runs." in page.text) == (level == "score")
-    assert f"--level {level}" in page.text or level == "generate"
+    assert f"LEVEL={level}" in page.text or level == "generate"
 
 
 def test_drifted_before_anything_was_generated(scored):
@@ -222,7 +222,7 @@ def test_sql_scores_tables_and_the_clean_rows(scored, predictions):
             Found(scored, predictions, replace(predictions, base=["SELECT 1", ""]), [0, 1]),
         )
     )
-    assert page.row("execution match")[0] == "0.7777 [0.7654, 0.7888]"
+    assert page.row("SQL execution match")[0] == "0.7777 [0.7654, 0.7888]"
     for fact in (
         "306 of 2 rows",
         "120 rows",
