@@ -10,8 +10,6 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from recipes.errors import UserError
 from recipes.record import Pin, Unwritable
 
-# Encoded at once, which bounds the memory that 300,000 articles take.
-BATCH = 1_000
 MOST_FREQUENT = 20
 
 
@@ -58,23 +56,31 @@ def _character_table(normalizer: normalizers.Normalizer | None) -> normalizers.N
 def audit(tokenizer: Tokenizer, texts: list[str]) -> Unwritable:
     """Counts the texts that do not survive encoding and decoding, and the characters without a token in them.
 
+    The tokenizer takes a text apart at white space before all else: what holds for its words holds for the text, and
+    each word is tried once.
+
     Parameters:
         tokenizer: without truncation, as `load_tokens` gives it.
         texts: all references of a recipe: a model can only write what its tokenizer gives back.
     """
+    words = list({word for text in texts for word in text.split()})
+    encoded = tokenizer.encode_batch_fast(words)
+    written = [back.strip() for back in tokenizer.decode_batch([word.ids for word in encoded])]
+    lost = {
+        word: _unknown(tokenizer, word)
+        for word, back in zip(words, written, strict=True)
+        if "".join(back.split()) != word
+    }
+    parted = {word for word, back in zip(words, written, strict=True) if back != word} - lost.keys()
     unwritable = white_space = 0
     rows_of: Counter[str] = Counter()
-    for start in range(0, len(texts), BATCH):
-        batch = texts[start : start + BATCH]
-        encoded = tokenizer.encode_batch_fast(batch)
-        for text, back in zip(batch, tokenizer.decode_batch([row.ids for row in encoded]), strict=True):
-            if back.strip() == text.strip():
-                continue
-            if "".join(back.split()) == "".join(text.split()):
-                white_space += 1
-                continue
+    for text in texts:
+        own = text.split()
+        if not lost.keys().isdisjoint(own):
             unwritable += 1
-            rows_of.update(_unknown(tokenizer, text))
+            rows_of.update(set().union(*(lost[word] for word in own if word in lost)))
+        elif " ".join(own) != text.strip() or not parted.isdisjoint(own):
+            white_space += 1
     most = sorted(rows_of.items(), key=lambda item: (-item[1], item[0]))[:MOST_FREQUENT]
     return Unwritable(rows=len(texts), unwritable=unwritable, white_space=white_space, characters=dict(most))
 
