@@ -177,15 +177,13 @@ def the_reference(found: Predictions, tokens, number: int) -> list[int]:
     return tokens.encode(found.reference[number]).ids[:-1][: max(map(len, found.adapter_tokens))]
 
 
-def weights(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]], again: bool = False) -> Forgery:
-    """Changes the adapter's tensors and makes all hashes fit; with `again` it also generates and scores with them."""
+def weights(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> Forgery:
+    """Changes the adapter's tensors and makes all hashes fit."""
 
     def forge(run: Path, repo_id: str) -> Path:
         torch.manual_seed(0)
         save_file(change(load_file(run / ADAPTER_FILE)), run / ADAPTER_FILE, metadata={"format": "pt"})
         edit_record(run, training__adapter_sha256=sha256_file(run / ADAPTER_FILE))
-        if again:
-            generate(run, load_record(run))
         return staged(run, repo_id)
 
     return forge
@@ -300,12 +298,6 @@ def no_safetensors(run, repo_id):
     (run / ADAPTER_FILE).write_bytes(b"?" * 1000)
     edit_record(run, training__adapter_sha256=sha256_file(run / ADAPTER_FILE))
     return staged(run, repo_id)
-
-
-def changed_json(data, section, key, value):
-    found = json.loads(data)
-    found[section][key] = value
-    return json.dumps(found).encode()
 
 
 def without_file(data, name):

@@ -21,7 +21,7 @@ from forger import (
     short_release,
     text,
     unlisted,
-)  # fmt: skip
+)
 from huggingface_hub import CommitOperationAdd, HfApi, constants, hf_hub_download
 from safetensors.torch import load_file, save_file
 
@@ -176,14 +176,18 @@ def rounded_otherwise(run, repo_id):
 @pytest.mark.parametrize(
     ("change", "how", "evidence"),
     [
-        pytest.param(unlisted(".gitattributes", b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n*.x -text\n"),
-                     {"level": "score"}, "numbers", id="gitattributes"),
+        pytest.param(
+            unlisted(".gitattributes", b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n*.x -text\n"),
+            {"level": "score"},
+            "numbers",
+            id="gitattributes",
+        ),
         pytest.param(record(contract__batch_size=7), {}, "tokens", id="another-batch-size"),
         pytest.param(record(scored_in=elsewhere), {"sample": 20}, "tokens", id="a-sample-of-the-same-tokens-elsewhere"),
         pytest.param(rounded_otherwise, {}, "statistics", id="another-rounding-elsewhere"),
         pytest.param(record(training__seconds=1.0), {"level": "train"}, "tokens", id="trained-again"),
     ],
-)  # fmt: skip
+)
 def test_what_is_honest_reproduces(finance, tmp_path, monkeypatch, change, how, evidence):
     monkeypatch.setattr(evaluation.again, "RETRAINED", tmp_path / "retrained")
     verdict = check(REPO, finance, change, tmp_path, **how)

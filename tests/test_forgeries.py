@@ -28,7 +28,6 @@ import torch
 from forger import (
     ALL_ROWS,
     as_by_another_renderer,
-    changed_json,
     check,
     columns,
     config,
@@ -95,12 +94,6 @@ CARD = [
 
 RECORD = [
     ("a-mean", record(scores__adapter__rougeL__mean=lambda was: was + 0.001), "scoring", "adapter.rougeL.mean"),
-    (
-        "a-mean-not-rendered",
-        file(RECORD_FILE, lambda data: changed_json(data, "scores", "rows", 999)),
-        "scoring",
-        "rows",
-    ),
     ("an-interval", record(scores__base__rouge1__low=0.0), "scoring", "base.rouge1.low"),
     ("the-difference", record(scores__difference__rougeL__mean=0.5), "scoring", "difference.rougeL.mean"),
     ("the-clean-scores-left-out", record(scores__clean=None), "scoring", "clean"),
@@ -259,9 +252,9 @@ def test_a_forgery_is_found_without_a_model(finance, tmp_path, forge, part, told
             # PEFT loads it into the base model itself: the base row gets worse whenever it is generated.
             (
                 "the-base-in-the-adapter-file",
-                weights(lambda w: w | {"base_model.model.lm_head.weight": torch.zeros(1000, 64)}),
+                weights(lambda w: w | {"base_model.model.lm_head.weight": torch.zeros(1280, 64)}),
                 "weights",
-                "",
+                "holds other tensors than adapter_config.json asks for: base_model.model.lm_head.weight",
             ),
             ("no-safetensors", no_safetensors, "weights", "is not a safetensors file"),
             ("the-parameters", record(model__trainable=7), "weights", "trainable of the model is 49,152"),
