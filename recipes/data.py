@@ -173,8 +173,8 @@ def hold_out_groups(numbers: np.ndarray, size: float, seed: int) -> tuple[np.nda
     Groups are drawn in the order of one seeded permutation of the rows; each is held out whole if it still fits into
     `ceil(size · n)` rows. So there may be fewer: a group that is larger than that stays with the kept rows.
 
-    Args:
-        numbers: The group of each row, shape `(n,)`.
+    Parameters:
+        numbers: the group of each row, shape `(n,)`.
 
     Raises:
         `UserError`: no group is small enough.

@@ -53,9 +53,9 @@ def compare(test: list[str], training: list[str]) -> list[Literal["exact", "near
     sets of word pairs is at least `NEAR`. All exact copies are found, 99.7 % of the near-duplicates at 0.8 (see
     `BANDS`), more above, and nothing else. Copies within `test` alone do not count.
 
-    Args:
-        test: Inputs of the test rows.
-        training: Inputs of the training rows of one dataset. Compare with each dataset by itself: each has its layout,
+    Parameters:
+        test: inputs of the test rows.
+        training: inputs of the training rows of one dataset. Compare with each dataset by itself: each has its layout,
             which only ten different texts or more make known.
 
     Returns:
