@@ -10,8 +10,8 @@ from recipes.config import recipe_from_record
 from recipes.environment import environment
 from recipes.errors import UserError
 from recipes.model import adapter_numbers, describe
-from recipes.pins import pull_parent
-from recipes.record import METRIC_NAMES, Contract, Environment, Model, Record, Training, load_record
+from recipes.pins import ADAPTER_FILE, pull_parent
+from recipes.record import METRIC_NAMES, Contract, Environment, Model, Record, Training, load_record, sha256_file
 
 # A new adapter is written here and kept: training may take hours, and started again it continues.
 RETRAINED = Path("runs", "retrained")
@@ -76,7 +76,7 @@ def _other_course(again: Training, stated: Training) -> str | None:
 def generate_again(verdict: Verdict, found: Found, adapter: Path, test) -> None:
     """Generates with the base model and the adapter in the folder `adapter`, and compares with what was published.
 
-    On the same device and versions tokens must be equal, row by row; on others the scores decide.
+    With the same adapter on the same device and versions tokens must be equal, row by row; else the scores decide.
 
     Raises:
         `Drift`: outputs or scores are not the published ones.
@@ -90,7 +90,8 @@ def generate_again(verdict: Verdict, found: Found, adapter: Path, test) -> None:
     _check_sizes(record, describe(model).model_copy(update={"trainable": adapter_numbers(model)}))
     contract = record.contract.model_copy(update={"dtype": dtype})
     verdict.environment = environment()
-    same = dtype == record.contract.dtype and same_stack(verdict.environment, record.scored_in)
+    same_adapter = sha256_file(adapter / ADAPTER_FILE) == record.training.adapter_sha256
+    same = same_adapter and dtype == record.contract.dtype and same_stack(verdict.environment, record.scored_in)
     rows = sample_rows(len(test), verdict.sample, verdict.revision)
     if len(rows) == len(test):
         verdict.sample = None
@@ -101,7 +102,8 @@ def generate_again(verdict: Verdict, found: Found, adapter: Path, test) -> None:
     verdict.changes = [change for who in ("base", "adapter") for change in changes(compared, fresh, who, contract)]
     print(change_table(verdict.changes), flush=True)
     if contract.num_beams == 1 and not same:
-        _refuse_unlikely(verdict, compared, rows, model, tokenizer, contract)
+        who = ("base", "adapter") if same_adapter else ("base",)
+        _refuse_unlikely(verdict, who, compared, rows, model, tokenizer, contract)
     _decide(verdict, same, len(rows))
     if record.pins.parent_adapter is not None:
         _forgetting_again(verdict, record, load_predictions(found.folder, FORGETTING_FILE), model, tokenizer, same)
@@ -121,14 +123,20 @@ def _check_sizes(record: Record, found: Model) -> None:
 
 
 def _refuse_unlikely(
-    verdict: Verdict, compared: Predictions, rows: list[int], model, tokenizer, contract: Contract
+    verdict: Verdict,
+    models: tuple[str, ...],
+    compared: Predictions,
+    rows: list[int],
+    model,
+    tokenizer,
+    contract: Contract,
 ) -> None:
     """Refuses outputs that differ and that the same weights write on no device.
 
     The record itself says where its scores were taken, and so whether tokens must be equal: whoever wants it otherwise
     names another version. Scores alone would then let pass what lies within their noise.
     """
-    for who in ("base", "adapter") if verdict.level == "generate" else ("base",):
+    for who in models:
         numbers = verdict.rows[who]
         there = compared.take([rows.index(number) for number in numbers])
         short = shortfalls(model, tokenizer, there.prompt, getattr(there, f"{who}_tokens"), contract, who == "adapter")
@@ -159,7 +167,7 @@ def _decide(verdict: Verdict, same: bool, rows: int) -> None:
         verdict.reason = f"ROUGE-L {score:.4f}: all {2 * rows:,} outputs{of} are equal token for token"
     else:
         told = _told(verdict, rows)
-        if same and verdict.level == "generate":
+        if same:
             verdict.evidence = "tokens"
             raise Drift(part, f"on the same device and versions {told}")
         verdict.evidence = "statistics"
@@ -182,7 +190,7 @@ def _forgetting_again(verdict: Verdict, record: Record, published: Predictions, 
     published = published.take(rows)
     fresh = parent_predictions(model, tokenizer, *pull_parent(record.pins.parent_adapter), rows)
     other = differing(published, fresh, "adapter", rows)
-    if other and same and verdict.level == "generate":
+    if other and same:
         raise Drift(
             "weights", f"on the same device and versions {len(other):,} outputs for the parent's test rows differ"
         )

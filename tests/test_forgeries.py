@@ -312,3 +312,11 @@ def test_a_forgery_is_found_by_generating(finance, tmp_path, forge, part, told):
 def test_a_forgery_is_found_by_training(finance, tmp_path, monkeypatch, forge, told):
     monkeypatch.setattr(evaluation.again, "RETRAINED", tmp_path / "retrained")
     found_out(check(REPO, finance, forge, tmp_path, level="train"), "training", told)
+
+
+def test_two_forged_outputs_are_found_by_training_too(finance, tmp_path, monkeypatch):
+    # Their effect on the scores lies within the noise: it is the tokens that tell.
+    monkeypatch.setattr(evaluation.again, "RETRAINED", tmp_path / "retrained")
+    forge = predictions(said("adapter", range(2), the_reference))
+    verdict = check(REPO, finance, forge, tmp_path, level="train")
+    found_out(verdict, "weights", "on the same device and versions 2 of 90 adapter outputs differ")
