@@ -87,9 +87,10 @@ def generate_again(verdict: Verdict, found: Found, adapter: Path, test) -> None:
         model, tokenizer, dtype = load_for_scoring(adapter, record, recipe.model)
     except UserError as error:
         raise Drift("weights", str(error)) from error
-    _check_sizes(record, describe(model).model_copy(update={"trainable": adapter_numbers(model)}))
     contract = record.contract.model_copy(update={"dtype": dtype})
     verdict.environment = environment()
+    found_model = describe(model).model_copy(update={"trainable": adapter_numbers(model)})
+    _check_sizes(record, found_model, same_stack(verdict.environment, record.environment))
     same_adapter = sha256_file(adapter / ADAPTER_FILE) == record.training.adapter_sha256
     same = same_adapter and dtype == record.contract.dtype and same_stack(verdict.environment, record.scored_in)
     rows = sample_rows(len(test), verdict.sample, verdict.revision)
@@ -109,10 +110,10 @@ def generate_again(verdict: Verdict, found: Found, adapter: Path, test) -> None:
         _forgetting_again(verdict, record, load_predictions(found.folder, FORGETTING_FILE), model, tokenizer, same)
 
 
-def _check_sizes(record: Record, found: Model) -> None:
-    """Holds the record's parameter counts against the model as loaded; its bytes where the same type is loaded."""
+def _check_sizes(record: Record, found: Model, same: bool) -> None:
+    """Holds the record's parameter counts against the model as loaded; its bytes on the same device and versions."""
     names = ["trainable", "total", "quantized_layers"]
-    if found.dtype == record.model.dtype and not found.quantized_layers:
+    if same and found.dtype == record.model.dtype and not found.quantized_layers:
         names.append("memory_bytes")
     for name in names:
         if getattr(found, name) != getattr(record.model, name):

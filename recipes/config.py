@@ -9,6 +9,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import regex
+
 from recipes.errors import UserError
 from recipes.expectations import check
 from recipes.rules import Rule, parse_rule
@@ -25,6 +27,8 @@ NOT_RECIPE = {
     "use_cpu",
 }
 
+
+ATTENTION = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 
 # What a value may be by its annotation; YAML writes whole numbers where a fraction is meant, too.
 TYPES = {str: str, int: int, float: (int, float), bool: bool, list[str]: list, str | None: (str, type(None)),
@@ -163,13 +167,13 @@ class RecipeArguments:
         """`length_rules`, each as a `Rule`."""
         return [parse_rule(text) for text in self.length_rules]
 
-    def parsed_extract(self) -> dict[str, re.Pattern]:
+    def parsed_extract(self) -> dict[str, regex.Pattern]:
         """`extract`, compiled; `.` also matches a newline."""
         patterns = {}
         for column, pattern in (self.extract or {}).items():
             try:
-                patterns[column] = re.compile(pattern, re.DOTALL)
-            except re.error as error:
+                patterns[column] = regex.compile(pattern, regex.DOTALL)
+            except regex.error as error:
                 raise UserError(f"`extract` of `{column}` is not a regular expression: {error}") from None
             if not patterns[column].groupindex:
                 raise UserError(f"`extract` of `{column}` names no group: write (?P<name>…)")
@@ -302,6 +306,10 @@ def _refuse_nonsense(arguments: RecipeArguments, training: Any, model: Any) -> N
         raise UserError(f"`lora_task_type: {model.lora_task_type}` is not T5's: set SEQ_2_SEQ_LM")
     if arguments.early_stopping_patience and not training.load_best_model_at_end:
         raise UserError("`early_stopping_patience` needs `load_best_model_at_end: true`")
+    if model.attn_implementation not in ATTENTION:
+        # Any other name is one of a repository whose code would be run.
+        raise UserError(f"`attn_implementation` is one of {', '.join(filter(None, ATTENTION))}, not "
+                        f"{model.attn_implementation!r}")  # fmt: skip
     if training.push_to_hub:
         raise UserError("`push_to_hub` would upload unscored and unchecked: use `make publish` after scoring")
 

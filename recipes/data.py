@@ -4,12 +4,12 @@ import hashlib
 import json
 import math
 import os
-import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import regex
 from datasets import Dataset, concatenate_datasets, load_dataset
 from tokenizers import Tokenizer
 
@@ -19,6 +19,8 @@ from recipes.leakage import groups
 from recipes.record import Data, Pin
 from recipes.rules import Rule
 
+# A pattern from somebody else's record may take for ever; an honest one takes microseconds.
+PATTERN_SECONDS = 5
 # Below this many rows a worker process costs more than it saves.
 ROWS_PER_WORKER = 5_000
 # Not to be mistaken for columns of the dataset: no template can name them.
@@ -117,8 +119,11 @@ def _extract(rows: Dataset, recipe: RecipeArguments) -> tuple[Dataset, dict[str,
     return rows, unmatched
 
 
-def _groups(row: dict[str, Any], column: str, pattern: re.Pattern) -> dict[str, Any]:
-    match = pattern.search(row[column] or "")
+def _groups(row: dict[str, Any], column: str, pattern: regex.Pattern) -> dict[str, Any]:
+    try:
+        match = pattern.search(row[column] or "", timeout=PATTERN_SECONDS)
+    except TimeoutError:
+        raise UserError(f"`extract` of `{column}` takes over {PATTERN_SECONDS} s on one row: simplify it") from None
     return (match.groupdict("") if match else dict.fromkeys(pattern.groupindex, "")) | {"matched": match is not None}
 
 

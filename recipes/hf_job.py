@@ -7,6 +7,7 @@
 #     "trl==1.16.0",
 #     "accelerate==1.15.0",
 #     "bitsandbytes==0.50.2",
+#     "regex==2026.11.15",
 #     "datasets==5.2.0",
 #     "evaluate==0.4.6",
 #     "rouge-score-rs==0.2.1",

@@ -58,6 +58,7 @@ def test_a_resolved_recipe_can_be_read_back_from_the_record_and_from_yaml(tmp_pa
         (["--prompt", "{input"], "is not valid"),
         (["--test_size", "1.5"], "`test_size` is a share"),
         (["--num_beams", "0"], "`num_beams` is at least 1"),
+        (["--attn_implementation", "somebody/kernel"], "`attn_implementation` is one of eager"),
         (["--split", "sorted"], "`split` is random or grouped, not 'sorted'"),
         (["--length_rules", "drop rows > 5"], "is not understood"),
         (["--eval_strategy", "sometimes"], "sometimes"),

@@ -11,8 +11,10 @@ import pytest
 from datasets import Dataset
 from transformers import AutoTokenizer
 
+import recipes.data
 from recipes.config import parse_recipe
 from recipes.data import _extract, apply_rules, fill_templates
+from recipes.errors import UserError
 
 REAL_DATA = os.environ.get("REAL_DATA")
 needs_real_data = pytest.mark.skipif(REAL_DATA is None, reason="REAL_DATA names no folder with real rows")
@@ -53,6 +55,15 @@ def test_columns_are_read_out_of_a_text_and_rows_without_a_match_are_counted():
     assert rows.to_list() == [
         {"input": text, "output": "SELECT 1", "question": "How many\nrows?", "context": "CREATE TABLE t (a INT)"}
     ]
+
+
+def test_a_pattern_that_takes_for_ever_is_stopped(monkeypatch):
+    monkeypatch.setattr(recipes.data, "PATTERN_SECONDS", 0.2)
+    slow = parse_recipe(["--config", "recipes/llama2sql.yaml"]).arguments
+    # Every way to cut the row into pieces of one or two letters is tried before it is given up.
+    slow.extract = {"input": "(?P<question>(?:a|aa|aaa)+)$"}
+    with pytest.raises(UserError, match=r"`extract` of `input` takes over 0\.2 s on one row"):
+        _extract(Dataset.from_dict({"input": ["a" * 60 + "!"]}), slow)
 
 
 @needs_real_data
