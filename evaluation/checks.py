@@ -245,8 +245,8 @@ def _check_texts(predictions: Predictions, name: str, tokens) -> None:
     """Only tokens are generated again: the texts, which are scored and read, must be what the tokens say."""
     for who in ("base", "adapter"):
         ids, texts = getattr(predictions, f"{who}_tokens"), getattr(predictions, who)
-        size = tokens.get_vocab_size()
-        strange = next((row for row, one in enumerate(ids) if any(not 0 <= token < size for token in one)), None)
+        # T5's embedding has more rows than its tokenizer has tokens. A model may write those above; they read as "".
+        strange = next((row for row, one in enumerate(ids) if any(token < 0 for token in one)), None)
         if strange is not None:
             raise Drift("data", f"{name}: the {who} tokens of row {strange} are none of the tokenizer's")
         for row, (text, read) in enumerate(zip(texts, tokens.decode_batch(ids), strict=True)):

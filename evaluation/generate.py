@@ -82,6 +82,9 @@ def shortfalls(
         # Row by row: the logits of a batch of long outputs take gigabytes.
         for prompt, ids in zip(prompts, outputs, strict=True):
             written = [*ids, config.eos_token_id] if len(ids) < contract.max_new_tokens else ids
+            if max(written) >= model.config.vocab_size:
+                found.append(float("inf"))
+                continue
             past = torch.tensor([[config.decoder_start_token_id, *written[:-1]]], device=model.device)
             batch = tokenizer(prompt, return_tensors="pt").to(model.device)
             logits = model(**batch, decoder_input_ids=past).logits[0].float()
