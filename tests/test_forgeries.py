@@ -278,6 +278,14 @@ def test_a_forgery_is_found_without_a_model(finance, tmp_path, forge, part, told
             ("the-right-answers-elsewhere", predictions(flattered, scored_in=elsewhere), "weights", "nats"),
             ("a-lie-within-the-noise-elsewhere", predictions(noisy, scored_in=elsewhere), "generation", "nats"),
             (
+                "tokens-beyond-the-embedding-elsewhere",
+                predictions(
+                    said("base", range(1), lambda found, *_: [*found.base_tokens[0][:3], 10**6]), scored_in=elsewhere
+                ),
+                "generation",
+                "inf nats",
+            ),
+            (
                 "other-weights-elsewhere",
                 lambda run, repo_id: (
                     weights(partial(scaled, by=-20))(run, repo_id),
