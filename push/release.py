@@ -10,10 +10,11 @@ from model_cards.check import renderer
 from model_cards.plots import draw_plots
 from recipes.config import recipe_yaml
 from recipes.errors import UserError
+from recipes.pins import ADAPTER_FILE
 from recipes.record import RECORD_FILE, Record, load_record, sha256_file, sha256_published
 
 # The only files of a run folder that are ever uploaded. `training_args.bin` and checkpoints are pickles.
-REQUIRED_FILES = ("adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json",
+REQUIRED_FILES = ("adapter_config.json", ADAPTER_FILE, "tokenizer.json", "tokenizer_config.json",
                   PREDICTIONS_FILE)  # fmt: skip
 SECRETS = re.compile(
     rb"hf_[A-Za-z0-9]{30,}|-----BEGIN [A-Z ]*PRIVATE KEY-----|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}"
@@ -34,10 +35,10 @@ def stage(run: Path, repo_id: str, previous_card: str | None, folder: Path) -> R
     if record.training is None or record.scores is None:
         step = "train" if record.training is None else "evaluate"
         raise UserError(f"{run} is not ready to be published: run make {step}-{record.name} first")
-    if not (run / "adapter_model.safetensors").is_file():
-        raise UserError(f"{run} holds no adapter_model.safetensors: train it again")
-    if sha256_file(run / "adapter_model.safetensors") != record.training.adapter_sha256:
-        raise UserError(f"{run}/adapter_model.safetensors is not the adapter that its record speaks of: train it again")
+    if not (run / ADAPTER_FILE).is_file():
+        raise UserError(f"{run} holds no {ADAPTER_FILE}: train it again")
+    if sha256_file(run / ADAPTER_FILE) != record.training.adapter_sha256:
+        raise UserError(f"{run}/{ADAPTER_FILE} is not the adapter that its record speaks of: train it again")
     predictions = load_predictions(run)
     forgetting = [FORGETTING_FILE] if record.forgetting is not None else []
     shutil.rmtree(folder, ignore_errors=True)

@@ -14,6 +14,7 @@ from transformers.utils import logging
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from recipes.errors import UserError
+from recipes.pins import ADAPTER_FILE
 from recipes.record import Model, Pin
 from recipes.tokens import load_tokens
 
@@ -150,7 +151,7 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
         `UserError`: there is none, or it holds other tensors than its configuration asks for. PEFT 0.21 would load a
             tensor of the base model's name into the base model.
     """
-    path = folder / "adapter_model.safetensors"
+    path = folder / ADAPTER_FILE
     if not path.is_file():
         raise UserError(f"{folder} holds no {path.name}")
     try:

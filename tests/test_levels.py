@@ -10,6 +10,7 @@ import pytest
 from short_runs import train_short
 
 from evaluation import score
+from evaluation.again import sample_rows
 from evaluation.reproduce import main, reproduce
 from push import publish
 from recipes.record import load_record
@@ -86,6 +87,8 @@ def test_a_sample_is_a_part_of_the_rows_and_always_the_same(published):
     assert "all 80 outputs for a sample of 40 rows" in verdict.reason
     again = reproduce(adapter, sample=40)[1]
     assert again.rows == found.rows
+    # The commit draws: who publishes cannot know before which rows will be looked at.
+    assert sample_rows(343, 40, "a" * 40) != sample_rows(343, 40, "b" * 40)
     rouge_l = next(c for c in verdict.changes if (c.model, c.metric) == ("adapter", "rougeL"))
     assert rouge_l.published == rouge_l.now != load_record(run).scores.adapter["rougeL"].mean
     all_rows, _ = reproduce(adapter, sample=10**6)
