@@ -10,12 +10,16 @@ class UserError(Exception):
     """Something the user can mend. Its text says what is wrong and what to do, in one line."""
 
 
+class Damaged(ConnectionError):
+    """What arrived from the Hub is not what the Hub says it holds."""
+
+
 def explain(error: BaseException) -> str | None:
     """The one line for an error that is the user's or the Hub's to mend; None when it looks like a bug of ours."""
     from huggingface_hub import constants, errors
 
     hub = constants.ENDPOINT
-    if isinstance(error, UserError):
+    if isinstance(error, UserError | Damaged):
         return str(error)
     if isinstance(error, errors.GatedRepoError):
         return f"access to the gated repository is not granted: ask for it on its page at {hub}, then `hf auth login`"
@@ -53,6 +57,11 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def one_line(error: BaseException) -> str | None:
+    """The one line of the outermost error in the chain that `explain` knows; None when all look like a bug of ours."""
+    return next((line for cause in chain(error) if (line := explain(cause))), None)
+
+
 def chain(error: BaseException) -> Iterator[BaseException]:
     """The error and what caused it, the outermost first: clients wrap the Hub's answer in errors of their own."""
     while error is not None:
@@ -70,7 +79,7 @@ def one_line_errors(prefix: str = "error:", code: int = 1, file: TextIO | None =
     try:
         yield
     except Exception as error:
-        line = next((line for cause in chain(error) if (line := explain(cause))), None)
+        line = one_line(error)
         if line is None:
             raise
         print(f"{prefix} {line}", file=file or sys.stderr, flush=True)
