@@ -17,6 +17,9 @@ from recipes.pins import pull
 from recipes.record import load_record
 from recipes.signing import SIGNATURE_FILE, BadSignature, check, sign, write_public_half
 
+# So often the branch may move on under a release (somebody edits the card) before it is given up.
+MOVES = 5
+
 
 @dataclass(frozen=True)
 class Options:
@@ -75,7 +78,7 @@ def deliver(delivery: Delivery, owner: str, options: Options = Options()) -> Del
     target = Target(repo_id, options.revision, options.private, options.pr)
     with _alone(run):
         first = there = _look(api, target)
-        while not delivery.commit:
+        for _ in range(MOVES):
             _lay_out(api, delivery, target, there, options)
             if options.dry_run:
                 _print_tree(delivery)
@@ -89,8 +92,11 @@ def deliver(delivery: Delivery, owner: str, options: Options = Options()) -> Del
                     "then publish again"
                 )
             _send(api, delivery, target, there, options)
-            if not delivery.commit:
-                there = _look(api, target)
+            if delivery.commit:
+                break
+            there = _look(api, target)
+        else:
+            raise UserError(f"{repo_id} moved on {MOVES} times while this was under way: try again in a calm hour")
         persist(f"checking {repo_id}", lambda: verify(repo_id, delivery.commit, run, key))
         if options.revision == "main" and not options.pr:
             delivery.tag = persist(f"tagging {repo_id}", lambda: repository.tag(api, repo_id, delivery.commit))
@@ -191,6 +197,15 @@ def _find(api, delivery: Delivery, target: Target, release: Path) -> bool:
         delivery.pull_request, delivery.state, delivery.reached = number, "proposed", "committed"
         return True
     return False
+
+
+def settle(delivery: Delivery, options: Options) -> None:
+    """A last look after a failure: whether the release stands on the Hub after all."""
+    from huggingface_hub import HfApi
+
+    if delivery.reached == "sent":
+        target = Target(delivery.repo_id, options.revision, options.private, options.pr)
+        _find(HfApi(), delivery, target, delivery.run / "release")
 
 
 def _refuse_loss(api, target: Target, there: Standing, overwrite: str | None) -> None:

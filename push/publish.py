@@ -18,6 +18,9 @@ from push.delivery import Delivery, Options
 from recipes.errors import UserError, one_line, one_line_errors
 from recipes.record import Record, load_record
 
+# Minutes for a last look at the repository after a failure.
+LAST_LOOK = 0.2
+
 
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
@@ -66,13 +69,13 @@ def publish(arguments: argparse.Namespace) -> None:
                 with time_limit(minutes):
                     _deliver(delivery, owner, options)
             except KeyboardInterrupt:
-                raise UserError(f"interrupted: {_standing(delivery)}") from None
+                raise UserError(f"interrupted: {_standing(delivery, options)}") from None
             except Exception as error:
                 line = one_line(error)
                 if line is None:
                     traceback.print_exc()
                     line = f"{type(error).__name__}, see above: a bug of this program"
-                delivery.state, delivery.failure = "FAILED", f"{line}; {_standing(delivery)}"
+                delivery.state, delivery.failure = "FAILED", f"{line}; {_standing(delivery, options)}"
         collected = [x for x in deliveries if x.tag]
         if arguments.collection and collected:
             with time_limit(minutes):
@@ -146,16 +149,23 @@ def _deliver(delivery: Delivery, owner: str, options: Options) -> None:
         )
 
 
-def _standing(delivery: Delivery) -> str:
+def _standing(delivery: Delivery, options: Options) -> str:
     """What a failure leaves behind, and what to do."""
+    from push.delivery import settle
+    from push.network import time_limit
+
+    try:
+        with time_limit(LAST_LOOK):
+            settle(delivery, options)
+    except Exception as error:
+        if one_line(error) is None:
+            raise
     if delivery.reached == "committed":
         return (
             f"{delivery.repo_id}@{delivery.commit} is committed, but not checked to its end: run the same command again"
         )
     if delivery.reached == "sent":
-        return (
-            f"whether {delivery.repo_id} received the commit is not known: run the same command again, it will find out"
-        )
+        return f"whether {delivery.repo_id} received the commit is not known: the same command, run again, finds out"
     return "no file of a release was changed on the Hub"
 
 
