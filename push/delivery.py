@@ -1,6 +1,7 @@
 """One release on its way to the Hub: looked at, laid out, sent as one commit, pulled back, checked and tagged."""
 
 import fcntl
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from recipes.signing import SIGNATURE_FILE, BadSignature, check, sign, write_pub
 
 # So often the branch may move on under a release (somebody edits the card) before it is given up.
 MOVES = 5
+# Beginning of the names of the folders, in the run's, into which a release is pulled back.
+CHECKED = ".check-"
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,8 @@ def _alone(run: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"{run} is being published by another process: wait for it") from None
+        for left in run.glob(f"{CHECKED}*"):
+            shutil.rmtree(left, ignore_errors=True)
         yield
 
 
@@ -237,7 +242,7 @@ def verify(repo_id: str, commit: str, run: Path, key: Path | None = None) -> Non
     from evaluation.again import generate_row
     from evaluation.verdict import Drift
 
-    with tempfile.TemporaryDirectory(dir=run, prefix=".check-") as folder:
+    with tempfile.TemporaryDirectory(dir=run, prefix=CHECKED) as folder:
         cache = Path(folder)
         pulled, record, differing = pull(repo_id, commit, cache=cache)
         if differing:
