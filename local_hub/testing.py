@@ -9,7 +9,7 @@ import os
 import secrets
 import subprocess
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,10 @@ class Hub:
         """The user's token with that role; the user is created if there is none."""
         return access.add_user(self.root, user)[role]
 
+    def add_org(self, org: str, members: Mapping[str, str]) -> None:
+        """Give an organisation members with the role ``read``, ``write`` or ``admin``; creates whoever is missing."""
+        access.add_org(self.root, org, members)
+
     def env(self, home: Path, token: str | None = None, **more: str) -> dict[str, str]:
         """The environment for a client process with its own ``HF_HOME``; without a token it is not signed in."""
         environment = server.client_environment(self.url, token, home, os.environ)
@@ -88,18 +92,22 @@ def running(
     root: Path,
     repositories: Iterable[Content] = (),
     users: Iterable[str] = ("local-user",),
+    orgs: Mapping[str, Mapping[str, str]] | None = None,
     xet: bool = True,
     page_size: int | None = None,
     lfs_part_size: int | None = None,
 ) -> Iterator[Hub]:
-    """A Hub on a free port with these repositories and users; ``xet=False`` gives clients that use LFS.
+    """A Hub on a free port with these repositories, users, and organisations with each member's role.
 
+    ``xet=False`` gives clients that use LFS.
     The server ends with this process, however it ends.
     """
     root.mkdir(parents=True, exist_ok=True)
     seed(Store(root), repositories)
     for user in users:
         access.add_user(root, user)
+    for org, members in (orgs or {}).items():
+        access.add_org(root, org, members)
     arguments = ["--no-seed"]
     arguments += ["--page-size", str(page_size)] if page_size else []
     arguments += ["--lfs-part-size", str(lfs_part_size)] if lfs_part_size else []
