@@ -8,8 +8,10 @@ repositories of their own making; it is not served here.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
+import json
 import secrets
 import string
 import time
@@ -24,15 +26,22 @@ from .store import Repository, split_id
 ROLES = ("write", "read")
 ORG_ROLES = ("read", "write", "admin")
 XET_TOKEN_SECONDS = 3600
+# huggingface.co/docs/hub/trusted-publishers: how their tokens begin, and in whose name they write.
+PUBLISHER_PREFIX = "hf_jwt_"
+PUBLISHER = "[OIDC]"
 
 
 @dataclass(frozen=True)
 class Identity:
-    """A signed-in user, the role of the token they came with, and their role in each of their organisations."""
+    """A signed-in user, the role of the token they came with, and their role in each of their organisations.
+
+    ``only`` names the one repository that a trusted publisher's token is for.
+    """
 
     user: str
     role: str
     orgs: Mapping[str, str] = field(default_factory=dict)
+    only: str | None = None
 
 
 def users(root: Path) -> dict[str, dict[str, str]]:
@@ -83,12 +92,31 @@ def authenticate(root: Path, header: str | None) -> Identity | None:
     if not header:
         return None
     token = header.removeprefix("Bearer ")
+    if token.startswith(PUBLISHER_PREFIX):
+        return _publisher(durable.read_json(root / "store.json", {})["secret"], token)
     for user, tokens in users(root).items():
         for role, known in tokens.items():
             if hmac.compare_digest(known.encode(), token.encode()):
                 roles = {org: members[user] for org, members in orgs(root).items() if user in members}
                 return Identity(user, role, roles)
     raise HubError(401, "Invalid credentials in Authorization header")
+
+
+def publisher_token(secret: str, resource: str, seconds: int) -> str:
+    """A token that writes to one repository, for some seconds."""
+    claims = json.dumps({"resource": resource, "expires": time.time() + seconds})
+    payload = base64.urlsafe_b64encode(claims.encode()).decode()
+    return f"{PUBLISHER_PREFIX}{payload}.{sign(secret, 'publisher', payload)}"
+
+
+def _publisher(secret: str, token: str) -> Identity:
+    payload, _, signature = token.removeprefix(PUBLISHER_PREFIX).partition(".")
+    if not hmac.compare_digest(signature.encode(), sign(secret, "publisher", payload).encode()):
+        raise HubError(401, "Invalid credentials in Authorization header")
+    claims = json.loads(base64.urlsafe_b64decode(payload))
+    if claims["expires"] < time.time():
+        raise HubError(401, "The access token has expired: exchange a new id token for another one")
+    return Identity(PUBLISHER, "write", only=claims["resource"])
 
 
 def role_in(identity: Identity | None, namespace: str) -> str | None:
@@ -100,6 +128,8 @@ def role_in(identity: Identity | None, namespace: str) -> str | None:
 
 def may_read_all(identity: Identity | None, repository: Repository) -> bool:
     """Whether a repository is open to the user also when it is private or gated: it is theirs, or a colleague's."""
+    if identity is not None and identity.only:
+        return identity.only == repository.resource
     return role_in(identity, split_id(repository.id)[0]) is not None
 
 
@@ -127,10 +157,15 @@ def check_content(identity: Identity | None, repository: Repository) -> None:
         raise HubError(403, message, "GatedRepo")
 
 
-def check_token_writes(identity: Identity | None) -> Identity:
-    """Raise 401 where nobody is signed in and 403 where the token may only read."""
-    if identity is None:
+def check_token_writes(identity: Identity | None, repository: Repository | None = None) -> Identity:
+    """Raise 401 where nobody is signed in, and 403 where the token may only read.
+
+    A trusted publisher's token is for writing to its own ``repository``: 403 for another one, 401 for anything else.
+    """
+    if identity is None or (identity.only and repository is None):
         raise HubError(401, "Invalid username or password.")
+    if identity.only and repository and identity.only != repository.resource:
+        raise HubError(403, f"This token may only write to {identity.only}")
     if identity.role != "write":
         raise HubError(403, "Your token is read-only: you need a token with the write role")
     return identity
@@ -138,8 +173,8 @@ def check_token_writes(identity: Identity | None) -> Identity:
 
 def check_write(identity: Identity | None, repository: Repository) -> Identity:
     """Raise 401 or 403 where the user may not change the repository."""
-    identity = check_token_writes(identity)
-    if role_in(identity, split_id(repository.id)[0]) not in ("write", "admin"):
+    identity = check_token_writes(identity, repository)
+    if not identity.only and role_in(identity, split_id(repository.id)[0]) not in ("write", "admin"):
         raise HubError(403, "Forbidden: pass `create_pr=1` as a query parameter to create a Pull Request")
     return identity
 

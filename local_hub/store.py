@@ -29,6 +29,7 @@ from . import durable
 from .errors import HubError, repository_not_found
 
 FOLDERS = {"model": "models", "dataset": "datasets", "space": "spaces"}
+PREFIXES = {"model": "", "dataset": "datasets/", "space": "spaces/"}
 KINDS = {folder: kind for kind, folder in FOLDERS.items()}
 
 # huggingface_hub/utils/_validators.py refuses anything else before it sends a request.
@@ -53,6 +54,11 @@ class Repository:
             if self.gone:
                 raise repository_not_found(anonymous=False)
             yield
+
+    @property
+    def resource(self) -> str:
+        """What tells it from every other: its id, after its kind unless it is a model, as in its page's address."""
+        return PREFIXES[self.kind] + self.id
 
     @property
     def facts(self) -> dict[str, Any]:

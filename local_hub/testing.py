@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import access, server
+from . import access, oidc, server
 from .seed import Content, seed
 from .store import Store
 
@@ -55,6 +55,16 @@ class Hub:
     def add_org(self, org: str, members: Mapping[str, str]) -> None:
         """Give an organisation members with the role ``read``, ``write`` or ``admin``; creates whoever is missing."""
         access.add_org(self.root, org, members)
+
+    def trust(self, resource: str, seconds: int = oidc.SECONDS) -> str:
+        """An id token of a trusted publisher of one repository, ``namespace/name`` or ``datasets/namespace/name``.
+
+        With ``HF_OIDC_RESOURCE`` and ``HF_OIDC_ID_TOKEN`` in its environment, a client exchanges it for a token that
+        writes there for so many seconds. Instead of the second, a job on GitHub Actions has ``GITHUB_ACTIONS=true``,
+        ``ACTIONS_ID_TOKEN_REQUEST_URL`` (here the hub's address and ``/id-token``) and
+        ``ACTIONS_ID_TOKEN_REQUEST_TOKEN`` (here the id token).
+        """
+        return oidc.trust(self.root, resource, seconds)
 
     def env(self, home: Path, token: str | None = None, **more: str) -> dict[str, str]:
         """The environment for a client process with its own ``HF_HOME``; without a token it is not signed in."""

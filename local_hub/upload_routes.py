@@ -52,7 +52,7 @@ def preupload(request: Request, body: bytes) -> Response:
     regular file its git id, for a large one its sha256.
     """
     repository = repository_of(request)
-    ref = _writable_ref(request, repository, access.check_token_writes(identity_of(request)))
+    ref = _writable_ref(request, repository, access.check_token_writes(identity_of(request), repository))
     wanted = json_body(body)
     commit = history.resolve(repository.git, ref.decode())
     present = history.files(repository.git, commit)
@@ -165,7 +165,7 @@ def commit(request: Request, body: bytes) -> Response:
     When this answers, the commit and every file it names are on disk, and each large file was checked by its sha256.
     """
     repository = repository_of(request)
-    identity = access.check_token_writes(identity_of(request))
+    identity = access.check_token_writes(identity_of(request), repository)
     git, ref = repository.git, _writable_ref(request, repository, identity)
     wanted = parse_commit(body)
     parent_of(request, wanted, git, ref)
@@ -196,7 +196,7 @@ def commit(request: Request, body: bytes) -> Response:
 def lfs_batch(request: Request, body: bytes) -> Response:
     """Where to upload large files; no action for those the Hub has. Links are signed: the PUT has no token."""
     repository = repository_of(request)
-    access.check_token_writes(identity_of(request))
+    access.check_token_writes(identity_of(request), repository)
     wanted = json_body(body)
     if wanted.get("operation") != "upload":
         raise HubError(422, "Only uploads are served here; files are downloaded from their resolve address")
