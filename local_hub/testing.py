@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import access, oidc, server
+from . import access, oidc, quotas, server
 from .seed import Content, seed
 from .store import Store
 
@@ -65,6 +65,10 @@ class Hub:
         ``ACTIONS_ID_TOKEN_REQUEST_TOKEN`` (here the id token).
         """
         return oidc.trust(self.root, resource, seconds)
+
+    def quota(self, namespace: str, limit: int | None) -> None:
+        """Limit a namespace's private and public storage to so many bytes each; None lifts the limit."""
+        quotas.set_limit(self.root, namespace, limit)
 
     def env(self, home: Path, token: str | None = None, **more: str) -> dict[str, str]:
         """The environment for a client process with its own ``HF_HOME``; without a token it is not signed in."""

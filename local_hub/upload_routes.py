@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from . import access, discussions, history, lfs, xet
+from . import access, discussions, history, lfs, quotas, xet
 from .errors import HubError
 from .store import Repository
 from .web import (
@@ -172,6 +172,7 @@ def commit(request: Request, body: bytes) -> Response:
     store = store_of(request)
     # Unpacking a Xet upload takes time: before the lock, so that other commits do not wait for it.
     wanted.large = [(path, sha256, xet.ensure(store, sha256, size)) for path, sha256, size in wanted.large]
+    quotas.check(store, repository, {sha256: size for _, sha256, size in wanted.large if size is not None})
     with repository.exclusive():
         head = parent_of(request, wanted, git, ref)
         made = history.write_commit(git, apply(repository, wanted, head), head, wanted.message, identity.user)
@@ -201,6 +202,7 @@ def lfs_batch(request: Request, body: bytes) -> Response:
     if wanted.get("operation") != "upload":
         raise HubError(422, "Only uploads are served here; files are downloaded from their resolve address")
     store = store_of(request)
+    quotas.check(store, repository, {item["oid"]: item["size"] for item in wanted.get("objects", [])})
     use_xet = "xet" in wanted.get("transfers", [])
     objects = []
     for item in wanted.get("objects", []):
