@@ -9,11 +9,11 @@ import os
 import secrets
 import subprocess
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import access, server
+from . import access, oidc, quotas, server
 from .seed import Content, seed
 from .store import Store
 
@@ -52,6 +52,24 @@ class Hub:
         """The user's token with that role; the user is created if there is none."""
         return access.add_user(self.root, user)[role]
 
+    def add_org(self, org: str, members: Mapping[str, str]) -> None:
+        """Give an organisation members with the role ``read``, ``write`` or ``admin``; creates whoever is missing."""
+        access.add_org(self.root, org, members)
+
+    def trust(self, resource: str, seconds: int = oidc.SECONDS) -> str:
+        """An id token of a trusted publisher of one repository, ``namespace/name`` or ``datasets/namespace/name``.
+
+        With ``HF_OIDC_RESOURCE`` and ``HF_OIDC_ID_TOKEN`` in its environment, a client exchanges it for a token that
+        writes there for so many seconds. Instead of the second, a job on GitHub Actions has ``GITHUB_ACTIONS=true``,
+        ``ACTIONS_ID_TOKEN_REQUEST_URL`` (here the hub's address and ``/id-token``) and
+        ``ACTIONS_ID_TOKEN_REQUEST_TOKEN`` (here the id token).
+        """
+        return oidc.trust(self.root, resource, seconds)
+
+    def quota(self, namespace: str, limit: int | None) -> None:
+        """Limit a namespace's private and public storage to so many bytes each; None lifts the limit."""
+        quotas.set_limit(self.root, namespace, limit)
+
     def env(self, home: Path, token: str | None = None, **more: str) -> dict[str, str]:
         """The environment for a client process with its own ``HF_HOME``; without a token it is not signed in."""
         environment = server.client_environment(self.url, token, home, os.environ)
@@ -88,18 +106,22 @@ def running(
     root: Path,
     repositories: Iterable[Content] = (),
     users: Iterable[str] = ("local-user",),
+    orgs: Mapping[str, Mapping[str, str]] | None = None,
     xet: bool = True,
     page_size: int | None = None,
     lfs_part_size: int | None = None,
 ) -> Iterator[Hub]:
-    """A Hub on a free port with these repositories and users; ``xet=False`` gives clients that use LFS.
+    """A Hub on a free port with these repositories, users, and organisations with each member's role.
 
+    ``xet=False`` gives clients that use LFS.
     The server ends with this process, however it ends.
     """
     root.mkdir(parents=True, exist_ok=True)
     seed(Store(root), repositories)
     for user in users:
         access.add_user(root, user)
+    for org, members in (orgs or {}).items():
+        access.add_org(root, org, members)
     arguments = ["--no-seed"]
     arguments += ["--page-size", str(page_size)] if page_size else []
     arguments += ["--lfs-part-size", str(lfs_part_size)] if lfs_part_size else []
