@@ -53,6 +53,8 @@ def publish(arguments: argparse.Namespace) -> None:
     """
     from push.network import bounded_silence, time_limit
 
+    if arguments.time_limit <= 0:
+        raise UserError(f"`--time-limit` is a number of minutes above 0, not {arguments.time_limit:g}")
     options = Options(**{item.name: getattr(arguments, item.name) for item in fields(Options)})
     minutes, deliveries = arguments.time_limit, []
     with bounded_silence():

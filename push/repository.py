@@ -105,6 +105,8 @@ def create(api, target: Target) -> None:
     """
     from huggingface_hub.errors import RepositoryNotFoundError
 
+    if os.environ.get("HF_OIDC_RESOURCE"):
+        raise UserError(f"a Trusted Publisher's token cannot make {target.repo_id}: publish once with a user's token")
     api.create_repo(target.repo_id, exist_ok=True, private=target.private or None)
     if target.revision != "main":
         api.create_branch(target.repo_id, branch=target.revision, exist_ok=True)
@@ -146,12 +148,10 @@ def commit(api, target: Target, parent: str, stale: set[str], release: Path, mes
     )
 
 
-def open_proposal(api, target: Target, release: Path) -> int | None:
+def open_proposal(api, repo_id: str, release: Path) -> int | None:
     """The number of an open pull request that holds exactly the release; None where there is none."""
-    for discussion in api.get_repo_discussions(
-        target.repo_id, discussion_type="pull_request", discussion_status="open"
-    ):
-        if holds(api, target.repo_id, discussion.git_reference or f"refs/pr/{discussion.num}", release):
+    for discussion in api.get_repo_discussions(repo_id, discussion_type="pull_request", discussion_status="open"):
+        if holds(api, repo_id, discussion.git_reference or f"refs/pr/{discussion.num}", release):
             return discussion.num
     return None
 

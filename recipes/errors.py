@@ -27,6 +27,9 @@ def explain(error: BaseException) -> str | None:
         return f"no such repository, or your token may not see it: check the id, or `hf auth login` ({_url(error)})"
     if isinstance(error, errors.RevisionNotFoundError):
         return f"no such revision: check the branch, tag or commit ({_url(error)})"
+    if isinstance(error, errors.LocalEntryNotFoundError) and (error.__cause__ or error.__context__):
+        # The clients say so of any download that failed: the cause knows better.
+        return None
     if isinstance(error, errors.EntryNotFoundError):
         return f"the repository lacks a file that is needed here ({_url(error)})"
     if isinstance(error, errors.HFValidationError):
@@ -35,18 +38,31 @@ def explain(error: BaseException) -> str | None:
         return "no token: run `hf auth login`, or set HF_TOKEN"
     if isinstance(error, errors.OfflineModeIsEnabled):
         return "offline mode is on and the cache lacks what is needed: unset HF_HUB_OFFLINE, or fill the cache first"
+    if isinstance(error, errors.OIDCError):
+        return f"no token for a Trusted Publisher: {_first_line(error)}"
     if isinstance(error, errors.HfHubHTTPError):
-        status = error.response.status_code if error.response is not None else "no"
-        hint = {
-            401: "the token is not valid: `hf auth login`",
-            403: "the token may not do this: use one with write access",
-            412: "somebody committed in the meantime: run the command again",
-            429: "too many requests: wait and try again",
-        }.get(status, "try again later")
-        return f"{hub} answered {status}: {hint} ({_first_line(error)})"
+        return _refusal(error)
     if isinstance(error, ConnectionError) or type(error).__module__.partition(".")[0] in ("httpx", "httpx2"):
         return f"{hub} cannot be reached: check the network, or add HUB=local for the local Hub ({_first_line(error)})"
     return None
+
+
+def _refusal(error) -> str:
+    from huggingface_hub import constants
+
+    status = None if error.response is None else error.response.status_code
+    said = " ".join((error.server_message or _first_line(error)).split())[:300]
+    if status in (402, 413, 507) or (status in (400, 403) and "storage" in said):
+        return f"the account's storage on the Hub is full: delete what is not needed there, or ask for more ({said})"
+    hint = {
+        400: "it does not take what was asked",
+        401: "the token is not valid or has expired: `hf auth login`, or set HF_TOKEN",
+        403: "the token may not do this: use one that may write to the repository and in its owner's name",
+        409: "it exists already: choose another name",
+        412: "somebody committed in the meantime: run the command again",
+        429: "too many requests: wait, then run the command again",
+    }.get(status, "run the command again later")
+    return f"{constants.ENDPOINT} answered {status or 'nothing that can be read'}: {hint} ({said})"
 
 
 def _url(error: BaseException) -> str:
