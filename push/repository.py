@@ -10,7 +10,7 @@ import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from recipes.errors import UserError
+from recipes.errors import UserError, xet_errors
 from recipes.pins import BESIDE_THE_CARD, download, pull, unlisted
 from recipes.record import RECORD_FILE, Record
 from recipes.signing import SIGNATURE_FILE
@@ -135,17 +135,18 @@ def commit(api, target: Target, parent: str, stale: set[str], release: Path, mes
     # The client asks whether a dataset was meant: the predictions lie beside the adapter on purpose.
     warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
     paths = tree(release)
-    return api.create_commit(
-        target.repo_id,
-        operations=[
-            *(CommitOperationAdd(path, release / path) for path in paths),
-            *(CommitOperationDelete(path) for path in sorted(stale - set(paths))),
-        ],
-        commit_message=message,
-        revision=target.revision,
-        parent_commit=parent,
-        create_pr=target.pull_request,
-    )
+    with xet_errors():
+        return api.create_commit(
+            target.repo_id,
+            operations=[
+                *(CommitOperationAdd(path, release / path) for path in paths),
+                *(CommitOperationDelete(path) for path in sorted(stale - set(paths))),
+            ],
+            commit_message=message,
+            revision=target.revision,
+            parent_commit=parent,
+            create_pr=target.pull_request,
+        )
 
 
 def open_proposal(api, repo_id: str, release: Path) -> int | None:

@@ -86,6 +86,15 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 
 @contextmanager
+def xet_errors() -> Iterator[None]:
+    """Calls a failed transfer one: hf_xet 1.8 raises a bare RuntimeError for whatever happens on the way."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ConnectionError(_first_line(error)) from error
+
+
+@contextmanager
 def one_line_errors(prefix: str = "error:", code: int = 1, file: TextIO | None = None) -> Iterator[None]:
     """Ends the process with `code` and the line `prefix …` on an error that `explain` knows; others pass through.
 

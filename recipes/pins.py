@@ -4,7 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from recipes.errors import Damaged, UserError
+from recipes.errors import Damaged, UserError, xet_errors
 from recipes.record import (
     MAX_RECORD_BYTES,
     RECORD_FILE,
@@ -180,7 +180,8 @@ def download(repo_id: str, entry, revision: str, cache: Path | None = None) -> P
     """
     from huggingface_hub import hf_hub_download
 
-    path = Path(hf_hub_download(repo_id, entry.path, revision=revision, cache_dir=cache))
+    with xet_errors():
+        path = Path(hf_hub_download(repo_id, entry.path, revision=revision, cache_dir=cache))
     if entry.lfs is None:
         # Git's name of a file: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
         same = hashlib.sha1(b"blob %d\0" % entry.size + path.read_bytes()).hexdigest() == entry.blob_id

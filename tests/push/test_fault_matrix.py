@@ -84,7 +84,7 @@ def wrong(found: dict) -> str | None:
     def is_whole(state):
         return {key: state[key] for key in whole} == whole
 
-    if not found["broken"]:
+    if not found["broken"] and "the time limit" not in last:
         return "nothing was broken"
     if found["trace"]:
         return "a traceback"
