@@ -4,7 +4,7 @@
         hub.json                            visibility, gating, who was let in, when it was created
         discussions.json                    discussions and pull requests
     ROOT/lfs/  ROOT/xet/                    large files by their hash, shared between repositories
-    ROOT/users.json  redirects.json  store.json
+    ROOT/users.json  orgs.json  quotas.json  publishers.json  collections.json  redirects.json  store.json
 
 A repository appears and disappears by one rename, so a kill leaves it whole or absent.
 """

@@ -19,20 +19,23 @@ from .store import Store
 
 
 class Hub:
-    """A running local Hub: its ``url``, its users, its log and its faults; ``xet`` says what its clients use."""
+    """A running local Hub: its ``url``, its users, its log and its faults; ``xet`` says what its clients use.
+
+    ``secret`` is what the test hooks ask for, for a test whose client sets faults by itself.
+    """
 
     def __init__(self, root: Path, arguments: list[str], xet: bool):
         self.root = root
         self.url = ""
         self._arguments = arguments
         self.xet = xet
-        self._secret = secrets.token_hex(16)
+        self.secret = secrets.token_hex(16)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start the server: on a free port the first time, later on the same one."""
         port = self.url.rpartition(":")[2] or "0"
-        environment = {**os.environ, "LOCAL_HUB_ADMIN_SECRET": self._secret}
+        environment = {**os.environ, "LOCAL_HUB_ADMIN_SECRET": self.secret}
         self._process = server.spawn(self.root, ["--port", port, "--while-in-use", *self._arguments], environment)
         self.url = server.wait_until_ready(self.root, self._process, self.root / "server.log")
 
@@ -95,7 +98,7 @@ class Hub:
 
     def _admin(self, method: str, what: str, body: dict[str, Any] | None = None) -> Any:
         request = urllib.request.Request(f"{self.url}/__hub__/{what}", json.dumps(body or {}).encode(), method=method)
-        request.add_header("X-Local-Hub-Secret", self._secret)
+        request.add_header("X-Local-Hub-Secret", self.secret)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=30) as reply:
             return json.load(reply)
