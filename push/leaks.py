@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from push.traces import local_traces, own_paths_in_data
+from push.traces import chosen_words, local_traces, own_paths_in_data
 from recipes.errors import UserError
 from recipes.record import FREE_SECTION, RECORD_FILE, Record
 from recipes.redaction import find_secrets, own_secrets, redact
@@ -84,7 +84,9 @@ def refuse_leaks(folder: Path, run: Path, record: Record) -> None:
     texts = {path: _read(folder, path) for path in paths}
     for path, found in texts.items():
         found.metadata.append(("its name", path))
-    own, traces, in_data = own_secrets(), list(local_traces(run, record)), list(own_paths_in_data(run))
+    # A variable such as MODEL_KEY may hold a name that is published on purpose.
+    own = {value: kind for value, kind in own_secrets().items() if value.lower() not in chosen_words(record)}
+    traces, in_data = list(local_traces(run, record)), list(own_paths_in_data(run))
     said = "\n".join(text for found in texts.values() for where, text in found.data if where.startswith("row "))
     for path, found in texts.items():
         for passages, patterns in ((found.metadata, traces), (found.data, in_data)):
@@ -94,8 +96,8 @@ def refuse_leaks(folder: Path, run: Path, record: Record) -> None:
                     f"{redact(path)} holds what looks like a token or private key ({secret.kind}) in "
                     f"{_where(passages, secret.start)}: remove it from {_source(path, found, passages)}, and revoke it"
                 )
-            for what, pattern in patterns:
-                for match in pattern.finditer(joined):
+            for what, words, pattern in patterns:
+                for match in pattern.finditer(joined) if words in joined else ():
                     # The card's examples are the dataset's words.
                     if path == "README.md" and match[0] in said:
                         continue
@@ -257,21 +259,18 @@ def _json(file: Path) -> Texts:
 
     # Objects become tuples of pairs, so that of a key that stands twice both values are seen.
     def walk(value: Any, where: str) -> None:
-        if isinstance(value, tuple):
-            for key, item in value:
-                inner = f"{where}.{key}" if where else key
-                into = texts.data if file.name == "tokenizer.json" and inner.startswith("model.") else texts.metadata
-                into.append((f"`{inner[:80]}`", f'"{key}": "{item}"' if isinstance(item, str) else f'"{key}":'))
-                if not isinstance(item, str):
-                    walk(item, inner)
-        elif isinstance(value, list):
-            for number, item in enumerate(value):
-                walk(item, f"{where}[{number}]")
-        elif isinstance(value, str):
-            into = texts.data if file.name == "tokenizer.json" and where.startswith("model.") else texts.metadata
-            into.append((f"`{where[:80]}`", value))
+        pairs = value if isinstance(value, tuple) else enumerate(value)
+        for key, item in pairs:
+            inner = f"{where}.{key}" if where else f"{key}"
+            if file.name == "tokenizer.json" and inner == "model":
+                texts.data.append(("`model`", json.dumps(item, ensure_ascii=False)))
+                continue
+            texts.metadata.append((f"`{inner[:80]}`", f'"{key}": "{item}"' if isinstance(item, str) else f'"{key}":'))
+            if isinstance(item, list | tuple):
+                walk(item, inner)
 
-    walk(json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=tuple), "")
+    content = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=tuple)
+    walk(content if isinstance(content, tuple) else [content], "")
     return texts
 
 

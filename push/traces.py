@@ -1,7 +1,6 @@
 """Traces of this machine in texts: absolute local paths, and who worked on it."""
 
 import getpass
-import os
 import re
 import socket
 import subprocess
@@ -29,8 +28,8 @@ COMMON_NAMES = {
 }  # fmt: skip
 
 
-def local_traces(run: Path, record: Record) -> Iterator[tuple[str, re.Pattern]]:
-    """What must not stand in a release's metadata: pairs of what it is and the pattern that finds it.
+def local_traces(run: Path, record: Record) -> Iterator[tuple[str, str, re.Pattern]]:
+    """What must not stand in metadata: what it is, words to look for before the pattern is tried, the pattern.
 
     Metadata are all texts but those of the dataset and the models' outputs, and what people wrote into the card on
     the Hub. There, a word is no trace because somebody is called so: a user `finance` may publish `finance.yaml`.
@@ -46,33 +45,40 @@ def local_traces(run: Path, record: Record) -> Iterator[tuple[str, re.Pattern]]:
     for path in sorted(_own_paths(run), key=lambda path: -len(str(path))):
         # Below a folder like `/work` something must follow: alone it may be a word after a slash.
         below = "" if len(path.parts) > 2 else r"/\w"
-        yield "a local path", re.compile(rf"(?<![\w.:/-]){re.escape(str(path))}{below}(?![\w-])")
-    yield "a local path", LOCAL_PATH
+        yield "a local path", str(path), re.compile(rf"(?<![\w.:/-]){re.escape(str(path))}{below}(?![\w-])")
+    yield "a local path", "", LOCAL_PATH
     user, host = _user(), socket.gethostname()
-    named = _own_words(record)
+    named = chosen_words(record)
     if host.lower() not in COMMON_NAMES:
-        yield "this machine's user and host", _word(re.escape(f"{user}@{host}"))
+        yield "this machine's user and host", "", _word(re.escape(f"{user}@{host}"))
     if _telling(user):
         name = re.escape(user)
-        yield "this machine's user name", re.compile(rf"(?<![\w.+@-]){name}@[\w-]", re.IGNORECASE)
+        yield "this machine's user name", "", re.compile(rf"(?<![\w.+@-]){name}@[\w-]", re.IGNORECASE)
         hub = r"(?!(?:models|datasets|spaces)/)"
-        yield "this machine's user name", re.compile(rf"(?<![\w:/.@-]){hub}(?:[\w-]+/|\.{{0,2}}/)+{name}/[\w.-]")
+        yield "this machine's user name", "", re.compile(rf"(?<![\w:/.@-]){hub}(?:[\w-]+/|\.{{0,2}}/)+{name}/[\w.-]")
     if _telling(host):
-        yield "this machine's host name", _word(rf"(?:(?<=\w@)|(?<=//)){re.escape(host)}")
+        yield "this machine's host name", "", _word(rf"(?:(?<=\w@)|(?<=//)){re.escape(host)}")
         if len(host) >= 8 and re.search(r"\d", host) and re.search(r"[.-]", host) and host.lower() not in named:
-            yield "this machine's host name", _word(re.escape(host))
-    name, email = _git("user.name"), _git("user.email")
+            yield "this machine's host name", "", _word(re.escape(host))
+    name, email = _git_identity()
     if len(name.split()) > 1 and name.lower() not in named:
-        yield "git's user.name", _word(r"\s+".join(map(re.escape, name.split())))
+        yield "git's user.name", "", _word(r"\s+".join(map(re.escape, name.split())))
     if "@" in email:
-        yield "git's user.email", _word(re.escape(email))
+        yield "git's user.email", "", _word(re.escape(email))
 
 
-def own_paths_in_data(run: Path) -> Iterator[tuple[str, re.Pattern]]:
+def own_paths_in_data(run: Path) -> Iterator[tuple[str, str, re.Pattern]]:
     """What counts in the dataset's own texts too: this run's folder, and a home folder with a telling name."""
     home = [Path.home()] if _telling(Path.home().name) and len(Path.home().parts) > 2 else []
     for path in {*home, *(path for path in (run.absolute(), run.resolve()) if len(path.parts) > 3)}:
-        yield "a local path", re.compile(rf"(?<![\w.:/-]){re.escape(str(path))}(?![\w-])")
+        yield "a local path", str(path), re.compile(rf"(?<![\w.:/-]){re.escape(str(path))}(?![\w-])")
+
+
+def chosen_words(record: Record) -> str:
+    """The names that the author chose to publish, in small letters."""
+    pins = (record.pins.base_model, record.pins.dataset, record.pins.parent_adapter)
+    chosen = [record.recipe.get(key, "") for key in ("title", "adapter_name")]
+    return " ".join([record.name, *map(str, chosen), *(pin.id for pin in pins if pin)]).lower()
 
 
 def _own_paths(run: Path) -> set[Path]:
@@ -82,13 +88,6 @@ def _own_paths(run: Path) -> set[Path]:
                Path(__file__).parents[1]]  # fmt: skip
     paths = {path for folder in folders for path in (folder.absolute(), folder.resolve())}
     return {path for path in paths if len(path.parts) > 1}
-
-
-def _own_words(record: Record) -> str:
-    """The names that the author chose to publish, in small letters."""
-    pins = (record.pins.base_model, record.pins.dataset, record.pins.parent_adapter)
-    chosen = [record.recipe.get(key, "") for key in ("title", "adapter_name")]
-    return " ".join([record.name, *map(str, chosen), *(pin.id for pin in pins if pin)]).lower()
 
 
 def _telling(name: str) -> bool:
@@ -107,9 +106,13 @@ def _user() -> str:
         return Path.home().name
 
 
-def _git(key: str) -> str:
+def _git_identity() -> tuple[str, str]:
+    """git's `user.name` and `user.email`, "" where there is none."""
     try:
-        asked = subprocess.run(["git", "config", key], capture_output=True, text=True, env=os.environ)
+        asked = subprocess.run(
+            ["git", "config", "--get-regexp", r"^user\.(name|email)$"], capture_output=True, text=True
+        )
     except OSError:
-        return ""
-    return asked.stdout.strip()
+        return "", ""
+    values = dict(line.partition(" ")[::2] for line in asked.stdout.splitlines())
+    return values.get("user.name", ""), values.get("user.email", "")

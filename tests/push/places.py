@@ -104,7 +104,7 @@ def in_png(compressed: bool):
 PLACES = [
     (in_json("record.json", "recipe.title"), "record.json", "`recipe.title`"),
     (in_json("tokenizer_config.json", "chat_template"), "tokenizer_config.json", "`chat_template`"),
-    (in_json("tokenizer.json", "model.note"), "tokenizer.json", "`model.note`"),
+    (in_json("tokenizer.json", "model.note"), "tokenizer.json", "`model`"),
     (in_escapes, "tokenizer_config.json", "`note`"),
     (in_a_key_that_stands_twice, "adapter_config.json", "`task_type`"),
     (in_yaml, "finance.yaml", "line "),

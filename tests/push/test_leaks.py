@@ -74,8 +74,15 @@ def test_what_only_looks_like_a_secret_passes(release, staged, run, text):
     assert redact(text) == text
 
 
-def test_short_and_simple_values_and_paths_of_variables_are_no_secrets(release, staged, run, monkeypatch):
-    for name, value in {"SSH_KEY": "/home/anna/.ssh/id_ed25519", "A_PASSWORD": "changeme", "B_TOKEN": "a" * 40}.items():
+def test_short_and_simple_values_paths_and_published_names_in_variables_are_no_secrets(
+    release, staged, run, monkeypatch
+):
+    for name, value in {
+        "SSH_KEY": "/home/anna/.ssh/id_ed25519",
+        "A_PASSWORD": "changeme",
+        "B_TOKEN": "a" * 40,
+        "MODEL_KEY": "google/flan-t5-large",
+    }.items():
         monkeypatch.setenv(name, value)
         in_rows("prompt", 0)(release, value)
     refuse_leaks(release, run, staged[1])
