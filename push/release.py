@@ -19,14 +19,25 @@ REQUIRED_FILES = ("adapter_config.json", ADAPTER_FILE, "tokenizer.json", "tokeni
 
 
 def stage(run: Path, repo_id: str, previous_card: str | None, folder: Path) -> Record:
+    """Writes the release of a scored run into `folder`, replacing what stood there, and takes a last look at it.
+
+    Returns and raises as `lay_out`; besides:
+        `UserError`: a file holds what must not leave this machine.
+    """
+    record = lay_out(run, repo_id, previous_card, folder)
+    refuse_leaks(folder, run, record)
+    return record
+
+
+def lay_out(run: Path, repo_id: str, previous_card: str | None, folder: Path) -> Record:
     """Writes the release of a scored run into `folder`, replacing what stood there.
 
     Returns:
         The record as published: with the sha256 of every other file.
 
     Raises:
-        `UserError`: the run is not trained or scored to its end, its adapter is not the recorded one, or a file holds
-        what must not leave this machine.
+        `UserError`: the run is not trained or scored to its end, its adapter is not the recorded one, or one of its
+        files is no plain file of its own.
     """
     record = load_record(run)
     if record.training is None or record.scores is None:
@@ -52,7 +63,6 @@ def stage(run: Path, repo_id: str, previous_card: str | None, folder: Path) -> R
     (folder / "README.md").write_text(render_card(record, predictions, repo_id, previous_card), encoding="utf-8")
     record.files = {path: sha256_published(folder / path) for path in tree(folder)}
     (folder / RECORD_FILE).write_bytes(record.to_bytes())
-    refuse_leaks(folder, run, record)
     return record
 
 

@@ -175,6 +175,17 @@ def test_a_name_that_is_a_word_of_the_release_does_not_hinder_it(run, tmp_path, 
     assert RECORD_FILE not in record.files and "README.md" in record.files
 
 
+@pytest.mark.parametrize("name", ["root", "ubuntu", "local-user", "me"])
+def test_names_that_many_machines_share_tell_nothing(release, staged, run, machine, name):
+    machine(user=name, host="localhost")
+    in_card(
+        release, f"{name}@example.org, {name}@localhost, http://localhost:8080, runs/{name}/finance, http://{name}:80"
+    )
+    refuse_leaks(release, run, staged[1])
+    machine(user="anybody", host=name)
+    refuse_leaks(release, run, staged[1])
+
+
 def test_the_authors_id_on_the_hub_may_be_the_users_name(release, staged, run, machine):
     machine()
     in_card(release, "jdoe/flan-t5-large-finance, https://huggingface.co/jdoe/x/tree/main, datasets/jdoe/rows, by jdoe")
