@@ -1,6 +1,5 @@
 """A release: the folder whose files are exactly what is uploaded, chosen by an allow-list."""
 
-import re
 import shutil
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from evaluation.predictions import FORGETTING_FILE, PREDICTIONS_FILE, load_predi
 from model_cards.card import render_card
 from model_cards.check import renderer
 from model_cards.plots import draw_plots
+from push.leaks import refuse_foreign_files, refuse_leaks
 from recipes.config import recipe_yaml
 from recipes.errors import UserError
 from recipes.pins import ADAPTER_FILE
@@ -16,20 +16,28 @@ from recipes.record import RECORD_FILE, Record, load_record, sha256_file, sha256
 # The only files of a run folder that are ever uploaded. `training_args.bin` and checkpoints are pickles.
 REQUIRED_FILES = ("adapter_config.json", ADAPTER_FILE, "tokenizer.json", "tokenizer_config.json",
                   PREDICTIONS_FILE)  # fmt: skip
-SECRETS = re.compile(
-    rb"hf_[A-Za-z0-9]{30,}|-----BEGIN [A-Z ]*PRIVATE KEY-----|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}"
-)
 
 
 def stage(run: Path, repo_id: str, previous_card: str | None, folder: Path) -> Record:
+    """Writes the release of a scored run into `folder`, replacing what stood there, and takes a last look at it.
+
+    Returns and raises as `lay_out`; besides:
+        `UserError`: a file holds what must not leave this machine.
+    """
+    record = lay_out(run, repo_id, previous_card, folder)
+    refuse_leaks(folder, run, record)
+    return record
+
+
+def lay_out(run: Path, repo_id: str, previous_card: str | None, folder: Path) -> Record:
     """Writes the release of a scored run into `folder`, replacing what stood there.
 
     Returns:
         The record as published: with the sha256 of every other file.
 
     Raises:
-        `UserError`: the run is not trained or scored to its end, its adapter is not the recorded one, or a file holds
-        what must not leave this machine.
+        `UserError`: the run is not trained or scored to its end, its adapter is not the recorded one, or one of its
+        files is no plain file of its own.
     """
     record = load_record(run)
     if record.training is None or record.scores is None:
@@ -39,40 +47,25 @@ def stage(run: Path, repo_id: str, previous_card: str | None, folder: Path) -> R
         raise UserError(f"{run} holds no {ADAPTER_FILE}: train it again")
     if sha256_file(run / ADAPTER_FILE) != record.training.adapter_sha256:
         raise UserError(f"{run}/{ADAPTER_FILE} is not the adapter that its record speaks of: train it again")
-    predictions = load_predictions(run)
     forgetting = [FORGETTING_FILE] if record.forgetting is not None else []
+    names = (*REQUIRED_FILES, *forgetting)
+    refuse_foreign_files(run, names, folder, record)
+    predictions = load_predictions(run)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for name in (*REQUIRED_FILES, *forgetting):
+    for name in names:
         if not (run / name).is_file():
             raise UserError(f"{run} holds no {name}: train and score it again")
-        shutil.copyfile(run / name, folder / name, follow_symlinks=False)
+        shutil.copyfile(run / name, folder / name)
     record.rendered = renderer()
     draw_plots(record, folder)
     (folder / f"{record.name}.yaml").write_text(recipe_yaml(record.recipe), encoding="utf-8")
     (folder / "README.md").write_text(render_card(record, predictions, repo_id, previous_card), encoding="utf-8")
     record.files = {path: sha256_published(folder / path) for path in tree(folder)}
     (folder / RECORD_FILE).write_bytes(record.to_bytes())
-    # Inside the parquet file the texts are compressed.
-    texts = "\n".join(
-        text for column in ("prompt", "reference", "base", "adapter") for text in getattr(predictions, column)
-    )
-    _refuse_secrets(folder, texts.encode())
     return record
 
 
 def tree(folder: Path) -> list[str]:
     """Paths of all files in a release, sorted."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def _refuse_secrets(folder: Path, predictions: bytes) -> None:
-    if SECRETS.search(predictions):
-        raise UserError(f"{PREDICTIONS_FILE} holds what looks like a token or private key: remove it from the dataset")
-    for path in tree(folder):
-        if (folder / path).is_symlink():
-            raise UserError(f"{path} is a symbolic link: a release holds plain files only")
-        if SECRETS.search((folder / path).read_bytes()):
-            raise UserError(
-                f"{path} holds what looks like a token or private key: remove it from the run, then publish"
-            )

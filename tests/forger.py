@@ -20,7 +20,7 @@ from evaluation import reproduce, score
 from evaluation.predictions import FORGETTING_FILE, PREDICTIONS_FILE, Predictions, load_predictions
 from evaluation.score import load_for_scoring, predict, score_forgetting, score_predictions
 from model_cards.plots import draw_plots
-from push.release import stage, tree
+from push.release import lay_out, tree
 from recipes.chain import look_back
 from recipes.config import arguments_from_record, recipe_from_record
 from recipes.data import build_splits, references
@@ -51,8 +51,8 @@ def publish(repo_id: str, commit: str, honest: Path, forged: Path) -> str:
 
 
 def staged(run: Path, repo_id: str) -> Path:
-    """Renders card and plots of the changed run, and hashes all files."""
-    stage(run, repo_id, None, run / "release")
+    """Renders card and plots of the changed run, and hashes all files; a forger leaves the last look out."""
+    lay_out(run, repo_id, None, run / "release")
     return run / "release"
 
 

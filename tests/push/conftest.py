@@ -1,0 +1,44 @@
+import shutil
+
+import pytest
+from short_runs import train_short
+
+from evaluation import score
+from push.leaks import refuse_leaks
+from push.release import stage
+from recipes.errors import UserError
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    folder = train_short(tmp_path_factory.mktemp("runs") / "finance")
+    score.main([str(folder)])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def staged(run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("staged") / "release"
+    return folder, stage(run, "local-user/flan-t5-large-finance", None, folder)
+
+
+@pytest.fixture
+def release(staged, tmp_path):
+    folder = tmp_path / "release"
+    shutil.copytree(staged[0], folder)
+    return folder
+
+
+@pytest.fixture
+def refused(release, staged, run):
+    """Plants something into a copy of the release; returns the one line that refuses it."""
+
+    def plant(planting, *arguments) -> str:
+        planting(release, *arguments)
+        with pytest.raises(UserError) as error:
+            refuse_leaks(release, run, staged[1])
+        line = str(error.value)
+        assert "\n" not in line and ": " in line
+        return line
+
+    return plant
