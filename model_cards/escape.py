@@ -25,6 +25,8 @@ INVISIBLE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
     r"\U000e0000-\U000e007f]"
 )
+# GitHub links an address after it has read the entities; a comment inside parts it.
+ADDRESS = re.compile(r"&#64;(?=[^\s<]*\.)")
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -54,7 +56,7 @@ def cell(text: Any) -> str:
     """Text for a markdown table cell: every character that markdown or HTML would act on becomes an entity."""
     visible = INVISIBLE.sub(REPLACEMENT, str(text))
     escaped = MARKDOWN.sub(lambda match: f"&#{ord(match[0])};", html.escape(visible, quote=False))
-    return "<br>".join(escaped.splitlines()) or "—"
+    return "<br>".join(ADDRESS.sub("&#64;<!-- -->", escaped).splitlines()) or "—"
 
 
 def cut(text: str, characters: int) -> str:

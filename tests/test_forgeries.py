@@ -3,8 +3,8 @@
 What a check cannot tell:
 
 - Figures that nothing follows from: seconds, tokens per second, peak memory, energy, `batch.too_large`; device,
-  packages and code commit; the metric's version, where this one gives the same numbers; texts of the recipe such as its title, and
-  what its `expect:` says that others published.
+  packages and code commit; the metric's version, where this one gives the same numbers; texts of the recipe such as its
+  title, and what its `expect:` says that others published.
 - Without training again (`LEVEL=train`): whether the adapter came from this recipe at all. A learning rate, a prompt, a
   dropped row or a `split_seed` that was changed with all that follows from it, losses, the steps, a parent that was
   never continued, and weights that write the same for every test row: all are consistent without it. And `train` itself

@@ -14,6 +14,7 @@ from evaluation.predictions import Predictions
 from evaluation.verdict import Check, Verdict
 from model_cards.card import keep_free_sections, render_card
 from model_cards.compare import compare_table
+from model_cards.escape import cell
 from model_cards.plots import draw_plots
 from recipes.record import (
     Energy,
@@ -166,6 +167,11 @@ def test_foreign_text_stays_text(full, predictions, verdict, text):
     assert len(re.findall("<!-- free: ", card)) == 3
     table = Page(MarkdownIt("commonmark").enable("table").render(compare_table([record])))
     assert table.tags == Page(MarkdownIt("commonmark").enable("table").render(compare_table([full]))).tags
+
+
+def test_an_address_is_parted_before_github_reads_it():
+    assert cell("user@evil.example") == "user&#64;<!-- -->evil.example"
+    assert cell("owner/name@main") == "owner/name&#64;main"
 
 
 def shape(part):
