@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.predictions import FORGETTING_FILE, PREDICTIONS_FILE, Predictions, load_predictions
-from evaluation.verdict import Drift
+from evaluation.verdict import ROUNDING, VERDICT_FILE, Drift, load_verdict, misfit
 from recipes.errors import UserError
 from recipes.pins import ADAPTER_FILE, on_a_branch, pin, pull_parent
 from recipes.record import Pin, Record, Section
 
-# Floating-point sums may differ in their last bits between machines; a changed number differs in a digit that is shown.
-ROUNDING = 1e-9
 # What stands in every adapter_config.json of this project beside the recipe's own figures; all else is empty there.
 # PEFT 0.21 does much on demand: some values of `init_lora_weights` change the base model's weights at every loading.
 LORA = {"bias": "none", "inference_mode": True, "init_lora_weights": True, "megatron_core": "megatron.core",
@@ -38,7 +36,7 @@ def check_files(record: Record) -> None:
         release.add(FORGETTING_FILE)
     if lacking := sorted(release - record.files.keys()):
         raise Drift("files", f"the record does not list {', '.join(lacking)}")
-    if more := sorted(record.files.keys() - release):
+    if more := sorted(record.files.keys() - release - {VERDICT_FILE}):
         raise Drift("files", f"the record lists what is no part of a release: {', '.join(more)}")
 
 
@@ -271,14 +269,20 @@ def _same_numbers(again: Section, stated: Section, what: str, ours, contract) ->
 
 
 def check_card(adapter: str, folder: Path, record: Record, predictions: Predictions) -> tuple[bool, str]:
-    """Renders card and plots anew and compares them with the published ones.
+    """Renders card and plots anew and compares them with the published ones, with the verdict that a release may carry.
 
     Returns:
         Whether all of them could be compared, and what was found.
     """
     from model_cards.check import find_difference, same_renderer
 
-    difference = find_difference(adapter, folder, record, predictions)
+    try:
+        verdict = load_verdict(folder)
+    except UserError as error:
+        raise Drift("card", str(error).replace(f"{folder}/", "")) from error
+    if verdict is not None and (reason := misfit(verdict, adapter, record, folder)):
+        raise Drift("card", f"{VERDICT_FILE} does not belong here: {reason}")
+    difference = find_difference(adapter, folder, record, predictions, verdict)
     if difference is not None:
         raise Drift("card", difference)
     if same_renderer(record):

@@ -133,8 +133,9 @@ def _pull(verdict: Verdict, revision: str, key: Path | None) -> tuple[Path, Reco
     from huggingface_hub import hf_hub_download
 
     from evaluation import checks
+    from evaluation.predictions import PREDICTIONS_FILE
     from recipes import signing
-    from recipes.pins import commit_of, pull, unlisted
+    from recipes.pins import ADAPTER_FILE, commit_of, pull, unlisted
 
     adapter = verdict.adapter
     verdict.revision = commit = commit_of(adapter, revision)
@@ -147,6 +148,8 @@ def _pull(verdict: Verdict, revision: str, key: Path | None) -> tuple[Path, Reco
     if record.scores is None or record.contract is None or record.training is None:
         raise UserError("the record holds no scores")
     checks.check_files(record)
+    verdict.adapter_sha256 = record.files[ADAPTER_FILE]
+    verdict.predictions_sha256 = record.files[PREDICTIONS_FILE]
     # The cache then knows the branch or tag when the Hub is out of reach.
     hf_hub_download(adapter, RECORD_FILE, revision=revision)
     _passed(verdict, "files", f"{len(record.files)} files, every hash as recorded")

@@ -1,62 +1,73 @@
-"""The model card: the template `card.md.jinja` filled from the run record and the predictions."""
+"""The model card: the template `card.md.jinja` filled from the run record and the predictions.
 
-import html
-import re
+Scores stand in the metadata's `model-index`. The Hub's other format, `.eval_results/*.yaml`, is only for datasets that
+it has registered as benchmarks, which none of the recipes' is: no such file is published.
+"""
+
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from evaluation.predictions import Predictions
 from evaluation.sql_databases import KINDS
-from model_cards.plots import PLOTS
+from evaluation.verdict import EVIDENCE, Verdict
+from model_cards.escape import cut, environment, plain
+from model_cards.plots import PLOTS, badge_text
 from recipes.errors import UserError
 from recipes.expectations import shown
-from recipes.record import FREE_SECTION, METRIC_NAMES, ROUGE_NAMES, Record
+from recipes.record import FREE_SECTION, METRIC_NAMES, ROUGE_NAMES, Energy, LossPoint, Pin, Record
 
+HUB = "https://huggingface.co"
 SAMPLES = 5
-SAMPLE_CHARACTERS = 300
-# Characters that could end a table cell or start markdown, HTML, a link, maths or an emoji inside one.
-MARKDOWN = re.compile(r"[|`*_\[\]()~$\\:#!{}@]")
-# C0/C1 controls, zero-width and bidirectional marks, tags: they hide or reorder the text around them.
-INVISIBLE = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    r"\U000e0000-\U000e007f]"
-)
 TASK_SNIPPET_TOKENS = 128
+SNIPPET_CHARACTERS = 4_000
+LOG_LINES = 200
 
 
-def render_card(record: Record, predictions: Predictions, repo_id: str, previous: str | None = None) -> str:
+def render_card(
+    record: Record,
+    predictions: Predictions,
+    repo_id: str,
+    previous: str | None = None,
+    verdict: Verdict | None = None,
+) -> str:
     """The card's markdown with its front matter.
 
     Parameters:
         repo_id: where the adapter is published, `owner/name`.
         previous: the card that stands there now; what people wrote into its free sections is kept.
+        verdict: the one that the release carries, which speaks of this run (`evaluation.verdict.misfit`).
 
     Raises:
         `UserError`: the run is not scored yet.
     """
     from huggingface_hub import ModelCard
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import SandboxedEnvironment
 
     if record.training is None or record.scores is None:
         raise UserError(f"{record.name} has no scores yet: run make evaluate-{record.name} first")
-    environment = SandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"cell": cell, "shorten": shorten, "figure": shown, "truncate_revision": truncate_revision}
-    template = environment.from_string(Path(__file__).with_name("card.md.jinja").read_text(encoding="utf-8"))
+    jinja = environment()
+    jinja.filters |= {"figure": shown, "truncate_revision": truncate_revision}
+    template = jinja.from_string(Path(__file__).with_name("card.md.jinja").read_text(encoding="utf-8"))
     body = template.render(
         record=record,
         recipe=record.recipe,
         repo_id=repo_id,
         scores=record.scores,
+        verdict=verdict,
+        badge=badge_text(verdict),
+        evidence=EVIDENCE,
         metric_names=METRIC_NAMES,
         seen=sum(record.scores.seen.values()),
         databases=len(KINDS),
-        plots=PLOTS,
+        plots={name: Markup(path) for name, path in PLOTS.items()},
         samples=sample_rows(predictions),
-        prompt=repr(predictions.prompt[0]),
+        prompt=cut(predictions.prompt[0], SNIPPET_CHARACTERS),
         prompts=[record.recipe["prompt"]] if isinstance(record.recipe["prompt"], str) else record.recipe["prompt"],
         snippet_tokens=min(TASK_SNIPPET_TOKENS, record.contract.max_new_tokens),
         epochs=loss_by_epoch(record),
+        log=log_lines(record),
+        citations=citations(record),
     )
     card = ModelCard(f"---\n{front_matter(record, repo_id).to_yaml()}\n---\n\n{body}")
     return keep_free_sections(str(card), previous) if previous else str(card)
@@ -66,13 +77,15 @@ def front_matter(record: Record, repo_id: str):
     """The card's metadata with one `EvalResult` per metric that is shown (the adapter's means), as `ModelCardData`."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    base, dataset = record.pins.base_model, record.pins.dataset
+    base, dataset, recipe = record.pins.base_model, record.pins.dataset, record.recipe
+    base_id, dataset_id, task = map(plain, (base.id, dataset.id, recipe.get("task", "question-answering")))
+    config = recipe.get("dataset_config")
     results = [
         EvalResult(
-            task_type=record.recipe.get("task", "question-answering"),
-            dataset_type=dataset.id,
-            dataset_name=dataset.id,
-            dataset_config=record.recipe.get("dataset_config"),
+            task_type=task,
+            dataset_type=dataset_id,
+            dataset_name=dataset_id,
+            dataset_config=config and plain(config),
             dataset_split="test",
             dataset_revision=dataset.revision,
             metric_type="rouge" if name in ROUGE_NAMES else name.removeprefix("sql_"),
@@ -83,17 +96,54 @@ def front_matter(record: Record, repo_id: str):
     ]
     return ModelCardData(
         model_name=repo_id.rpartition("/")[2],
-        base_model=base.id,
+        base_model=base_id,
         base_model_relation="adapter",
         library_name="peft",
-        pipeline_tag=record.recipe.get("task", "question-answering"),
-        language=[record.recipe.get("language", "en")],
-        license=base.license,
-        datasets=[dataset.id],
+        pipeline_tag=task,
+        language=[language.strip() for language in plain(recipe.get("language", "en")).split(",")],
+        datasets=list(dict.fromkeys([dataset_id, *(plain(source.dataset) for source in record.leakage or [])])),
         metrics=["rouge", *(["exact_match"] if record.contract.sql else [])],
-        tags=["lora", "peft", f"base_model:adapter:{base.id}", *(["miniature"] if record.miniature else [])],
+        tags=["lora", "peft", f"base_model:adapter:{base_id}", *(["miniature"] if record.miniature else [])],
         eval_results=results,
+        **_licence(base),
+        **_emissions(record.energy),
     )
+
+
+def _licence(base: Pin) -> dict[str, Any]:
+    """The base model's licence; of one that the Hub's list lacks (`other`) its card tells the name and the text."""
+    licences = plain(base.license).split(", ") if base.license else []
+    if licences == ["other"]:
+        link = f"{HUB}/{plain(base.id)}/blob/{base.revision}/README.md"
+        return {"license": "other", "license_name": "license-of-the-base-model", "license_link": link}
+    return {"license": licences[0] if len(licences) == 1 else licences or None}
+
+
+def _emissions(energy: Energy | None) -> dict[str, Any]:
+    if energy is None:
+        return {}
+    return {
+        "co2_eq_emissions": {
+            "emissions": float(f"{energy.co2_grams:.4g}"),
+            "source": plain(f"codecarbon {energy.codecarbon}"),
+            "training_type": "fine-tuning",
+            "geographical_location": plain(", ".join(filter(None, (energy.country, energy.region)))),
+            "hardware_used": plain(energy.hardware),
+        }
+    }
+
+
+def citations(record: Record) -> list[Markup]:
+    """The entries of citations.bib that this run stands on."""
+    text = Path(__file__).with_name("citations.bib").read_text(encoding="utf-8")
+    entries = {entry.partition("{")[2].partition(",")[0]: Markup(entry) for entry in text.strip().split("\n\n")}
+    used = {
+        "chung2022scaling": "flan-t5" in record.pins.base_model.id.lower(),
+        "hu2021lora": True,
+        "dettmers2023qlora": bool(record.recipe.get("load_in_4bit")),
+        "lin-2004-rouge": True,
+    }
+    return [entries[key] for key, stands in used.items() if stands]
 
 
 def sample_rows(predictions: Predictions) -> list[dict[str, str]]:
@@ -119,25 +169,21 @@ def loss_by_epoch(record: Record) -> list[dict[str, Any]]:
     return [{"epoch": number, **row} for number, row in sorted(rows.items())]
 
 
+def log_lines(record: Record) -> list[LossPoint]:
+    """The loss history; where it is long, its first lines with a validation loss."""
+    history = record.training.history
+    if len(history) > LOG_LINES:
+        history = [point for point in history if point.eval_loss is not None]
+    return history[:LOG_LINES]
+
+
 def keep_free_sections(card: str, previous: str) -> str:
     """The card with the texts that people wrote between its free markers in `previous`."""
     written = {match[2]: match[3] for match in FREE_SECTION.finditer(previous)}
     return FREE_SECTION.sub(lambda match: match[1] + written.get(match[2], match[3]) + match[4], card)
 
 
-def shorten(text: str) -> str:
-    """The text, or its beginning and an ellipsis."""
-    return text if len(text) <= SAMPLE_CHARACTERS else text[:SAMPLE_CHARACTERS].rstrip() + " …"
-
-
 def truncate_revision(pinned: str) -> str:
     """`owner/name@revision` with the first twelve characters of the revision."""
     name, _, revision = pinned.partition("@")
     return f"{name}@{revision[:12]}"
-
-
-def cell(text: Any) -> str:
-    """Text for a markdown table cell: every character that markdown or HTML would act on becomes an entity."""
-    visible = INVISIBLE.sub("\N{REPLACEMENT CHARACTER}", str(text))
-    escaped = MARKDOWN.sub(lambda match: f"&#{ord(match[0])};", html.escape(visible, quote=False))
-    return "<br>".join(escaped.splitlines()) or "—"

@@ -7,13 +7,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from evaluation.predictions import Predictions
+from evaluation.verdict import Verdict
 from model_cards.card import front_matter, render_card
 from model_cards.plots import PLOTS, draw_plots
 from recipes.record import METRIC_NAMES, Record, Renderer
 
 # Metadata that no later version of the card states otherwise.
 STATED = ("base_model", "base_model_relation", "datasets", "license", "model-index")
-SOURCES = ("card.md.jinja", "card.py", "plots.py")
+SOURCES = ("card.md.jinja", "card.py", "citations.bib", "escape.py", "plots.py")
 
 
 def renderer() -> Renderer:
@@ -29,7 +30,9 @@ def same_renderer(record: Record) -> bool:
     return record.rendered == renderer()
 
 
-def find_difference(adapter: str, folder: Path, record: Record, predictions: Predictions) -> str | None:
+def find_difference(
+    adapter: str, folder: Path, record: Record, predictions: Predictions, verdict: Verdict | None = None
+) -> str | None:
     """What differs between the published card and plots and those rendered here, in one line; None if nothing does.
 
     A card by other code may look otherwise by right: then only its metadata and its table of scores are compared.
@@ -38,17 +41,18 @@ def find_difference(adapter: str, folder: Path, record: Record, predictions: Pre
     Parameters:
         adapter: the id under which the card is published.
         folder: the published files.
+        verdict: the one among them, if there is one.
     """
     published = (folder / "README.md").read_text(encoding="utf-8")
     here = renderer()
     if record.rendered is not None and record.rendered.code == here.code:
-        ours = render_card(record, predictions, adapter, previous=published)
+        ours = render_card(record, predictions, adapter, previous=published, verdict=verdict)
         for number, (one, other) in enumerate(_lines(published, ours), start=1):
             if one != other:
                 return f"line {number} of the card reads {_short(one)}, the record gives {_short(other)}"
     if same_renderer(record):
         with tempfile.TemporaryDirectory() as temporary:
-            draw_plots(record, Path(temporary))
+            draw_plots(record, Path(temporary), verdict)
             for path in PLOTS.values():
                 if (folder / path).read_bytes() != Path(temporary, path).read_bytes():
                     return f"{path} is not the plot that the record gives"

@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from model_cards.escape import cell
 from recipes.errors import UserError, one_line_errors
 from recipes.record import Record, load_record
 
@@ -47,12 +48,12 @@ def compare_table(records: list[Record]) -> str:
     for record in records:
         base, tuned = record.scores.base["rougeL"], record.scores.adapter["rougeL"]
         cells = [
-            f"{record.name}{' (miniature)' if record.miniature else ''}",
-            record.pins.base_model.id,
+            f"{cell(record.name)}{' (miniature)' if record.miniature else ''}",
+            cell(record.pins.base_model.id),
             f"{record.model.total:,}",
             f"{record.model.trainable:,}",
             f"{record.model.memory_bytes / 1e6:,.1f} MB",
-            f"{record.training.seconds:,.0f} s on {record.environment.device}",
+            f"{record.training.seconds:,.0f} s on {cell(record.environment.device)}",
             *(f"{score.mean:.4f} [{score.low:.4f}, {score.high:.4f}]" for score in (base, tuned)),
         ]
         lines.append(f"| {' | '.join(cells)} |")

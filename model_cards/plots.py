@@ -3,36 +3,53 @@
 import textwrap
 from pathlib import Path
 
+from evaluation.verdict import Verdict
+from model_cards.escape import INVISIBLE, REPLACEMENT, cut
 from recipes.record import METRIC_NAMES, Interval, Record
 
-PLOTS = {"loss": "plots/loss.png", "scores": "plots/scores.png"}
+PLOTS = {"verdict": "plots/verdict.png", "loss": "plots/loss.png", "scores": "plots/scores.png"}
 # Okabe & Ito's palette, told apart by readers with any common colour vision deficiency.
 BASE, ADAPTER, GRID = "#999999", "#0072B2", "#DDDDDD"
 EVAL = "#D55E00"
+TITLE = 90
+# Each with white letters at a contrast of 7 or more (WCAG 2.2, 1.4.6), and a sign: colour alone tells nothing.
+BADGES = {"REPRODUCED": ("#14552a", "✓"), "DRIFTED": ("#8f1d18", "✗"), "UNCHECKED": ("#4c535c", "–")}
 
 
-def draw_plots(record: Record, folder: Path) -> list[str]:
-    """Draws both plots into `folder`; the same record gives the same bytes.
+def draw_plots(record: Record, folder: Path, verdict: Verdict | None = None) -> list[str]:
+    """Draws the plots and the badge into `folder`; the same record and verdict give the same bytes.
+
+    Parameters:
+        verdict: the one that the release carries.
 
     Returns:
         Their paths inside `folder`.
     """
     for path in PLOTS.values():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    _badge(verdict, folder / PLOTS["verdict"])
     _loss(record, folder / PLOTS["loss"])
     _scores(record, folder / PLOTS["scores"])
     return list(PLOTS.values())
 
 
-def new_axes(title: str):
-    """A figure and its axes in the card's style."""
+def start_pyplot():
+    """Pyplot as it comes, whatever the user's own style; a `$` in a text is a dollar and starts no formula."""
     import matplotlib
 
+    matplotlib.rcdefaults()
     matplotlib.use("Agg")
+    matplotlib.rcParams["text.parse_math"] = False
     import matplotlib.pyplot as plt
 
+    return plt
+
+
+def new_axes(title: str):
+    """A figure and its axes in the card's style: on white, which both of the Hub's themes can stand."""
+    plt = start_pyplot()
     figure, axes = plt.subplots(figsize=(8, 4), dpi=120, layout="constrained")
-    axes.set_title(title, loc="left", fontsize=12)
+    axes.set_title(INVISIBLE.sub(REPLACEMENT, cut(title, TITLE)), loc="left", fontsize=12)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -44,6 +61,34 @@ def save(figure, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure.savefig(path, metadata={"Software": None})
+    plt.close(figure)
+
+
+def badge_text(verdict: Verdict | None) -> str:
+    """What the badge says, in words."""
+    if verdict is None:
+        return "not checked by anybody yet"
+    return f"{verdict.verdict} at level {verdict.level} on {verdict.date[:10]}"
+
+
+def _badge(verdict: Verdict | None, path: Path) -> None:
+    """A pill with a sign, the verdict, its level and its date in white on the verdict's colour, and nothing around."""
+    plt = start_pyplot()
+    colour, sign = BADGES[verdict.verdict if verdict else "UNCHECKED"]
+    figure = plt.figure(figsize=(6, 1), dpi=110)
+    # The pad of 0.7 · 10 points, which the tight box leaves out, is 0.1 inches.
+    pill = {"boxstyle": "round,pad=0.7,rounding_size=1.2", "facecolor": colour, "linewidth": 0}
+    figure.text(
+        0.5,
+        0.5,
+        f"{sign}  {badge_text(verdict)}",
+        color="white",
+        fontsize=10,
+        fontweight="bold",
+        ha="center",
+        bbox=pill,
+    )
+    figure.savefig(path, transparent=True, bbox_inches="tight", pad_inches=0.1, metadata={"Software": None})
     plt.close(figure)
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from evaluation.verdict import Verdict
-from model_cards.card import cell, shorten
+from model_cards.escape import cell, shorten
 from recipes.errors import UserError, one_line_errors
 from recipes.record import METRIC_NAMES, Record, Scores, Section, Sha1, load_record
 

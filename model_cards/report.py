@@ -12,18 +12,12 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from evaluation.predictions import Predictions
-from evaluation.verdict import DECIDING, Found, Verdict, equivalent
-from model_cards.card import INVISIBLE, SAMPLES
+from evaluation.verdict import DECIDING, EVIDENCE, Found, Verdict, equivalent
+from model_cards.card import HUB, SAMPLES
+from model_cards.escape import INVISIBLE
 from recipes.record import METRIC_NAMES, Environment
 
-HUB = "https://huggingface.co"
 MODELS = {"base": "Base model", "adapter": "Adapter"}
-EVIDENCE = {
-    "hashes": "the bytes of the published files, against the sha256 that the record states",
-    "numbers": "scores, computed again from the published outputs",
-    "tokens": "outputs, generated again and compared token by token",
-    "statistics": "what the outputs that differ do to the scores, with intervals",
-}
 LEVELS = {
     "score": "the published outputs are scored again, no model runs",
     "generate": "base model and adapter write their outputs again",

@@ -16,8 +16,9 @@ from tokenizers import Tokenizer
 from recipes.config import RecipeArguments, template_columns
 from recipes.errors import UserError
 from recipes.leakage import groups
-from recipes.record import Data, Pin
+from recipes.record import Data, Lengths, Pin
 from recipes.rules import Rule
+from recipes.tokens import count_tokens
 
 # A pattern from somebody else's record may take for ever; an honest one takes microseconds.
 PATTERN_SECONDS = 5
@@ -89,12 +90,17 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer) ->
         dropped=dropped,
         truncated=truncated,
         limits=limits,
+        lengths={column: _lengths(count_tokens(tokenizer, train[column][:])) for column in ("prompt", "target")},
         train=len(train),
         validation=0 if validation is None else len(validation),
         test=len(test),
         test_sha256=rows_sha256(test),
     )
     return Splits(train, validation, test, counts)
+
+
+def _lengths(tokens: list[int]) -> Lengths:
+    return Lengths(min=min(tokens), mean=sum(tokens) / len(tokens), max=max(tokens))
 
 
 def _load(recipe: RecipeArguments, dataset: Pin) -> Dataset:

@@ -61,16 +61,26 @@ class Pins(Section):
     parent_adapter: Pin | None = None
 
 
+class Lengths(Section):
+    """Shortest, mean and longest text, in tokens with the final `</s>`."""
+
+    min: int = Field(ge=0)
+    mean: float = Field(ge=0, allow_inf_nan=False)
+    max: int = Field(ge=0)
+
+
 class Data(Section):
     """Row counts: `loaded` = the sum of `dropped` + train + validation + test; `dropped` and `truncated` by rule.
 
-    `limits` holds what each percentile rule came to. `test_sha256` is the hash of the test rows, in order.
+    `limits` holds what each percentile rule came to, `lengths` those of the training rows. `test_sha256` is the hash of
+    the test rows, in order.
     """
 
     loaded: int
     dropped: dict[str, int]
     truncated: dict[str, int] = {}
     limits: dict[str, float] = {}
+    lengths: dict[Literal["prompt", "target"], Lengths] = {}
     train: int
     validation: int
     test: int
@@ -164,6 +174,26 @@ class Training(Section):
     tokens_per_second: float
     peak_memory_bytes: int
     adapter_sha256: Sha256
+
+
+class Energy(Section):
+    """Electricity of the session that finished the training, the whole machine's, as codecarbon gives it.
+
+    `cpu_measured` says whether the CPU's was read from its own counters or estimated from its load and thermal design
+    power; a GPU's is read from its driver, the memory's estimated from its size. `co2_grams` is the energy times the
+    yearly mean carbon intensity of the grid of `country` (ISO 3166-1 alpha-3), or of its `region`.
+    """
+
+    kwh: float = Field(ge=0, allow_inf_nan=False)
+    cpu_kwh: float = Field(ge=0, allow_inf_nan=False)
+    gpu_kwh: float = Field(ge=0, allow_inf_nan=False)
+    ram_kwh: float = Field(ge=0, allow_inf_nan=False)
+    co2_grams: float = Field(ge=0, allow_inf_nan=False)
+    country: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
+    region: str | None = Field(default=None, max_length=100)
+    hardware: str = Field(max_length=200)
+    cpu_measured: bool
+    codecarbon: str = Field(max_length=40)
 
 
 class Leakage(Section):
@@ -298,6 +328,7 @@ class Record(Section):
     expectations: list[Expectation] = []
     leakage: list[Leakage] | None = None
     training: Training | None = None
+    energy: Energy | None = None
     contract: Contract | None = None
     scored_in: Environment | None = None
     scores: Scores | None = None

@@ -1,6 +1,7 @@
 """The tokenizer without transformers, the tokens that a recipe adds to it, and what it cannot write."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from recipes.errors import UserError
 from recipes.record import Pin, Unwritable
 
 MOST_FREQUENT = 20
+# The white space that the tokenizer takes for a space wherever it stands; it deletes some other.
+SPACES = re.compile(r"[ \t\r\n]+")
 
 
 def load_tokens(base: Pin, added: list[str]) -> Tokenizer:
@@ -51,6 +54,17 @@ def _character_table(normalizer: normalizers.Normalizer | None) -> normalizers.N
     if isinstance(normalizer, normalizers.Sequence):
         parts = list(normalizer)
     return next((part for part in parts if isinstance(part, normalizers.Precompiled)), None)
+
+
+def count_tokens(tokenizer: Tokenizer, texts: list[str]) -> list[int]:
+    """Number of tokens of each text with its final `</s>`, as `encode` gives them.
+
+    The tokenizer takes a text apart at white space before all else, so each word is encoded once.
+    """
+    rows = [SPACES.split(text) for text in texts]
+    words = list({word for row in rows for word in row})
+    tokens_of = dict(zip(words, (len(one.ids) - 1 for one in tokenizer.encode_batch_fast(words)), strict=True))
+    return [1 + sum(tokens_of[word] for word in row) for row in rows]
 
 
 def audit(tokenizer: Tokenizer, texts: list[str]) -> Unwritable:

@@ -117,6 +117,7 @@ def _attempt(recipe: Recipe, pins: Pins, prepared, leakage: list[Leakage] | None
     from huggingface_hub import constants
     from transformers import DataCollatorForSeq2Seq, EarlyStoppingCallback
 
+    from recipes.energy import start_meter, stop_meter
     from recipes.environment import environment, reset_peak_memory
     from recipes.model import describe
     from recipes.training import AdapterTrainer, last_whole_checkpoint
@@ -163,7 +164,11 @@ def _attempt(recipe: Recipe, pins: Pins, prepared, leakage: list[Leakage] | None
         checkpoint = last_whole_checkpoint(run)
     if checkpoint:
         say(f"Continuing from {checkpoint}")
-    result = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    meter = start_meter() if trainer.is_world_process_zero() else None
+    try:
+        result = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    finally:
+        record.energy = stop_meter(meter)
     # On every process, since with FSDP or ZeRO each holds a part.
     trainer.save_model(str(run))
     if trainer.is_world_process_zero():

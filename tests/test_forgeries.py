@@ -2,9 +2,9 @@
 
 What a check cannot tell:
 
-- Figures that nothing follows from: seconds, tokens per second, peak memory, `batch.too_large`; device, packages and
-  code commit; the metric's version, where this one gives the same numbers; texts of the recipe such as its title, and
-  what its `expect:` says that others published.
+- Figures that nothing follows from: seconds, tokens per second, peak memory, energy, `batch.too_large`; device,
+  packages and code commit; the metric's version, where this one gives the same numbers; texts of the recipe such as its
+  title, and what its `expect:` says that others published.
 - Without training again (`LEVEL=train`): whether the adapter came from this recipe at all. A learning rate, a prompt, a
   dropped row or a `split_seed` that was changed with all that follows from it, losses, the steps, a parent that was
   never continued, and weights that write the same for every test row: all are consistent without it. And `train` itself
@@ -15,6 +15,7 @@ What a check cannot tell:
 - Rows outside a `SAMPLE`. The commit draws it, so a forger cannot know it before, but he can publish until he likes it.
 - A card that another version of the renderer made, by the record's own word: its metadata and table of scores are
   compared, the rest is not, and the verdict says so. Nor can what people wrote between the free marks be checked.
+- A verdict in the release: anybody can write one. It is held only to speak of these weights and predictions.
 - A pin to another commit of the same bytes; a parent's own numbers (reproduce the parent, too). Offline: licences,
   miniature flags, whether a pinned commit stands on a branch, and files that were added to the repository.
 - Whose fault it is: a base model or a dataset that was damaged in the checker's own cache looks like drift, too.

@@ -14,7 +14,7 @@ from recipes.record import RECORD_FILE, load_record
 WRITES = {"commit", "preupload", "create"}
 PUBLISHED = {
     ".gitattributes", "README.md", "adapter_config.json", "adapter_model.safetensors", "plots/loss.png",
-    "plots/scores.png",
+    "plots/scores.png", "plots/verdict.png",
     "predictions.parquet", "finance.yaml", "record.json", "tokenizer.json", "tokenizer_config.json",
 }  # fmt: skip
 

@@ -3,7 +3,7 @@ import re
 import pytest
 from huggingface_hub import ModelCard, ModelCardData
 
-from model_cards.card import cell, keep_free_sections, loss_by_epoch, render_card
+from model_cards.card import keep_free_sections, loss_by_epoch, render_card
 from model_cards.plots import draw_plots
 from recipes.errors import UserError
 from recipes.record import Unwritable
@@ -27,7 +27,7 @@ def test_every_score_stands_in_the_table_as_recorded(record, predictions):
         ]
         assert numbers == pytest.approx(expected, abs=5e-5)
     for fact in (
-        "9,437,184 of 792,587,264 (1.19 %)",
+        "9,437,184 of 792,587,264 trained (1.19 %)",
         "1,604,048,896 bytes",
         "a" * 40,
         "b" * 40,
@@ -73,35 +73,6 @@ def test_a_miniature_says_so(record, predictions):
     record.pins.base_model.miniature = True
     card = render_card(record, predictions, "someone/adapter")
     assert "**This is a miniature.**" in card and "miniature" in ModelCard(card).data.tags
-
-
-HOSTILE = [
-    "{{7*7}}",
-    "<script>alert(1)</script>",
-    "---\nlicense: mit\n---",
-    "a | b",
-    "![x](http://x/y.png)",
-    "`code`",
-    "{% for x in y %}",
-    "\u202egnp.exe",
-    "<!-- free: limits -->x<!-- /free -->",
-    "```\n# heading",
-    "**bold** _it_",
-]
-
-
-@pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_text_from_the_data_stays_text(record, predictions, text):
-    tame = render_card(record, predictions, "someone/adapter")
-    for column in ("prompt", "reference", "base", "adapter"):
-        getattr(predictions, column)[1] = text
-    record.recipe["title"] = text
-    card = render_card(record, predictions, "someone/adapter")
-    assert len(card.splitlines()) == len(tame.splitlines())
-    assert ModelCard(card).data.to_dict() == ModelCard(tame).data.to_dict()
-    row = next(line for line in card.splitlines() if cell(text) in line and line.startswith("| "))
-    assert len(re.findall(r"(?<!\\)\|", row)) == 5
-    assert not re.search(r"<script|<!-- free: limits -->x|!\[x\]|\u202e|\{\{|\{%", card)
 
 
 def test_what_people_wrote_is_kept(record, predictions):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from recipes.errors import UserError
 from recipes.model import UNKNOWN, add_adapter, load_base, load_tokenizer
 from recipes.pins import pin
 from recipes.record import Unwritable, load_record
-from recipes.tokens import audit, load_tokens
+from recipes.tokens import audit, count_tokens, load_tokens
 
 REAL_DATA = os.environ.get("REAL_DATA")
 needs_real_data = pytest.mark.skipif(REAL_DATA is None, reason="REAL_DATA names no folder with real rows")
@@ -65,6 +66,15 @@ def test_both_tokenizers_give_the_same_ids(base, added):
 def test_both_real_tokenizers_give_the_same_ids(real_base, real_answers, added):
     # Read by the Rust library itself, the file gives other ids for one of these texts and 5 of the 24,000 real ones.
     same_ids(real_base, added, [*TEXTS, *(text for answers in real_answers for text in answers)])
+
+
+@pytest.mark.parametrize("added", [[], ["<", "{"]])
+def test_tokens_are_counted_as_they_are_encoded(base, added):
+    tokens = load_tokens(base, added)
+    draw = random.Random(1)
+    marks = [*map(chr, range(0x20, 0x7F)), *" \n\t\r\x0b\x1c\x85\xa0\u0301\u1680\u200b\u2028\u3000\ufeffﬁ½…ab", "</s>"]
+    texts = TEXTS + ["".join(draw.choices(marks, k=draw.randrange(40))) for _ in range(2000)]
+    assert count_tokens(tokens, texts) == [len(tokens.encode(text).ids) for text in texts]
 
 
 def test_what_cannot_be_written_is_counted(base):
