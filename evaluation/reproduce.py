@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import get_args
 
 from evaluation.verdict import Check, Drift, Found, Level, Verdict
-from recipes.errors import UserError, chain, explain
+from recipes.errors import UserError, chain, explain, one_line
 from recipes.record import RECORD_FILE, Record
 
 EXIT_CODES = {"REPRODUCED": 0, "DRIFTED": 1, "UNCHECKED": 2}
@@ -81,8 +81,8 @@ def reproduce(
         _check(verdict, found, revision, key)
         verdict.verdict = "REPRODUCED"
     except Drift as drift:
-        verdict.verdict, verdict.moved, verdict.reason = "DRIFTED", drift.part, str(drift)
-        verdict.checks.append(Check(part=drift.part, outcome="failed", detail=str(drift)))
+        verdict.verdict, verdict.moved, verdict.reason = "DRIFTED", drift.part, one_line(str(drift))
+        verdict.checks.append(Check(part=drift.part, outcome="failed", detail=verdict.reason))
     except Exception as error:
         # A failure of this program says nothing about the adapter, as DRIFTED would.
         verdict.reason = next((line for cause in chain(error) if (line := explain(cause))), None) or _bug(error)

@@ -10,13 +10,22 @@ class UserError(Exception):
     """Something the user can mend. Its text says what is wrong and what to do, in one line."""
 
 
+def one_line(text: str, longest: int = 2_000) -> str:
+    """A text for one line of our output: strangers' texts in it can neither end the line, nor act on the terminal."""
+    shown = "".join(
+        character if character.isprintable() else " " if character.isspace() else "\N{REPLACEMENT CHARACTER}"
+        for character in text[: longest + 1]
+    )
+    return shown if len(shown) <= longest else shown[: longest - 1] + "…"
+
+
 def explain(error: BaseException) -> str | None:
     """The one line for an error that is the user's or the Hub's to mend; None when it looks like a bug of ours."""
     from huggingface_hub import constants, errors
 
     hub = constants.ENDPOINT
     if isinstance(error, UserError):
-        return str(error)
+        return one_line(str(error))
     if isinstance(error, errors.GatedRepoError):
         return f"access to the gated repository is not granted: ask for it on its page at {hub}, then `hf auth login`"
     if isinstance(error, errors.RepositoryNotFoundError):
@@ -50,7 +59,7 @@ def _url(error: BaseException) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return one_line((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from recipes.errors import UserError
+from recipes.errors import UserError, one_line
 from recipes.record import MAX_RECORD_BYTES, RECORD_FILE, Pin, Pins, Record, load_record, sha256_published
 
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -23,13 +23,14 @@ def pin(kind: str, repo_id: str, revision: str) -> Pin:
     if repo_id.count("/") != 1 or repo_id.startswith((".", "/", "~")):
         raise UserError(f"{repo_id!r} is not a Hub id (owner/name): a local path cannot be published or checked")
     info = HfApi().repo_info(repo_id, repo_type=kind, revision=revision)
-    card = info.card_data or {}
-    licence = card.get("license")
+    # What the card states may be anything.
+    licence = (info.card_data or {}).get("license") or []
+    licences = [licence] if isinstance(licence, str) else licence if isinstance(licence, list) else []
     return Pin(
         kind=kind,
         id=repo_id,
         revision=info.sha,
-        license=licence if isinstance(licence, str) else ", ".join(licence or []) or None,
+        license=one_line(", ".join(str(name) for name in licences), 300) or None,
         miniature="miniature" in (info.tags or []),
     )
 

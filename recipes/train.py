@@ -6,6 +6,7 @@ Writes the adapter, its tokenizer, `record.json` and `checkpoint-*` into the out
 interruption it continues from the last whole checkpoint; started again after the end it does nothing.
 """
 
+import math
 import sys
 from functools import partial
 from pathlib import Path
@@ -196,7 +197,7 @@ def _training(trainer, result, checkpoint: Path | None, tokens_per_epoch: int, r
     keys = LossPoint.model_fields.keys()
     return Training(
         history=[
-            LossPoint(**{key: line[key] for key in keys & line.keys()})
+            LossPoint(**{key: line[key] for key in keys & line.keys() if math.isfinite(line[key])})
             for line in state.log_history
             if "loss" in line or "eval_loss" in line
         ],
