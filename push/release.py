@@ -8,6 +8,7 @@ from evaluation.predictions import FORGETTING_FILE, PREDICTIONS_FILE, load_predi
 from model_cards.card import render_card
 from model_cards.check import renderer
 from model_cards.plots import draw_plots
+from recipes.allowed import refused_key
 from recipes.config import recipe_yaml
 from recipes.errors import UserError
 from recipes.pins import ADAPTER_FILE
@@ -39,6 +40,8 @@ def stage(run: Path, repo_id: str, previous_card: str | None, folder: Path) -> R
         raise UserError(f"{run} holds no {ADAPTER_FILE}: train it again")
     if sha256_file(run / ADAPTER_FILE) != record.training.adapter_sha256:
         raise UserError(f"{run}/{ADAPTER_FILE} is not the adapter that its record speaks of: train it again")
+    if refused := refused_key(record.recipe):
+        raise UserError(f"{run} cannot be published, others would not train it: {refused}")
     predictions = load_predictions(run)
     forgetting = [FORGETTING_FILE] if record.forgetting is not None else []
     shutil.rmtree(folder, ignore_errors=True)

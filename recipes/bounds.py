@@ -21,6 +21,11 @@ def _no_device(path: str) -> str:
     return path
 
 
+def is_plain_name(text: str) -> bool:
+    """Whether a text may name a file or a repository on every system: no separator, no leading dot or dash."""
+    return bool(re.fullmatch(PLAIN_NAME, text)) and not text.endswith("\n") and not DEVICES.fullmatch(text)
+
+
 def _repo_id(text: str) -> str:
     # Heavy to import, and every command reads records.
     from huggingface_hub.utils import validate_repo_id
@@ -29,12 +34,14 @@ def _repo_id(text: str) -> str:
     return text
 
 
-def bounded(value: Any, depth: int = 6, items: int = 5_000) -> Any:
-    """Plain JSON values, at most `depth` deep and `items` in all, with bounded texts and numbers.
+def bounded(value: Any, depth: int = 6, items: int = 5_000) -> dict[str, Any]:
+    """A JSON object as it is, if it is at most `depth` deep with `items` values in all, its texts and numbers bounded.
 
     Raises:
         `ValueError`: a bound is broken.
     """
+    if not isinstance(value, dict):
+        raise ValueError("no JSON object")
     found, level = 0, [value]
     for _ in range(depth):
         found += len(level)

@@ -2,17 +2,19 @@
 
 Training starts it, evaluation adds the scores, the card is rendered from it, push adds the hashes of what it uploads,
 and reproduce reads it back from the Hub. A record read from the Hub is untrusted: unknown keys, missing keys, wrong
-types, and numbers and texts out of all bounds are refused. `recipes.versions` tells how the format changes, recipes/schemas/ holds it for others.
+types, and numbers and texts out of all bounds are refused. recipes/schemas/ holds the format for others, and
+`recipes.versions` tells how it changes.
 """
 
 import hashlib
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator
 
+from recipes.allowed import PublishedRecipe
 from recipes.bounds import (
     Amount,
     Count,
@@ -302,7 +304,8 @@ class Record(Section):
 
     schema_version: Literal[VERSION] = VERSION
     name: PlainName
-    recipe: Annotated[dict[str, Any], AfterValidator(bounded)]
+    # What a run's own recipe may hold is wider: see `recipes.allowed`.
+    recipe: Annotated[PublishedRecipe, WrapValidator(lambda keys, _: bounded(keys))]
     hub: Line
     pins: Pins
     data: Data

@@ -11,6 +11,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from recipes.allowed import refused_key
 from recipes.config import Recipe, changed_keys, parse_recipe, recipe_help
 from recipes.errors import UserError, one_line_errors
 from recipes.pins import ADAPTER_FILE, pin_recipe, pull_parent
@@ -63,6 +64,8 @@ def train(recipe: Recipe, published: Record | None = None) -> None:
     first = batch.plan(recipe.training, repeated and repeated.batch)
     automatic, recipe.training.auto_find_batch_size = recipe.training.auto_find_batch_size, False
     state = PartialState()
+    if refused := refused_key(recipe.resolved):
+        say(f"This run cannot be published: {refused}")
     if repeated is None:
         say("Asking the Hub for the commits of the base model and the dataset")
     pins = repeated.pins if repeated is not None else pin_recipe(recipe)
