@@ -9,16 +9,14 @@ from typing import Any
 
 from evaluation.predictions import FORGETTING_FILE, PREDICTIONS_FILE, Predictions, load_predictions
 from evaluation.verdict import Drift
+from recipes import strict_json
+from recipes.adapter_config import LORA
 from recipes.errors import UserError
 from recipes.pins import ADAPTER_FILE, on_a_branch, pin, pull_parent
 from recipes.record import Pin, Record, Section
 
 # Floating-point sums may differ in their last bits between machines; a changed number differs in a digit that is shown.
 ROUNDING = 1e-9
-# What stands in every adapter_config.json of this project beside the recipe's own figures; all else is empty there.
-# PEFT 0.21 does much on demand: some values of `init_lora_weights` change the base model's weights at every loading.
-LORA = {"bias": "none", "inference_mode": True, "init_lora_weights": True, "megatron_core": "megatron.core",
-        "peft_type": "LORA", "qalora_group_size": 16, "task_type": "SEQ_2_SEQ_LM"}  # fmt: skip
 LORA_OF_RECIPE = {"r": "lora_r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout",
                   "target_modules": "lora_target_modules", "modules_to_save": "lora_modules_to_save",
                   "use_rslora": "use_rslora", "use_dora": "use_dora"}  # fmt: skip
@@ -137,7 +135,7 @@ def _check_tokenizer(folder: Path, base: Pin, tokens) -> None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = strict_json.parse(path.read_bytes())
     except ValueError as error:
         raise Drift("lineage", f"{path.name} is not JSON: {error}") from None
     return found if isinstance(found, dict) else {}
@@ -168,10 +166,10 @@ def rebuild_splits(record: Record, tokens):
     return splits
 
 
-def read_predictions(folder: Path, name: str = PREDICTIONS_FILE) -> Predictions:
-    """The published predictions."""
+def read_predictions(folder: Path, name: str = PREDICTIONS_FILE, rows: int | None = None) -> Predictions:
+    """The published predictions, for so many test rows."""
     try:
-        return load_predictions(folder, name)
+        return load_predictions(folder, name, rows)
     except UserError as error:
         raise Drift("data", str(error).replace(f"{folder}/", "")) from error
 

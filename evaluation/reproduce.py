@@ -108,7 +108,7 @@ def _check(verdict: Verdict, found: Found, revision: str, key: Path | None) -> N
     tokens = load_tokens(record.pins.base_model, record.recipe.get("added_tokens", []))
     _passed(verdict, "lineage", checks.check_adapter(folder, record, tokens))
     splits = checks.rebuild_splits(record, tokens)
-    predictions = found.published = checks.read_predictions(folder)
+    predictions = found.published = checks.read_predictions(folder, rows=len(splits.test))
     _passed(verdict, "data", checks.check_rows(record, predictions, splits.test))
     _passed(verdict, "leakage", checks.check_leakage(record, predictions, splits))
     _passed(verdict, "scoring", checks.check_scores(folder, record, predictions, tokens))

@@ -139,7 +139,7 @@ def load_for_scoring(run: Path, record: Record, config):
     if on_gpu() and not (config.load_in_4bit or config.load_in_8bit):
         base.to("cuda")
     tokenizer = load_tokenizer(record.pins.base_model, record.recipe.get("added_tokens", []))
-    return load_adapter(base, run), tokenizer, config.dtype
+    return load_adapter(base, run, record.pins.base_model), tokenizer, config.dtype
 
 
 def contract_of(recipe, dtype: str, batch_size: int) -> Contract:

@@ -9,10 +9,9 @@
 - The number names the schema. A record holds no link to it: one in a stranger's record would lead where he likes.
 """
 
-import json
-import math
-from collections import Counter
 from typing import Any
+
+from recipes import strict_json
 
 VERSION = 2
 
@@ -29,19 +28,9 @@ def upgraded(data: bytes) -> dict[str, Any]:
     """The record in the bytes of a `record.json`, brought to the present version; not yet held against its schema.
 
     Raises:
-        `ValueError`: it is no JSON object, different readers read it differently (a key twice, a number that is not
-            finite), or it is of a newer version; in one line.
+        `ValueError`: as `strict_json.parse`; it is no JSON object, or of a newer version.
     """
-    try:
-        record = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite
-        )
-    except RecursionError:
-        raise ValueError("its values are nested too deep") from None
-    except UnicodeDecodeError:
-        raise ValueError("it is not UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"it is not JSON: {error}") from None
+    record = strict_json.parse(data)
     if not isinstance(record, dict):
         raise ValueError("it is no JSON object")
     version = record.get("schema_version", 1)
@@ -55,22 +44,3 @@ def upgraded(data: bytes) -> dict[str, Any]:
         record = UPGRADES[version](record)
         version += 1
     return record
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = Counter(key for key, _ in pairs)
-        raise ValueError(f"it holds the key {max(keys, key=keys.__getitem__)[:100]!r} twice")
-    return found
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no number in JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError("it holds a number that is not finite")
-    return number
