@@ -12,7 +12,7 @@ from evaluation.verdict import Drift
 from recipes import strict_json
 from recipes.adapter_config import LORA
 from recipes.errors import UserError
-from recipes.pins import ADAPTER_FILE, on_a_branch, pin, pull_parent
+from recipes.pins import ADAPTER_FILE, download, on_a_branch, pin, pull_parent
 from recipes.record import Pin, Record, Section
 
 # Floating-point sums may differ in their last bits between machines; a changed number differs in a digit that is shown.
@@ -116,14 +116,12 @@ def _check_adapter_config(folder: Path, record: Record, tokens) -> None:
 
 def _check_tokenizer(folder: Path, base: Pin, tokens) -> None:
     """Holds the published tokenizer, which users of the adapter load, against the one that scores are taken with."""
-    from huggingface_hub import hf_hub_download
-
     # Compared as Python reads it: the Rust reader is off by a last bit in some scores.
     published, ours = _json(folder / "tokenizer.json"), json.loads(tokens.to_str())
     if any(published.get(key) != ours[key] for key in ours.keys() - {"version", "truncation", "padding"}):
         raise Drift("lineage", f"tokenizer.json is not the tokenizer of {base.id} with the recipe's added tokens")
     config = _json(folder / "tokenizer_config.json")
-    theirs = _json(Path(hf_hub_download(base.id, "tokenizer_config.json", revision=base.revision)))
+    theirs = _json(download(base.id, "tokenizer_config.json", base.revision))
     for key, value in config.items():
         if (
             value

@@ -25,7 +25,7 @@ MAX_PAGES = 100_000
 
 @dataclass
 class Size:
-    """Of one column: bytes of its pages once unpacked, values in its data pages (of a list, its items), and its pages."""
+    """Of one column: bytes of its pages once unpacked, values in its data pages (of a list, its items), pages."""
 
     bytes: int = 0
     values: int = 0

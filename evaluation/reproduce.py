@@ -83,7 +83,10 @@ def reproduce(
     except Drift as drift:
         verdict.verdict, verdict.moved, verdict.reason = "DRIFTED", drift.part, one_line(str(drift))
         verdict.checks.append(Check(part=drift.part, outcome="failed", detail=verdict.reason))
-    except Exception as error:
+    except BaseException as error:
+        # A panic in a Rust library is no `Exception`; Ctrl-C is none either.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         # A failure of this program says nothing about the adapter, as DRIFTED would.
         verdict.reason = next((line for cause in chain(error) if (line := explain(cause))), None) or _bug(error)
     return verdict, found

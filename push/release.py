@@ -8,6 +8,7 @@ from evaluation.predictions import FORGETTING_FILE, PREDICTIONS_FILE, load_predi
 from model_cards.card import render_card
 from model_cards.check import renderer
 from model_cards.plots import draw_plots
+from recipes.adapter_config import check_adapter_config
 from recipes.allowed import refused_key
 from recipes.config import recipe_yaml
 from recipes.errors import UserError
@@ -40,8 +41,7 @@ def stage(run: Path, repo_id: str, previous_card: str | None, folder: Path) -> R
         raise UserError(f"{run} holds no {ADAPTER_FILE}: train it again")
     if sha256_file(run / ADAPTER_FILE) != record.training.adapter_sha256:
         raise UserError(f"{run}/{ADAPTER_FILE} is not the adapter that its record speaks of: train it again")
-    if refused := refused_key(record.recipe):
-        raise UserError(f"{run} cannot be published, others would not train it: {refused}")
+    _refuse_unreadable(run, record)
     predictions = load_predictions(run)
     forgetting = [FORGETTING_FILE] if record.forgetting is not None else []
     shutil.rmtree(folder, ignore_errors=True)
@@ -62,6 +62,13 @@ def stage(run: Path, repo_id: str, previous_card: str | None, folder: Path) -> R
     )
     _refuse_secrets(folder, texts.encode())
     return record
+
+
+def _refuse_unreadable(run: Path, record: Record) -> None:
+    """Refuses what a check by others would not even look at."""
+    check_adapter_config(run, record.pins.base_model)
+    if refused := refused_key(record.recipe):
+        raise UserError(f"{run} cannot be published, others would not train it: {refused}")
 
 
 def tree(folder: Path) -> list[str]:

@@ -10,7 +10,6 @@ from accelerate import PartialState
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, prepare_model_for_kbit_training
 from safetensors import SafetensorError, safe_open
 from transformers import (
-    AutoConfig,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -20,9 +19,10 @@ from transformers import (
 from transformers.utils import logging
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
+from recipes import strict_json
 from recipes.adapter_config import check_adapter_config
 from recipes.errors import UserError, chain, explain, one_line
-from recipes.pins import ADAPTER_FILE
+from recipes.pins import ADAPTER_FILE, download, refuse_local
 from recipes.record import Model, Pin
 from recipes.tokens import load_tokens
 
@@ -34,6 +34,8 @@ UNKNOWN = 2
 FAMILY = ("t5", "mt5")
 LARGEST_SHAPE = {"num_layers": 200, "num_decoder_layers": 200, "d_model": 32_768, "d_ff": 131_072, "num_heads": 512,
                  "d_kv": 1_024, "vocab_size": 1_000_000}  # fmt: skip
+# transformers 5 takes code, kernels and quantizers from other repositories where a configuration names them.
+ON_DEMAND = {"auto_map", "attn_implementation", "_attn_implementation", "quantization_config", "use_kernels"}
 # What an adapter's weights are stored in, as safetensors names it.
 WEIGHTS = ("F32", "BF16", "F16")
 
@@ -70,6 +72,7 @@ def load_tokenizer(base: Pin, added: list[str]) -> PreTrainedTokenizerBase:
     Raises:
         `UserError`: as `load_tokens`, or the repository's tokenizer is code of its own.
     """
+    refuse_local(base.id)
     tokens = load_tokens(base, added)
     try:
         tokenizer = AutoTokenizer.from_pretrained(base.id, revision=base.revision, trust_remote_code=False)
@@ -90,6 +93,7 @@ def load_base(base: Pin, config: ModelConfig) -> PreTrainedModel:
         `UserError`: it is no T5 of a possible shape, or has no safetensors, or they do not fit its configuration.
     """
     config.dtype = str(pick_dtype(config.dtype)).removeprefix("torch.")
+    refuse_local(base.id)
     _refuse_shape(base)
     try:
         model = AutoModelForSeq2SeqLM.from_pretrained(
@@ -114,13 +118,15 @@ def load_base(base: Pin, config: ModelConfig) -> PreTrainedModel:
 def _refuse_shape(base: Pin) -> None:
     """Looks at a base model's configuration before its weights are downloaded and memory for them is taken."""
     try:
-        shape = AutoConfig.from_pretrained(base.id, revision=base.revision, trust_remote_code=False).to_dict()
-    except (ValueError, ImportError, OSError, RecursionError) as error:
-        raise _not_loaded(base, "configuration", error) from error
-    if shape["model_type"] not in FAMILY:
-        raise UserError(f"{base.id} is of the type {shape['model_type']!r}: only {', '.join(FAMILY)} is trained here")
+        shape = strict_json.parse(download(base.id, "config.json", base.revision).read_bytes())
+    except ValueError as error:
+        raise UserError(f"config.json of {base.id} cannot be read: {error}") from None
+    if not isinstance(shape, dict) or shape.get("model_type") not in FAMILY:
+        raise UserError(f"{base.id} is no model of the types {', '.join(FAMILY)}: none else is trained here")
+    if asked := sorted(ON_DEMAND & shape.keys()):
+        raise UserError(f"config.json of {base.id} sets `{asked[0]}`: what that loads is not pinned")
     for key, most in LARGEST_SHAPE.items():
-        if not isinstance(shape.get(key), int) or not 1 <= shape[key] <= most:
+        if not isinstance(shape.get(key, 1), int) or not 1 <= shape.get(key, 1) <= most:
             raise UserError(f"{base.id}: its `{key}` is no whole number from 1 to {most:,}: it is not loaded")
 
 
