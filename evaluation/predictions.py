@@ -77,6 +77,8 @@ def load_predictions(run: Path, name: str = PREDICTIONS_FILE, rows: int | None =
         _refuse_bombs(path, rows)
         # Each text is kept once, until it is known what they come to.
         table = pq.read_table(path, read_dictionary=TEXTS, partitioning=None)
+        # Not every reader holds the texts to be UTF-8.
+        table.validate(full=True)
         if any(column.null_count for column in table.columns):
             raise UserError(f"{path} lacks values")
         if (found := sum(map(_characters, table.select(TEXTS).columns))) > MAX_BYTES:

@@ -30,7 +30,7 @@ from recipes.bounds import (
     Shift,  # fmt: skip
     bounded,
 )
-from recipes.errors import UserError
+from recipes.errors import UserError, one_line
 from recipes.versions import VERSION, upgraded
 
 RECORD_FILE = "record.json"
@@ -354,7 +354,7 @@ def load_record(run: Path) -> Record:
         return Record.model_validate(upgraded(path.read_bytes()))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
+        where = one_line(".".join(map(str, first["loc"])), 200) or "the file"
         raise UserError(f"{path} is not a run record that this version reads: {where}: {first['msg']}") from None
     except ValueError as error:
         raise UserError(f"{path} is not a run record that this version reads: {error}") from None
