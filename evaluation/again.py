@@ -9,9 +9,10 @@ from evaluation.verdict import DECIDING, TIE, Change, Check, Drift, Found, Verdi
 from recipes.config import recipe_from_record
 from recipes.environment import environment
 from recipes.errors import UserError
+from recipes.hashes import sha256_file
 from recipes.model import adapter_numbers, describe
 from recipes.pins import ADAPTER_FILE, pull_parent
-from recipes.record import METRIC_NAMES, Contract, Environment, Model, Record, Training, load_record, sha256_file
+from recipes.record import METRIC_NAMES, Contract, Environment, Model, Record, Training, load_record
 
 # A new adapter is written here and kept: training may take hours, and started again it continues.
 RETRAINED = Path("runs", "retrained")

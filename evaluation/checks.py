@@ -9,14 +9,12 @@ from typing import Any
 
 from evaluation.predictions import FORGETTING_FILE, PREDICTIONS_FILE, Predictions, load_predictions
 from evaluation.verdict import ROUNDING, VERDICT_FILE, Drift, load_verdict, misfit
+from recipes import strict_json
+from recipes.adapter_config import LORA
 from recipes.errors import UserError
-from recipes.pins import ADAPTER_FILE, on_a_branch, pin, pull_parent
+from recipes.pins import ADAPTER_FILE, download, on_a_branch, pin, pull_parent
 from recipes.record import Pin, Record, Section
 
-# What stands in every adapter_config.json of this project beside the recipe's own figures; all else is empty there.
-# PEFT 0.21 does much on demand: some values of `init_lora_weights` change the base model's weights at every loading.
-LORA = {"bias": "none", "inference_mode": True, "init_lora_weights": True, "megatron_core": "megatron.core",
-        "peft_type": "LORA", "qalora_group_size": 16, "task_type": "SEQ_2_SEQ_LM"}  # fmt: skip
 LORA_OF_RECIPE = {"r": "lora_r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout",
                   "target_modules": "lora_target_modules", "modules_to_save": "lora_modules_to_save",
                   "use_rslora": "use_rslora", "use_dora": "use_dora"}  # fmt: skip
@@ -116,14 +114,12 @@ def _check_adapter_config(folder: Path, record: Record, tokens) -> None:
 
 def _check_tokenizer(folder: Path, base: Pin, tokens) -> None:
     """Holds the published tokenizer, which users of the adapter load, against the one that scores are taken with."""
-    from huggingface_hub import hf_hub_download
-
     # Compared as Python reads it: the Rust reader is off by a last bit in some scores.
     published, ours = _json(folder / "tokenizer.json"), json.loads(tokens.to_str())
     if any(published.get(key) != ours[key] for key in ours.keys() - {"version", "truncation", "padding"}):
         raise Drift("lineage", f"tokenizer.json is not the tokenizer of {base.id} with the recipe's added tokens")
     config = _json(folder / "tokenizer_config.json")
-    theirs = _json(Path(hf_hub_download(base.id, "tokenizer_config.json", revision=base.revision)))
+    theirs = _json(download(base.id, "tokenizer_config.json", base.revision))
     for key, value in config.items():
         if (
             value
@@ -135,7 +131,7 @@ def _check_tokenizer(folder: Path, base: Pin, tokens) -> None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = strict_json.parse(path.read_bytes())
     except ValueError as error:
         raise Drift("lineage", f"{path.name} is not JSON: {error}") from None
     return found if isinstance(found, dict) else {}
@@ -166,10 +162,10 @@ def rebuild_splits(record: Record, tokens):
     return splits
 
 
-def read_predictions(folder: Path, name: str = PREDICTIONS_FILE) -> Predictions:
-    """The published predictions."""
+def read_predictions(folder: Path, name: str = PREDICTIONS_FILE, rows: int | None = None) -> Predictions:
+    """The published predictions, for so many test rows."""
     try:
-        return load_predictions(folder, name)
+        return load_predictions(folder, name, rows)
     except UserError as error:
         raise Drift("data", str(error).replace(f"{folder}/", "")) from error
 

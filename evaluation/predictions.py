@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from evaluation.pages import column_sizes
 from recipes.errors import UserError
 
 PREDICTIONS_FILE = "predictions.parquet"
@@ -24,6 +26,11 @@ SCHEMA = pa.schema(
         ("adapter_tokens", pa.list_(pa.int32())),
     ]
 )
+TEXTS = [field.name for field in SCHEMA if field.type == pa.string()]
+# What is not read: far beyond the predictions of the largest recipe here (31,000 rows with 100 MB of text).
+MAX_BYTES, MAX_ROWS, MAX_TOKENS = 2**30, 2_000_000, 50_000_000
+# Tokens of one output, and the one value that an empty list counts for.
+LONGEST = 4_097
 
 
 @dataclass
@@ -54,20 +61,51 @@ class Predictions:
         return Predictions(**{name: [column[row] for row in rows] for name, column in self.__dict__.items()})
 
 
-def load_predictions(run: Path, name: str = PREDICTIONS_FILE) -> Predictions:
-    """The predictions in the parquet file `name` of the folder `run`.
+def load_predictions(run: Path, name: str = PREDICTIONS_FILE, rows: int | None = None) -> Predictions:
+    """The predictions in the parquet file `name` of the folder `run`, which may be a stranger's.
+
+    Parameters:
+        rows: how many test rows there are, where that is known.
 
     Raises:
-        `UserError`: there are none, or the file is not of this schema.
+        `UserError`: there are none, the file is not of this schema, or it would become larger than any predictions are.
     """
+    path = run / name
     try:
-        table = pq.read_table(run / name)
-        if table.schema.remove_metadata() != SCHEMA:
-            raise UserError(f"{run / name} has other columns than {', '.join(SCHEMA.names)}")
+        if pq.read_schema(path).remove_metadata() != SCHEMA:
+            raise UserError(f"{path} has other columns than {', '.join(SCHEMA.names)}")
+        _refuse_bombs(path, rows)
+        # Each text is kept once, until it is known what they come to.
+        table = pq.read_table(path, read_dictionary=TEXTS, partitioning=None)
+        # Not every reader holds the texts to be UTF-8.
+        table.validate(full=True)
         if any(column.null_count for column in table.columns):
-            raise UserError(f"{run / name} lacks values")
+            raise UserError(f"{path} lacks values")
+        if (found := sum(map(_characters, table.select(TEXTS).columns))) > MAX_BYTES:
+            raise UserError(f"{path} holds {found:,} bytes of text: it is not read")
+        table = table.cast(SCHEMA)
     except FileNotFoundError:
         raise UserError(f"{run} holds no {name}: score it first (make evaluate-{run.name})") from None
-    except pa.ArrowException as error:
-        raise UserError(f"{run / name} is not a parquet file: {str(error).splitlines()[0]}") from None
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise UserError(f"{path} is not a parquet file: {str(error).splitlines()[0]}") from None
     return Predictions(**table.to_pydict())
+
+
+def _refuse_bombs(path: Path, rows: int | None) -> None:
+    stated = pq.read_metadata(path).num_rows
+    if rows is not None and stated != rows:
+        raise UserError(f"there are predictions for {stated:,} rows, but {rows:,} test rows")
+    sizes = column_sizes(path)
+    if (found := sum(size.bytes for size in sizes)) > MAX_BYTES:
+        raise UserError(f"{path} unpacks to {found:,} bytes: it is not read")
+    for column, size in zip(SCHEMA.names, sizes, strict=True):
+        if size.values > (min(stated * LONGEST, MAX_TOKENS) if column not in TEXTS else min(stated, MAX_ROWS)):
+            raise UserError(f"{path} holds {size.values:,} values of {column} for {stated:,} rows: it is not read")
+
+
+def _characters(column: pa.ChunkedArray) -> int:
+    """Bytes of a column of texts once each stands in its row."""
+    return sum(
+        pc.sum(pc.take(pc.binary_length(chunk.dictionary), chunk.indices).cast(pa.int64())).as_py() or 0
+        for chunk in column.chunks
+    )

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import get_args
 
 from evaluation.verdict import Check, Drift, Found, Level, Verdict
-from recipes.errors import UserError, one_line
+from recipes.errors import UserError, explanation, one_line
 from recipes.record import RECORD_FILE, Record
 
 EXIT_CODES = {"REPRODUCED": 0, "DRIFTED": 1, "UNCHECKED": 2}
@@ -81,11 +81,14 @@ def reproduce(
         _check(verdict, found, revision, key)
         verdict.verdict = "REPRODUCED"
     except Drift as drift:
-        verdict.verdict, verdict.moved, verdict.reason = "DRIFTED", drift.part, str(drift)
-        verdict.checks.append(Check(part=drift.part, outcome="failed", detail=str(drift)))
-    except Exception as error:
+        verdict.verdict, verdict.moved, verdict.reason = "DRIFTED", drift.part, one_line(str(drift))
+        verdict.checks.append(Check(part=drift.part, outcome="failed", detail=verdict.reason))
+    except BaseException as error:
+        # A panic in a Rust library is no `Exception`; Ctrl-C is none either.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         # A failure of this program says nothing about the adapter, as DRIFTED would.
-        verdict.reason = one_line(error) or _bug(error)
+        verdict.reason = explanation(error) or _bug(error)
     return verdict, found
 
 
@@ -108,7 +111,7 @@ def _check(verdict: Verdict, found: Found, revision: str, key: Path | None) -> N
     tokens = load_tokens(record.pins.base_model, record.recipe.get("added_tokens", []))
     _passed(verdict, "lineage", checks.check_adapter(folder, record, tokens))
     splits = checks.rebuild_splits(record, tokens)
-    predictions = found.published = checks.read_predictions(folder)
+    predictions = found.published = checks.read_predictions(folder, rows=len(splits.test))
     _passed(verdict, "data", checks.check_rows(record, predictions, splits.test))
     _passed(verdict, "leakage", checks.check_leakage(record, predictions, splits))
     _passed(verdict, "scoring", checks.check_scores(folder, record, predictions, tokens))

@@ -13,18 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from recipes.errors import UserError, one_line_errors
+from recipes.hashes import sha256_file
 from recipes.pins import ADAPTER_FILE
-from recipes.record import (
-    Compared,
-    Contract,
-    Forgetting,
-    Outputs,
-    Record,
-    Scores,
-    SqlCounts,
-    load_record,
-    sha256_file,
-)
+from recipes.record import Compared, Contract, Forgetting, Outputs, Record, Scores, SqlCounts, load_record
 
 
 def main(argv: list[str]) -> None:
@@ -139,7 +130,7 @@ def load_for_scoring(run: Path, record: Record, config):
     if on_gpu() and not (config.load_in_4bit or config.load_in_8bit):
         base.to("cuda")
     tokenizer = load_tokenizer(record.pins.base_model, record.recipe.get("added_tokens", []))
-    return load_adapter(base, run), tokenizer, config.dtype
+    return load_adapter(base, run, record.pins.base_model), tokenizer, config.dtype
 
 
 def contract_of(recipe, dtype: str, batch_size: int) -> Contract:

@@ -9,7 +9,8 @@ from pydantic import Field, StringConstraints, ValidationError
 
 from evaluation.predictions import PREDICTIONS_FILE, Predictions
 from recipes.errors import UserError
-from recipes.record import Environment, Interval, Record, Section, Sha1, Sha256, sha256_file
+from recipes.hashes import sha256_file
+from recipes.record import Environment, Interval, Record, Section, Sha1, Sha256
 
 # A release may carry the verdict on an earlier commit of the same adapter and predictions.
 VERDICT_FILE = "verdict.json"

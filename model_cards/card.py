@@ -16,7 +16,8 @@ from model_cards.escape import cut, environment, plain
 from model_cards.plots import PLOTS, badge_text
 from recipes.errors import UserError
 from recipes.expectations import shown
-from recipes.record import FREE_SECTION, METRIC_NAMES, ROUGE_NAMES, Energy, LossPoint, Pin, Record
+from recipes.hashes import FREE_SECTION
+from recipes.record import METRIC_NAMES, ROUGE_NAMES, Energy, LossPoint, Pin, Record
 
 HUB = "https://huggingface.co"
 SAMPLES = 5

@@ -19,7 +19,8 @@ import yaml
 
 from push.traces import chosen_words, local_traces, own_paths_in_data
 from recipes.errors import UserError
-from recipes.record import FREE_SECTION, RECORD_FILE, Record
+from recipes.hashes import FREE_SECTION
+from recipes.record import RECORD_FILE, Record
 from recipes.redaction import find_secrets, own_secrets, redact
 from recipes.signing import SIGNATURE_FILE
 

@@ -15,7 +15,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from push.delivery import Delivery, Options
-from recipes.errors import UserError, one_line, one_line_errors
+from recipes.errors import UserError, explanation, one_line_errors
 from recipes.record import Record, load_record
 
 # Minutes for a last look at the repository after a failure.
@@ -73,7 +73,7 @@ def publish(arguments: argparse.Namespace) -> None:
             except KeyboardInterrupt:
                 raise UserError(f"interrupted: {_standing(delivery, options)}") from None
             except Exception as error:
-                line = one_line(error)
+                line = explanation(error)
                 if line is None:
                     traceback.print_exc()
                     line = f"{type(error).__name__}, see above: a bug of this program"
@@ -160,7 +160,7 @@ def _standing(delivery: Delivery, options: Options) -> str:
         with time_limit(LAST_LOOK):
             settle(delivery, options)
     except Exception as error:
-        if one_line(error) is None:
+        if explanation(error) is None:
             raise
     if delivery.reached == "committed":
         return (

@@ -8,10 +8,13 @@ from model_cards.card import render_card
 from model_cards.check import renderer
 from model_cards.plots import draw_plots
 from push.leaks import refuse_foreign_files, refuse_leaks
+from recipes.adapter_config import check_adapter_config
+from recipes.allowed import refused_key
 from recipes.config import recipe_yaml
 from recipes.errors import UserError
+from recipes.hashes import sha256_file, sha256_published
 from recipes.pins import ADAPTER_FILE
-from recipes.record import RECORD_FILE, Record, load_record, sha256_file, sha256_published
+from recipes.record import RECORD_FILE, Record, load_record
 
 # The only files of a run folder that are ever uploaded. `training_args.bin` and checkpoints are pickles.
 REQUIRED_FILES = ("adapter_config.json", ADAPTER_FILE, "tokenizer.json", "tokenizer_config.json",
@@ -47,6 +50,7 @@ def lay_out(run: Path, repo_id: str, previous_card: str | None, folder: Path) ->
         raise UserError(f"{run} holds no {ADAPTER_FILE}: train it again")
     if sha256_file(run / ADAPTER_FILE) != record.training.adapter_sha256:
         raise UserError(f"{run}/{ADAPTER_FILE} is not the adapter that its record speaks of: train it again")
+    _refuse_unreadable(run, record)
     forgetting = [FORGETTING_FILE] if record.forgetting is not None else []
     names = (*REQUIRED_FILES, *forgetting)
     refuse_foreign_files(run, names, folder, record)
@@ -64,6 +68,13 @@ def lay_out(run: Path, repo_id: str, previous_card: str | None, folder: Path) ->
     record.files = {path: sha256_published(folder / path) for path in tree(folder)}
     (folder / RECORD_FILE).write_bytes(record.to_bytes())
     return record
+
+
+def _refuse_unreadable(run: Path, record: Record) -> None:
+    """Refuses what a check by others would not even look at."""
+    check_adapter_config(run, record.pins.base_model)
+    if refused := refused_key(record.recipe):
+        raise UserError(f"{run} cannot be published, others would not train it: {refused}")
 
 
 def tree(folder: Path) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from recipes.errors import UserError, xet_errors
-from recipes.pins import BESIDE_THE_CARD, download, pull, unlisted
+from recipes.pins import BESIDE_THE_CARD, fetch, pull, unlisted
 from recipes.record import RECORD_FILE, Record
 from recipes.signing import SIGNATURE_FILE
 
@@ -178,7 +178,7 @@ def read(api, repo_id: str, revision: str, path: str) -> bytes:
     """The bytes of one file."""
     (entry,) = api.get_paths_info(repo_id, [path], revision=revision)
     with tempfile.TemporaryDirectory() as cache:
-        return download(repo_id, entry, revision, Path(cache)).read_bytes()
+        return fetch(repo_id, entry, revision, Path(cache)).read_bytes()
 
 
 def tag(api, repo_id: str, commit: str) -> str:

@@ -1,6 +1,7 @@
 """The recipe: one YAML file, parsed into TRL's `ModelConfig`, transformers' `Seq2SeqTrainingArguments` and
 `RecipeArguments`, which holds what those two lack."""
 
+import math
 import os
 import re
 import string
@@ -11,6 +12,8 @@ from typing import Any
 
 import regex
 
+from recipes.allowed import refused_key
+from recipes.bounds import is_plain_name
 from recipes.errors import UserError
 from recipes.expectations import check
 from recipes.rules import Rule, parse_rule
@@ -29,6 +32,11 @@ NOT_RECIPE = {
 
 
 ATTENTION = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+
+# `{n}` and `{n,m}` in a regular expression, whose compiler writes a counted part out as often as it is counted: a few
+# words would fill the memory. The largest product of all counts and the pattern's own length.
+COUNTED = re.compile(r"\{\s*(\d*)\s*(?:,\s*(\d*)\s*)?\}")
+LARGEST_PATTERN = 1_000_000
 
 # What a value may be by its annotation; YAML writes whole numbers where a fraction is meant, too.
 TYPES = {str: str, int: int, float: (int, float), bool: bool, list[str]: list, str | None: (str, type(None)),
@@ -135,7 +143,7 @@ class RecipeArguments:
             if not isinstance(getattr(self, key), TYPES[annotation]):
                 wanted = getattr(annotation, "__name__", annotation)
                 raise UserError(f"`{key}` is not of the type {wanted}: {getattr(self, key)!r}")
-        if not re.fullmatch(r"\w[\w.-]{0,90}", self.adapter_name):
+        if not is_plain_name(self.adapter_name):
             raise UserError(f"`adapter_name` is a repository's name without its owner, not {self.adapter_name!r}")
         if not 0 < self.test_size < 1:
             raise UserError(f"`test_size` is a share between 0 and 1, not {self.test_size}")
@@ -171,9 +179,14 @@ class RecipeArguments:
         """`extract`, compiled; `.` also matches a newline."""
         patterns = {}
         for column, pattern in (self.extract or {}).items():
+            if not isinstance(pattern, str):
+                raise UserError(f"`extract` of `{column}` is not a regular expression: {pattern!r}")
+            counts = [float(count) for pair in COUNTED.findall(pattern) for count in pair if count]
+            if len(pattern) * math.prod(max(count, 1) for count in counts) > LARGEST_PATTERN:
+                raise UserError(f"`extract` of `{column}` counts too far: write * or + instead of large numbers")
             try:
                 patterns[column] = regex.compile(pattern, regex.DOTALL)
-            except regex.error as error:
+            except (regex.error, RecursionError) as error:
                 raise UserError(f"`extract` of `{column}` is not a regular expression: {error}") from None
             if not patterns[column].groupindex:
                 raise UserError(f"`extract` of `{column}` names no group: write (?P<name>…)")
@@ -218,6 +231,8 @@ def parse_recipe(argv: list[str]) -> Recipe:
     if "--config" not in argv[:-1]:
         raise UserError("name a recipe: --config recipes/finance.yaml")
     path = Path(argv[argv.index("--config") + 1])
+    if not is_plain_name(path.stem):
+        raise UserError(f"{path.name}: the run is named by this file: use letters, digits, `.`, `-` and `_` only")
     try:
         keys = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -274,6 +289,8 @@ def _parse(name: str, keys: dict[str, Any], argv: list[str], given: list[str]) -
     # One process uses one GPU: more would be nn.DataParallel, which multiplies the effective batch unasked.
     training._n_gpu = min(1, training.n_gpu)
     _refuse_nonsense(arguments, training, model)
+    if refused := refused_key(resolved, numbers_only=True):
+        raise UserError(f"recipe {name}: {refused}")
     return Recipe(name, arguments, training, model, resolved)
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import regex
-from datasets import Dataset, concatenate_datasets, load_dataset
+from datasets import Dataset, concatenate_datasets
 from tokenizers import Tokenizer
 
 from recipes.config import RecipeArguments, template_columns
+from recipes.dataset_files import load_rows
 from recipes.errors import UserError
 from recipes.leakage import groups
 from recipes.record import Data, Lengths, Pin
@@ -104,10 +105,7 @@ def _lengths(tokens: list[int]) -> Lengths:
 
 
 def _load(recipe: RecipeArguments, dataset: Pin) -> Dataset:
-    try:
-        parts = load_dataset(dataset.id, recipe.dataset_config, revision=dataset.revision)
-    except ValueError as error:
-        raise UserError(f"{dataset.id} cannot be loaded: {' '.join(str(error).split())}") from error
+    parts = load_rows(dataset, recipe.dataset_config)
     missing = [split for split in recipe.dataset_splits if split not in parts]
     if missing:
         raise UserError(f"{dataset.id} has no split `{missing[0]}`, but {', '.join(parts)}: set `dataset_splits`")

@@ -14,13 +14,22 @@ class Damaged(ConnectionError):
     """What arrived from the Hub is not what the Hub says it holds."""
 
 
+def one_line(text: str, longest: int = 2_000) -> str:
+    """A text for one line of our output: strangers' texts in it can neither end the line, nor act on the terminal."""
+    shown = "".join(
+        character if character.isprintable() else " " if character.isspace() else "\N{REPLACEMENT CHARACTER}"
+        for character in text[: longest + 1]
+    )
+    return shown if len(shown) <= longest else shown[: longest - 1] + "…"
+
+
 def explain(error: BaseException) -> str | None:
     """The one line for an error that is the user's or the Hub's to mend; None when it looks like a bug of ours."""
     from huggingface_hub import constants, errors
 
     hub = constants.ENDPOINT
     if isinstance(error, UserError | Damaged):
-        return str(error)
+        return one_line(str(error))
     if isinstance(error, errors.GatedRepoError):
         return f"access to the gated repository is not granted: ask for it on its page at {hub}, then `hf auth login`"
     if isinstance(error, errors.RepositoryNotFoundError):
@@ -70,10 +79,10 @@ def _url(error: BaseException) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return one_line((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
-def one_line(error: BaseException) -> str | None:
+def explanation(error: BaseException) -> str | None:
     """The one line of the outermost error in the chain that `explain` knows; None when all look like a bug of ours."""
     return next((line for cause in chain(error) if (line := explain(cause))), None)
 
@@ -104,7 +113,7 @@ def one_line_errors(prefix: str = "error:", code: int = 1, file: TextIO | None =
     try:
         yield
     except Exception as error:
-        line = one_line(error)
+        line = explanation(error)
         if line is None:
             raise
         print(f"{prefix} {line}", file=file or sys.stderr, flush=True)

@@ -1,19 +1,35 @@
 """The run record: the one thing the rooms hand each other, stored as `record.json` beside the adapter.
 
 Training starts it, evaluation adds the scores, the card is rendered from it, push adds the hashes of what it uploads,
-and reproduce reads it back from the Hub. A record read from the Hub is untrusted: unknown keys, missing keys and
-wrong types are refused.
+and reproduce reads it back from the Hub. A record read from the Hub is untrusted: unknown keys, missing keys, wrong
+types, and numbers and texts out of all bounds are refused. recipes/schemas/ holds the format for others, and
+`recipes.versions` tells how it changes.
 """
 
-import hashlib
 import os
-import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator
 
-from recipes.errors import UserError
+from recipes.allowed import PublishedRecipe
+from recipes.bounds import (
+    Amount,
+    Count,
+    Line,
+    PlainName,
+    Positive,
+    RepoId,
+    RepoPath,
+    Seed,
+    Sha1,
+    Sha256,
+    Share,
+    Shift,  # fmt: skip
+    bounded,
+)
+from recipes.errors import UserError, one_line
+from recipes.versions import VERSION, upgraded
 
 RECORD_FILE = "record.json"
 MAX_RECORD_BYTES = 16 * 2**20
@@ -32,10 +48,9 @@ SQL_NAMES = {
     "sql_execution_match": "SQL execution match",
 }
 METRIC_NAMES = ROUGE_NAMES | SQL_NAMES
-Sha1 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-# A file's place in the published repository: no absolute path, no `..`.
-RepoPath = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$", max_length=200)]
+Metric = Literal[tuple(METRIC_NAMES)]
+# By length rule.
+RuleCounts = Annotated[dict[Line, Count], Field(max_length=50)]
 
 
 class Section(BaseModel):
@@ -49,9 +64,9 @@ class Pin(Section):
     """
 
     kind: Literal["model", "dataset"]
-    id: str
+    id: RepoId
     revision: Sha1
-    license: str | None = None
+    license: Line | None = None
     miniature: bool = False
 
 
@@ -64,9 +79,9 @@ class Pins(Section):
 class Lengths(Section):
     """Shortest, mean and longest text, in tokens with the final `</s>`."""
 
-    min: int = Field(ge=0)
-    mean: float = Field(ge=0, allow_inf_nan=False)
-    max: int = Field(ge=0)
+    min: Count
+    mean: Amount
+    max: Count
 
 
 class Data(Section):
@@ -76,14 +91,14 @@ class Data(Section):
     the test rows, in order.
     """
 
-    loaded: int
-    dropped: dict[str, int]
-    truncated: dict[str, int] = {}
-    limits: dict[str, float] = {}
+    loaded: Count
+    dropped: RuleCounts
+    truncated: RuleCounts = {}
+    limits: dict[Line, Amount] = Field(default={}, max_length=50)
     lengths: dict[Literal["prompt", "target"], Lengths] = {}
-    train: int
-    validation: int
-    test: int
+    train: Count
+    validation: Count
+    test: Count
     test_sha256: Sha256
 
 
@@ -94,10 +109,10 @@ class Unwritable(Section):
     space). `characters` counts the rows by character that has no token, the most frequent first, at most 20.
     """
 
-    rows: int
-    unwritable: int
-    white_space: int
-    characters: dict[str, int] = Field(max_length=20)
+    rows: Count
+    unwritable: Count
+    white_space: Count
+    characters: dict[Annotated[str, Field(max_length=8)], Count] = Field(max_length=20)
 
     @property
     def percent(self) -> float:
@@ -110,11 +125,11 @@ class Model(Section):
     `quantized_layers` counts the base's linear layers that hold 4- or 8-bit weights.
     """
 
-    trainable: int
-    total: int
-    memory_bytes: int
-    dtype: str
-    quantized_layers: int = 0
+    trainable: Count
+    total: Positive
+    memory_bytes: Count
+    dtype: Line
+    quantized_layers: Count = 0
 
     @property
     def percent(self) -> float:
@@ -124,9 +139,9 @@ class Model(Section):
 class Expectation(Section):
     """A figure that the recipe expects and the one that was found."""
 
-    name: str
-    expected: int | float | str
-    found: int | float | str
+    name: Line
+    expected: Count | Amount | Line
+    found: Count | Amount | Line
     verdict: Literal["met", "missed", "not comparable"]
 
 
@@ -136,10 +151,10 @@ class Batch(Section):
     `too_large` lists the micro-batches that memory refused.
     """
 
-    per_device: int
-    accumulation: int
-    processes: int
-    too_large: list[int] = []
+    per_device: Positive
+    accumulation: Positive
+    processes: Positive
+    too_large: list[Positive] = Field(default=[], max_length=100)
 
     @property
     def effective(self) -> int:
@@ -150,11 +165,11 @@ class Batch(Section):
 class LossPoint(Section):
     """One line of the loss history: the training loss since the last line, or the validation loss, at `step`."""
 
-    step: int
-    epoch: float
-    loss: float | None = None
-    eval_loss: float | None = None
-    learning_rate: float | None = None
+    step: Count
+    epoch: Amount
+    loss: Amount | None = None
+    eval_loss: Amount | None = None
+    learning_rate: Amount | None = None
 
 
 class Training(Section):
@@ -164,15 +179,15 @@ class Training(Section):
     the session that finished the run; `resumed_from` is the step it started at (0: from scratch).
     """
 
-    history: list[LossPoint]
-    steps: int
-    epochs: float
-    seed: int
-    resumed_from: int
-    best_step: int | None = None
-    seconds: float
-    tokens_per_second: float
-    peak_memory_bytes: int
+    history: list[LossPoint] = Field(max_length=200_000)
+    steps: Count
+    epochs: Amount
+    seed: Seed
+    resumed_from: Count
+    best_step: Count | None = None
+    seconds: Amount
+    tokens_per_second: Amount
+    peak_memory_bytes: Count
     adapter_sha256: Sha256
 
 
@@ -184,16 +199,16 @@ class Energy(Section):
     yearly mean carbon intensity of the grid of `country` (ISO 3166-1 alpha-3), or of its `region`.
     """
 
-    kwh: float = Field(ge=0, allow_inf_nan=False)
-    cpu_kwh: float = Field(ge=0, allow_inf_nan=False)
-    gpu_kwh: float = Field(ge=0, allow_inf_nan=False)
-    ram_kwh: float = Field(ge=0, allow_inf_nan=False)
-    co2_grams: float = Field(ge=0, allow_inf_nan=False)
-    country: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
-    region: str | None = Field(default=None, max_length=100)
-    hardware: str = Field(max_length=200)
+    kwh: Amount
+    cpu_kwh: Amount
+    gpu_kwh: Amount
+    ram_kwh: Amount
+    co2_grams: Amount
+    country: str = Field(pattern=r"^[A-Z]{3}$")
+    region: Line | None = None
+    hardware: Line
     cpu_measured: bool
-    codecarbon: str = Field(max_length=40)
+    codecarbon: Line
 
 
 class Leakage(Section):
@@ -202,54 +217,54 @@ class Leakage(Section):
     One entry a training of the chain: `adapter` None for this run's own, else the ancestor's id at its commit.
     """
 
-    adapter: str | None
-    dataset: str
-    training_rows: int
-    exact: int
-    near: int
+    adapter: Line | None
+    dataset: RepoId
+    training_rows: Count
+    exact: Count
+    near: Count
 
 
 class Contract(Section):
     """The scoring contract: all that decides a score besides weights and data. `sql` is None without SQL metrics."""
 
-    metric: str
-    metric_version: str
+    metric: Line
+    metric_version: Line
     stemmer: bool
-    sentences: str
-    sql: str | None = None
-    max_new_tokens: int
-    num_beams: int
-    dtype: str
-    batch_size: int = Field(ge=1)
-    resamples: int
-    confidence: float
-    seed: int
+    sentences: Line
+    sql: Line | None = None
+    max_new_tokens: Positive
+    num_beams: Positive
+    dtype: Line
+    batch_size: Positive
+    resamples: Positive
+    confidence: Share
+    seed: Seed
 
 
 class Interval(Section):
     """A mean over the test rows and its bootstrap interval."""
 
-    mean: float
-    low: float
-    high: float
+    mean: Shift
+    low: Shift
+    high: Shift
 
 
 class Outputs(Section):
     """What one model wrote: mean tokens per row, rows cut at `max_new_tokens`, empty rows, seconds of generation."""
 
-    mean_tokens: float
-    cut: int
-    empty: int
-    seconds: float
+    mean_tokens: Amount
+    cut: Count
+    empty: Count
+    seconds: Amount
 
 
 class Compared(Section):
     """Scores (0 to 1) per metric name over `rows` test rows; `difference` is adapter − base, paired by row."""
 
-    rows: int
-    base: dict[str, Interval]
-    adapter: dict[str, Interval]
-    difference: dict[str, Interval]
+    rows: Count
+    base: dict[Metric, Interval]
+    adapter: dict[Metric, Interval]
+    difference: dict[Metric, Interval]
 
     def shown(self) -> list[str]:
         """The metrics to show: the undivided reading of ROUGE-Lsum only where it differs from the other."""
@@ -263,9 +278,9 @@ class Compared(Section):
 class SqlCounts(Section):
     """Rows whose reference does not run on its own tables; rows where both results are empty on every database."""
 
-    not_executable: int
-    base_empty: int
-    adapter_empty: int
+    not_executable: Count
+    base_empty: Count
+    adapter_empty: Count
 
 
 class Scores(Compared):
@@ -277,28 +292,28 @@ class Scores(Compared):
     base_outputs: Outputs
     adapter_outputs: Outputs
     sql: SqlCounts | None = None
-    seen: dict[Literal["exact", "near"], int] = {}
+    seen: dict[Literal["exact", "near"], Count] = {}
     clean: Compared | None = None
 
 
 class Forgetting(Section):
     """The parent's test rows again: the parent's own published scores and this adapter's, and the paired difference."""
 
-    rows: int
-    parent: dict[str, Interval]
-    adapter: dict[str, Interval]
-    difference: dict[str, Interval]
+    rows: Count
+    parent: dict[Metric, Interval]
+    adapter: dict[Metric, Interval]
+    difference: dict[Metric, Interval]
 
 
 class Environment(Section):
     """Where the run happened: versions by package, the device, and the commit of the code (None outside git)."""
 
-    python: str
-    platform: str
-    device: str
-    threads: int
-    packages: dict[str, str]
-    code_commit: str | None
+    python: Line
+    platform: Line
+    device: Line
+    threads: Count
+    packages: dict[Line, Line] = Field(max_length=100)
+    code_commit: Line | None
     code_dirty: bool
 
 
@@ -306,7 +321,7 @@ class Renderer(Section):
     """What rendered the card and the plots: the sha256 of the code that does, and matplotlib's version."""
 
     code: Sha256
-    matplotlib: str
+    matplotlib: Line
 
 
 class Record(Section):
@@ -315,18 +330,19 @@ class Record(Section):
     `environment` is where it was trained, `scored_in` where the scores were taken.
     """
 
-    schema_version: Literal[1] = 1
-    name: str
-    recipe: dict[str, Any]
-    hub: str
+    schema_version: Literal[VERSION] = VERSION
+    name: PlainName
+    # What a run's own recipe may hold is wider: see `recipes.allowed`.
+    recipe: Annotated[PublishedRecipe, WrapValidator(lambda keys, _: bounded(keys))]
+    hub: Line
     pins: Pins
     data: Data
     unwritable: Unwritable | None = None
     model: Model
     batch: Batch
     environment: Environment
-    expectations: list[Expectation] = []
-    leakage: list[Leakage] | None = None
+    expectations: list[Expectation] = Field(default=[], max_length=100)
+    leakage: list[Leakage] | None = Field(default=None, max_length=100)
     training: Training | None = None
     energy: Energy | None = None
     contract: Contract | None = None
@@ -356,7 +372,7 @@ def load_record(run: Path) -> Record:
     """The record in the folder `run`.
 
     Raises:
-        `UserError`: there is none, or it is not a record of this schema.
+        `UserError`: there is none, it is not a record, or one of a newer version than this clone reads.
     """
     path = run / RECORD_FILE
     if not path.is_file():
@@ -364,29 +380,10 @@ def load_record(run: Path) -> Record:
     if path.stat().st_size > MAX_RECORD_BYTES:
         raise UserError(f"{path} is larger than {MAX_RECORD_BYTES} bytes: this is no run record")
     try:
-        return Record.model_validate_json(path.read_bytes())
+        return Record.model_validate(upgraded(path.read_bytes()))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = one_line(".".join(map(str, first["loc"])), 200) or "the file"
         raise UserError(f"{path} is not a run record that this version reads: {where}: {first['msg']}") from None
-
-
-def sha256_file(path: Path) -> str:
-    """Hex sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-FREE_SECTION = re.compile(r"(<!-- free: ([\w -]+) -->)(.*?)(<!-- /free -->)", re.DOTALL)
-
-
-def sha256_published(path: Path) -> str:
-    """Hex sha256 that the record states for a published file.
-
-    In the card (`README.md`) what people wrote between `<!-- free: … -->` and `<!-- /free -->` is left out, so that
-    they may edit it after publication.
-    """
-    if path.name != "README.md":
-        return sha256_file(path)
-    generated = FREE_SECTION.sub(r"\1\4", path.read_text(encoding="utf-8"))
-    return hashlib.sha256(generated.encode()).hexdigest()
+    except ValueError as error:
+        raise UserError(f"{path} is not a run record that this version reads: {error}") from None

@@ -3,17 +3,20 @@
 import json
 import re
 from collections import Counter
-from pathlib import Path
+from typing import Any
 
-from huggingface_hub import hf_hub_download
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers
 
-from recipes.errors import UserError
+from recipes import strict_json
+from recipes.errors import UserError, one_line
+from recipes.pins import download
 from recipes.record import Pin, Unwritable
 
 MOST_FREQUENT = 20
 # The white space that the tokenizer takes for a space wherever it stands; it deletes some other.
 SPACES = re.compile(r"[ \t\r\n]+")
+# The kinds of parts that a T5's tokenizer.json is made of; of its normalizer only the table of characters is used.
+PARTS = {"model": ("Unigram",), "decoder": ("Metaspace",), "post_processor": ("TemplateProcessing",)}
 
 
 def load_tokens(base: Pin, added: list[str]) -> Tokenizer:
@@ -27,15 +30,12 @@ def load_tokens(base: Pin, added: list[str]) -> Tokenizer:
     would come back as `a< b`.
 
     Raises:
-        `UserError`: one of `added` can be written already, or the tokenizer replaces its characters by others.
+        `UserError`: it is no T5 tokenizer, one of `added` can be written already, or the tokenizer replaces its
+            characters by others.
     """
-    path = Path(hf_hub_download(base.id, "tokenizer.json", revision=base.revision))
-    stored = json.loads(path.read_text(encoding="utf-8"))
+    stored = _read(base)
+    tokenizer = _build(base, stored)
     pieces = [(piece, score) for piece, score in stored["model"]["vocab"]]
-    tokenizer = Tokenizer.from_file(str(path))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    tokenizer.normalizer = _character_table(tokenizer.normalizer)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
     tokenizer.model = models.Unigram(pieces, stored["model"]["unk_id"])
     for token in added:
@@ -49,11 +49,34 @@ def load_tokens(base: Pin, added: list[str]) -> Tokenizer:
     return tokenizer
 
 
-def _character_table(normalizer: normalizers.Normalizer | None) -> normalizers.Normalizer | None:
-    parts = [normalizer]
-    if isinstance(normalizer, normalizers.Sequence):
-        parts = list(normalizer)
-    return next((part for part in parts if isinstance(part, normalizers.Precompiled)), None)
+def _read(base: Pin) -> dict[str, Any]:
+    """The stored tokenizer, if it is made of a T5's parts: others hold patterns, which may take for ever."""
+    try:
+        stored = strict_json.parse(download(base.id, "tokenizer.json", base.revision).read_bytes())
+        kinds = {part: (stored.get(part) or {"type": None})["type"] for part in PARTS}
+        table = stored.get("normalizer") or {"type": None}
+        steps = table["normalizers"] if table["type"] == "Sequence" else [table]
+        tables = [step for step in steps if step["type"] == "Precompiled"]
+        if wrong := next((part for part in PARTS if kinds[part] not in PARTS[part]), None):
+            raise ValueError(f"its {wrong} is of the kind {kinds[wrong]}")
+        for piece, score in stored["model"]["vocab"]:
+            if not isinstance(piece, str) or not isinstance(score, int | float):
+                raise ValueError("its vocabulary is none of pieces and scores")
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        told = error if isinstance(error, ValueError) else "it lacks a part"
+        raise UserError(f"tokenizer.json of {base.id} is none of a T5: {told}") from None
+    unused = {"truncation": None, "padding": None, "pre_tokenizer": None}
+    return stored | unused | {"normalizer": tables[0] if tables else None}
+
+
+def _build(base: Pin, stored: dict[str, Any]) -> Tokenizer:
+    try:
+        return Tokenizer.from_str(json.dumps(stored))
+    except BaseException as error:
+        # A panic in Rust is no `Exception`.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise UserError(f"tokenizer.json of {base.id} is none of a T5: {one_line(str(error), 200)}") from None
 
 
 def count_tokens(tokenizer: Tokenizer, texts: list[str]) -> list[int]:

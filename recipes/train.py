@@ -6,12 +6,15 @@ Writes the adapter, its tokenizer, `record.json` and `checkpoint-*` into the out
 interruption it continues from the last whole checkpoint; started again after the end it does nothing.
 """
 
+import math
 import sys
 from functools import partial
 from pathlib import Path
 
+from recipes.allowed import refused_key
 from recipes.config import Recipe, changed_keys, parse_recipe, recipe_help
 from recipes.errors import UserError, one_line_errors
+from recipes.hashes import sha256_file
 from recipes.pins import ADAPTER_FILE, pin_recipe, pull_parent
 from recipes.record import (
     RECORD_FILE,
@@ -23,7 +26,6 @@ from recipes.record import (
     Training,
     Unwritable,
     load_record,
-    sha256_file,
 )
 
 
@@ -62,6 +64,8 @@ def train(recipe: Recipe, published: Record | None = None) -> None:
     first = batch.plan(recipe.training, repeated and repeated.batch)
     automatic, recipe.training.auto_find_batch_size = recipe.training.auto_find_batch_size, False
     state = PartialState()
+    if refused := refused_key(recipe.resolved):
+        say(f"This run cannot be published: {refused}")
     if repeated is None:
         say("Asking the Hub for the commits of the base model and the dataset")
     pins = repeated.pins if repeated is not None else pin_recipe(recipe)
@@ -201,7 +205,7 @@ def _training(trainer, result, checkpoint: Path | None, tokens_per_epoch: int, r
     keys = LossPoint.model_fields.keys()
     return Training(
         history=[
-            LossPoint(**{key: line[key] for key in keys & line.keys()})
+            LossPoint(**{key: line[key] for key in keys & line.keys() if math.isfinite(line[key])})
             for line in state.log_history
             if "loss" in line or "eval_loss" in line
         ],

@@ -17,7 +17,8 @@ from evaluation import score
 from evaluation.predictions import load_predictions
 from push import publish
 from recipes import train
-from recipes.record import load_record, sha256_file
+from recipes.hashes import sha256_file
+from recipes.record import load_record
 from recipes.training import AdapterTrainer
 
 

@@ -11,8 +11,9 @@ from model_cards.card import render_card
 from model_cards.check import renderer
 from model_cards.plots import PLOTS, draw_plots
 from recipes.errors import UserError
+from recipes.hashes import sha256_file
 from recipes.pins import ADAPTER_FILE
-from recipes.record import Interval, Renderer, sha256_file
+from recipes.record import Interval, Renderer
 
 REPO = "someone/adapter"
 
