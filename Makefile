@@ -17,7 +17,7 @@ SIGN ?=
 PUBLISH_AS = $(if $(ORG),--org $(ORG),$(if $(HUB_USER),--user $(HUB_USER))) $(if $(REVISION),--revision $(REVISION)) \
 	$(if $(PR),--pr) $(if $(PRIVATE),--private) $(if $(COLLECTION),--collection "$(COLLECTION)") \
 	$(if $(OVERWRITE),--overwrite $(OVERWRITE)) $(if $(SIGN),--sign $(SIGN)) \
-	$(if $(TIME_LIMIT),--time-limit $(TIME_LIMIT)) $(if $(DRY_RUN),--dry-run)
+	$(if $(VERDICT),--verdict $(VERDICT)) $(if $(TIME_LIMIT),--time-limit $(TIME_LIMIT)) $(if $(DRY_RUN),--dry-run)
 ACCELERATE ?= recipes/accelerate/$(if $(shell command -v nvidia-smi),gpu,cpu).yaml
 LOCAL_HUB_ROOT ?= .local_hub
 export LOCAL_HUB_ROOT

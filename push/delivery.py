@@ -11,7 +11,7 @@ from pathlib import Path
 
 from push import repository
 from push.network import persist
-from push.release import stage, tree
+from push.release import adopt_verdict, stage, tree
 from push.repository import Standing, Target
 from recipes.errors import UserError
 from recipes.pins import pull
@@ -33,6 +33,7 @@ class Options:
     private: bool = False
     overwrite: str | None = None
     sign: Path | None = None
+    verdict: Path | None = None
     dry_run: bool = False
 
 
@@ -80,6 +81,8 @@ def deliver(delivery: Delivery, owner: str, options: Options = Options()) -> Del
     delivery.repo_id = repo_id = f"{owner}/{record.recipe['adapter_name']}"
     target = Target(repo_id, options.revision, options.private, options.pr)
     with _alone(run):
+        if options.verdict is not None:
+            adopt_verdict(options.verdict, run, repo_id)
         first = there = _look(api, target)
         for _ in range(MOVES):
             _lay_out(api, delivery, target, there, options)

@@ -38,6 +38,9 @@ def main(argv: list[str]) -> None:
         "--overwrite", metavar="COMMIT", help="replace what somebody else wrote, if this is still the newest commit"
     )
     parser.add_argument("--sign", type=Path, metavar="KEY", help="PEM file of the private key that signs the release")
+    parser.add_argument(
+        "--verdict", type=Path, metavar="JSON", help="show this verdict, printed by `reproduce --json`, on the card"
+    )
     parser.add_argument("--time-limit", type=float, default=60, metavar="MINUTES", help="for each run (default: 60)")
     parser.add_argument("--dry-run", action="store_true", help="print what would be uploaded, upload nothing")
     arguments = parser.parse_args(argv)

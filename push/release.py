@@ -1,9 +1,11 @@
 """A release: the folder whose files are exactly what is uploaded, chosen by an allow-list."""
 
 import shutil
+import tempfile
 from pathlib import Path
 
 from evaluation.predictions import FORGETTING_FILE, PREDICTIONS_FILE, load_predictions
+from evaluation.verdict import VERDICT_FILE, load_verdict, misfit
 from model_cards.card import render_card
 from model_cards.check import renderer
 from model_cards.plots import draw_plots
@@ -53,7 +55,7 @@ def lay_out(run: Path, repo_id: str, previous_card: str | None, folder: Path) ->
     _refuse_unreadable(run, record)
     forgetting = [FORGETTING_FILE] if record.forgetting is not None else []
     names = (*REQUIRED_FILES, *forgetting)
-    refuse_foreign_files(run, names, folder, record)
+    refuse_foreign_files(run, (*names, VERDICT_FILE), folder, record)
     predictions = load_predictions(run)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -61,10 +63,17 @@ def lay_out(run: Path, repo_id: str, previous_card: str | None, folder: Path) ->
         if not (run / name).is_file():
             raise UserError(f"{run} holds no {name}: train and score it again")
         shutil.copyfile(run / name, folder / name)
+    verdict = load_verdict(run)
+    if verdict is not None and (reason := misfit(verdict, repo_id, record, run)):
+        print(f"{run / VERDICT_FILE} is left out: {reason}", flush=True)
+        verdict = None
+    if verdict is not None:
+        shutil.copyfile(run / VERDICT_FILE, folder / VERDICT_FILE)
     record.rendered = renderer()
-    draw_plots(record, folder)
+    draw_plots(record, folder, verdict)
     (folder / f"{record.name}.yaml").write_text(recipe_yaml(record.recipe), encoding="utf-8")
-    (folder / "README.md").write_text(render_card(record, predictions, repo_id, previous_card), encoding="utf-8")
+    card = render_card(record, predictions, repo_id, previous_card, verdict)
+    (folder / "README.md").write_text(card, encoding="utf-8")
     record.files = {path: sha256_published(folder / path) for path in tree(folder)}
     (folder / RECORD_FILE).write_bytes(record.to_bytes())
     return record
@@ -75,6 +84,23 @@ def _refuse_unreadable(run: Path, record: Record) -> None:
     check_adapter_config(run, record.pins.base_model)
     if refused := refused_key(record.recipe):
         raise UserError(f"{run} cannot be published, others would not train it: {refused}")
+
+
+def adopt_verdict(path: Path, run: Path, repo_id: str) -> None:
+    """Keeps the verdict in the file `path`, as `reproduce --json` prints it, in the run's folder: releases carry it.
+
+    Raises:
+        `UserError`: it is none, or it does not speak of this run.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            shutil.copyfile(path, Path(folder, VERDICT_FILE))
+        except OSError as error:
+            raise UserError(f"cannot read the verdict {path}: {error.strerror}") from None
+        verdict = load_verdict(Path(folder))
+        if reason := misfit(verdict, repo_id, load_record(run), run):
+            raise UserError(f"{path} does not fit {run}: {reason}")
+        shutil.move(Path(folder, VERDICT_FILE), run / VERDICT_FILE)
 
 
 def tree(folder: Path) -> list[str]:
