@@ -68,7 +68,8 @@ def badge_text(verdict: Verdict | None) -> str:
     """What the badge says, in words."""
     if verdict is None:
         return "not checked by anybody yet"
-    return f"{verdict.verdict} at level {verdict.level} on {verdict.date[:10]}"
+    sample = "" if verdict.sample is None else f", {verdict.sample:,} sampled rows,"
+    return f"{verdict.verdict} at level {verdict.level}{sample} on {verdict.date[:10]}"
 
 
 def _badge(verdict: Verdict | None, path: Path) -> None:

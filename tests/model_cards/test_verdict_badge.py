@@ -112,7 +112,9 @@ def test_the_card_says_who_found_what_when_and_where(record, predictions, verdic
         assert fact in ModelCard(head).text.partition("make reproduce")[2], fact
     assert "ROUGE-L 0.8&#58; all 4 outputs are equal token for token" in head
     section = card.partition("## Check these numbers")[2].partition("\n## ")[0]
-    assert "`" + "7" * 40 + "`" in section and "nobody signed" in section and "verdict.json" in section
+    assert "`" + "7" * 40 + "`" in section and "anybody could write such" in section and "verdict.json" in section
+    sampled = render_card(record, predictions, REPO, verdict=verdict.model_copy(update={"sample": 1}))
+    assert "![REPRODUCED at level generate, 1 sampled rows, on 2026-11-23]" in sampled
     drifted = verdict.model_copy(update={"verdict": "DRIFTED", "moved": "generation"})
     head = render_card(record, predictions, REPO, verdict=drifted).partition("## Results")[0]
     assert "![DRIFTED at level generate on 2026-11-23]" in head and "**DRIFTED**" in head and "REPRODUCED" not in head
