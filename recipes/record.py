@@ -10,9 +10,9 @@ import hashlib
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, WrapValidator
 
 from recipes.allowed import PublishedRecipe
 from recipes.bounds import (
@@ -305,7 +305,9 @@ class Record(Section):
     schema_version: Literal[VERSION] = VERSION
     name: PlainName
     # What a run's own recipe may hold is wider: see `recipes.allowed`.
-    recipe: Annotated[PublishedRecipe, WrapValidator(lambda keys, _: bounded(keys))]
+    recipe: Annotated[
+        PublishedRecipe, WrapValidator(lambda keys, _: bounded(keys)), PlainSerializer(dict, return_type=dict[str, Any])
+    ]
     hub: Line
     pins: Pins
     data: Data
