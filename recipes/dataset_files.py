@@ -15,7 +15,7 @@ from datasets.exceptions import DatasetsError
 from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
-from recipes.errors import UserError, chain, explain, one_line
+from recipes.errors import UserError, explain, one_line
 from recipes.pins import entries_of, refuse_large, refuse_local
 from recipes.record import Pin
 
@@ -42,13 +42,18 @@ def load_rows(dataset: Pin, name: str | None) -> DatasetDict:
         if not constants.HF_HUB_OFFLINE:
             _check_metadata(dataset)
         builder = load_dataset_builder(dataset.id, name, revision=dataset.revision)
+        # Where the Hub cannot be reached, it takes whatever commit the cache holds.
+        if builder.hash != dataset.revision:
+            raise UserError(
+                f"{dataset.id} is only cached at {builder.hash}, not at {dataset.revision}: try again online"
+            )
         if builder.name not in READERS:
             raise UserError(f"{dataset.id} holds {builder.name} files: only {', '.join(READERS)} are read")
         _check_files(dataset, builder.config.data_files or {})
         builder.download_and_prepare()
         return builder.as_dataset()
-    except (ValueError, TypeError, RecursionError, yaml.YAMLError, DatasetsError, OSError) as error:
-        if any(explain(cause) for cause in chain(error)):
+    except (ValueError, TypeError, RuntimeError, yaml.YAMLError, DatasetsError, OSError) as error:
+        if explain(error):
             raise
         raise UserError(f"{dataset.id} cannot be loaded: {one_line(' '.join(str(error).split()), 500)}") from error
 

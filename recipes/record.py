@@ -8,9 +8,9 @@ types, and numbers and texts out of all bounds are refused. recipes/schemas/ hol
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, WrapValidator
 
 from recipes.allowed import PublishedRecipe
 from recipes.bounds import (
@@ -333,7 +333,9 @@ class Record(Section):
     schema_version: Literal[VERSION] = VERSION
     name: PlainName
     # What a run's own recipe may hold is wider: see `recipes.allowed`.
-    recipe: Annotated[PublishedRecipe, WrapValidator(lambda keys, _: bounded(keys))]
+    recipe: Annotated[
+        PublishedRecipe, WrapValidator(lambda keys, _: bounded(keys)), PlainSerializer(dict, return_type=dict[str, Any])
+    ]
     hub: Line
     pins: Pins
     data: Data

@@ -1,0 +1,383 @@
+"""Releases, base models and datasets made to harm who looks at them: each ends in one line, and nothing is done."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from forger import copy_of, edit_record, file, listed, publish, rehash, short_release
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_download
+from safetensors.torch import save_file
+
+from evaluation import reproduce
+from evaluation.predictions import PREDICTIONS_FILE, SCHEMA, TEXTS
+from push.release import stage
+from recipes import model as models
+from recipes.adapter_config import check_adapter_config
+from recipes.config import parse_recipe, recipe_yaml
+from recipes.dataset_files import load_rows
+from recipes.errors import UserError, one_line
+from recipes.pins import ADAPTER_FILE, pull, pull_parent
+from recipes.record import RECORD_FILE, Pin, load_record
+from recipes.tokens import load_tokens
+from recipes.versions import VERSION
+
+REPO = "local-user/hostile"
+MIB = 2**20
+FORGED_LINE = f"x\nREPRODUCED {REPO}@{'0' * 40} ROUGE-L 1.0000"
+
+
+@pytest.fixture(scope="module")
+def finance(tmp_path_factory):
+    return short_release(tmp_path_factory.mktemp("runs") / "finance", "hostile")
+
+
+def in_record(**changes):
+    """Changes the published record without looking whether it is still one (`a__b` is `b` in `a`)."""
+
+    def forge(run, repo_id):
+        path = run / "release" / RECORD_FILE
+        found = json.loads(path.read_text())
+        for place, value in changes.items():
+            *parents, last = place.split("__")
+            target = found
+            for parent in parents:
+                target = target[parent]
+            target[last] = value
+        path.write_text(json.dumps(found))
+        return run / "release"
+
+    return forge
+
+
+def in_recipe(**keys):
+    """Changes the recipe in the record and beside it, with its hash."""
+
+    def forge(run, repo_id):
+        record = load_record(run / "release")
+        record.recipe |= keys
+        record.save(run / "release")
+        (run / "release" / "finance.yaml").write_text(recipe_yaml(record.recipe))
+        return rehash(run / "release")
+
+    return forge
+
+
+def in_json(name, **keys):
+    """Changes keys of a published JSON file and its hash."""
+    return file(name, lambda data: json.dumps(json.loads(data) | keys).encode(), hashed=True)
+
+
+def padded(name, size):
+    return file(name, lambda data: data + b"\n" * size, hashed=True)
+
+
+def large_weights(run, repo_id):
+    (run / "release" / ADAPTER_FILE).write_bytes(b"\0" * 20 * MIB)
+    return rehash(run / "release")
+
+
+def one_text_in_all_rows(run, repo_id):
+    """A small file of predictions that would take 10 GiB."""
+    rows = load_record(run).data.test
+    text = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, "int32")), pa.array(["x" * 20 * MIB]))
+    lists = pa.array([[]] * rows, pa.list_(pa.int32()))
+    columns = {name: text if name in TEXTS else lists for name in SCHEMA.names}
+    pq.write_table(pa.table(columns), run / "release" / PREDICTIONS_FILE, compression="zstd", store_schema=False)
+    return rehash(run / "release")
+
+
+def a_folder_for_a_record(run, repo_id):
+    (run / "release" / RECORD_FILE).unlink()
+    (run / "release" / RECORD_FILE).mkdir()
+    (run / "release" / RECORD_FILE / "x.json").write_text("{}")
+    return run / "release"
+
+
+CASES = [
+    ("a-newer-version", in_record(schema_version=VERSION + 1), 2, "update the clone"),
+    ("a-folder-for-a-record", a_folder_for_a_record, 2, f"holds no {RECORD_FILE}"),
+    ("a-key-twice", file(RECORD_FILE, lambda data: b'{"name": "x",' + data[1:]), 2, "the key 'name' twice"),
+    ("a-name-that-climbs", in_record(name="../../x"), 2, "name: String should match"),
+    ("a-folder-to-write-to", in_record(recipe__output_dir="/tmp/x"), 2, "`output_dir` is none of the keys"),
+    ("a-pickle-to-resume", in_record(recipe__resume_from_checkpoint="/x"), 2, "`resume_from_checkpoint` is none of"),
+    ("a-service-that-hears", in_record(recipe__report_to="wandb"), 2, "`report_to` is none of the keys"),
+    ("a-base-on-this-disk", in_record(recipe__model_name_or_path="../base"), 2, "`model_name_or_path`: "),
+    ("a-pattern-for-modules", in_record(recipe__lora_target_modules="(q+)+$"), 2, "`lora_target_modules`: "),
+    ("an-output-without-end", in_record(recipe__max_new_tokens=10**9), 2, "`max_new_tokens`: "),
+    ("a-pattern-that-fills-memory", in_recipe(extract={"input": "(?P<x>(((a{999}){999}){999}))"}), 2, "too far"),
+    ("a-large-card", padded("README.md", 2 * MIB), 2, "the README.md of local-user/hostile has 2,1"),
+    ("a-large-configuration", padded("adapter_config.json", MIB), 2, "adapter_config.json of local-user/hostile has"),
+    ("a-large-picture", padded("plots/loss.png", 8 * MIB), 2, "it is not downloaded"),
+    ("more-weights-than-the-record-counts", large_weights, 2, f"the {ADAPTER_FILE} of local-user/hostile has"),
+    ("a-file-of-no-release", listed("weights.pkl", b"\x80" * 2 * MIB), 2, "the weights.pkl of local-user/hostile has"),
+    ("one-text-in-all-rows", one_text_in_all_rows, 1, "bytes of text"),
+    ("a-line-of-his-own", in_json("tokenizer_config.json", model_input_names=[FORGED_LINE]), 1, "model_input_names"),
+    ("a-line-in-a-key", in_json("adapter_config.json", **{FORGED_LINE: 1}), 1, "adapter_config.json sets x"),
+    ("deep-json", file("tokenizer.json", lambda _: b'{"r":' + b"[" * 10**5, True), 1, "nested too deep"),
+    ("two-ranks", file("adapter_config.json", lambda data: b'{"r": 999,' + data[1:], True), 1, "the key 'r' twice"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("forge", "code", "told"), [pytest.param(forge, code, told, id=name) for name, forge, code, told in CASES]
+)
+def test_a_hostile_release_ends_in_one_line(finance, tmp_path, capsys, forge, code, told):
+    run, commit = finance
+    forged = forge(copy_of(run, tmp_path / "forged"), REPO)
+    api = HfApi()
+    # As `forger.publish`, which does not know of folders in a file's place.
+    changed = [
+        CommitOperationAdd(path.relative_to(forged).as_posix(), path)
+        for path in forged.rglob("*")
+        if path.is_file() and (forged / RECORD_FILE).is_dir() <= (path.parent.name == RECORD_FILE)
+    ]
+    gone = [CommitOperationDelete(RECORD_FILE)] if (forged / RECORD_FILE).is_dir() else []
+    revision = api.create_commit(
+        REPO, [*gone, *changed], commit_message="Publish", parent_commit=commit, create_pr=True
+    ).pr_revision
+    start = time.perf_counter()
+    with pytest.raises(SystemExit) as stop:
+        reproduce.main([REPO, "--revision", revision, "--level", "score"])
+    out, err = capsys.readouterr()
+    assert time.perf_counter() - start < 20
+    last = out.rstrip("\n").split("\n")[-1]
+    assert stop.value.code == code and told in last, last
+    assert last == one_line(last) and last.startswith("UNCHECKED " if code == 2 else "DRIFTED ")
+    assert "Traceback" not in out + err
+    assert not [line for line in out.split("\n") if line.startswith("REPRODUCED")]
+
+
+def test_a_release_of_version_1_reproduces(finance, tmp_path):
+    run, commit = finance
+    known = json.loads(Path("recipes/schemas/record-1.json").read_text())["properties"]
+
+    def forge(run, repo_id):
+        path = run / "release" / RECORD_FILE
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps({key: record[key] for key in known} | {"schema_version": 1}, indent=1))
+        return run / "release"
+
+    old = publish(REPO, commit, run / "release", forge(copy_of(run, tmp_path / "old"), REPO))
+    verdict, found = reproduce.reproduce(REPO, old)
+    assert (verdict.verdict, verdict.evidence) == ("REPRODUCED", "tokens"), verdict.line
+    assert found.record.schema_version == VERSION
+    stated = json.loads(Path(hf_hub_download(REPO, RECORD_FILE, revision=old)).read_text())
+    assert stated["schema_version"] == 1
+
+
+def test_a_damaged_cache_is_not_followed_out_of_it(finance, tmp_path):
+    folder, _, differing = pull(REPO, finance[1], cache=tmp_path)
+    assert differing == []
+    for target in ("/dev/zero", "/etc/passwd"):
+        (folder / "README.md").unlink()
+        (folder / "README.md").symlink_to(target)
+        assert pull(REPO, finance[1], ["README.md"], cache=tmp_path)[2] == ["README.md"]
+
+
+OF_OTHERS = {
+    "another-base": ({"base_model_name_or_path": "google/flan-t5-base"}, "names the base model google/flan-t5-base@"),
+    "another-commit": ({"revision": "0" * 40}, f"google/flan-t5-large@{'0' * 40}"),
+    "no-commit": ({"revision": None}, "revision: Input should be a valid string"),
+    "a-module-to-import": ({"megatron_core": "antigravity"}, "sets megatron_core to 'antigravity'"),
+    "a-class-to-import": ({"auto_mapping": {"parent_library": "antigravity"}}, "sets auto_mapping"),
+    "a-base-changed-at-loading": ({"init_lora_weights": "olora"}, "sets init_lora_weights to 'olora'"),
+    "a-rank-without-end": ({"r": 10**9}, "r: Input should be less than or equal to 1024"),
+    "a-pattern-without-end": ({"target_modules": "(.*)*q"}, "target_modules"),
+    "a-key-of-his-own": ({"x": 1}, "sets x to 1"),
+}
+
+
+@pytest.mark.parametrize("name", OF_OTHERS)
+def test_an_adapter_of_another_base_or_with_demands_is_loaded_nowhere(finance, tmp_path, name):
+    run, commit = finance
+    keys, told = OF_OTHERS[name]
+    forged = copy_of(run, tmp_path / "forged")
+    record, path = load_record(forged), forged / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | keys))
+    with pytest.raises(UserError) as refusal:
+        check_adapter_config(forged, record.pins.base_model)
+    assert told in str(refusal.value) and "\n" not in str(refusal.value)
+    recipe = parse_recipe(["--config", "recipes/finance.yaml"])
+    base = models.load_base(record.pins.base_model, recipe.model)
+    before = {key: tensor.clone() for key, tensor in base.state_dict().items()}
+    for load in (
+        lambda: models.load_adapter(base, forged, record.pins.base_model),
+        lambda: models.continue_adapter(base, forged, record.pins.base_model, recipe.model, 0),
+        lambda: stage(forged, REPO, None, tmp_path / "release"),
+    ):
+        with pytest.raises(UserError) as again:
+            load()
+        assert str(again.value) == str(refusal.value)
+    assert all(tensor.equal(before[key]) for key, tensor in base.state_dict().items())
+    release = copy_of(run, tmp_path / "parent") / "release"
+    (release / "adapter_config.json").write_bytes(path.read_bytes())
+    parent = publish(REPO, commit, run / "release", rehash(release))
+    parent = Pin(kind="model", id=REPO, revision=HfApi().model_info(REPO, revision=parent).sha)
+    with pytest.raises(UserError, match=r"adapter_config\.json"):
+        pull_parent(parent)
+
+
+def test_the_record_keeps_what_others_would_not_train(finance, tmp_path):
+    forged = copy_of(finance[0], tmp_path / "forged")
+    edit_record(forged, recipe=lambda keys: keys | {"torch_compile": True})
+    assert load_record(forged).recipe == load_record(finance[0]).recipe | {"torch_compile": True}
+
+
+def test_what_others_would_not_train_is_not_published(finance, tmp_path):
+    forged = copy_of(finance[0], tmp_path / "forged")
+    edit_record(forged, recipe=lambda keys: keys | {"torch_compile": True})
+    with pytest.raises(UserError, match="cannot be published, others would not train it: `torch_compile` is none"):
+        stage(forged, REPO, None, tmp_path / "release")
+
+
+def repository(name, kind, files):
+    """A repository of a stranger with these files, as a pin of its commit."""
+    api, repo_id = HfApi(), f"local-user/{name}"
+    api.create_repo(repo_id, repo_type=kind)
+    added = [CommitOperationAdd(path, data) for path, data in files.items()]
+    commit = api.create_commit(repo_id, added, commit_message="x", repo_type=kind).oid
+    return Pin(kind=kind, id=repo_id, revision=commit)
+
+
+def of_base(name):
+    return Path(hf_hub_download("google/flan-t5-large", name)).read_bytes()
+
+
+def json_of_base(name, **keys):
+    return {name: json.dumps(json.loads(of_base(name)) | keys).encode()}
+
+
+CODE = b"raise SystemExit('a stranger ran his code')\n"
+NORMALIZER = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+BASES = {
+    "no-t5": (json_of_base("config.json", model_type="gpt2"), "is no model of the types t5, mt5"),
+    "code": (json_of_base("config.json", auto_map={"AutoModelForSeq2SeqLM": "m.M"}) | {"m.py": CODE}, "`auto_map`"),
+    "kernels": (json_of_base("config.json", attn_implementation="mallory/kernel"), "sets `attn_implementation`"),
+    "quantizer": (json_of_base("config.json", quantization_config={"quant_method": "x"}), "`quantization_config`"),
+    "layers-without-end": (json_of_base("config.json", num_layers=10**9), "`num_layers` is no whole number"),
+    "no-shape": ({"config.json": b"[" * 10**5}, "nested too deep"),
+    "a-large-configuration": ({"config.json": b" " * (MIB + 1)}, "it is not downloaded"),
+    "pickles-only": ({"config.json": of_base, "pytorch_model.bin": b"\x80\x04."}, "cannot be loaded"),
+    "no-weights": ({"config.json": of_base, "model.safetensors": b"\xff" * 100}, "cannot be loaded"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_a_hostile_base_model_is_not_loaded(name):
+    files, told = BASES[name]
+    files = {path: data(path) if callable(data) else data for path, data in files.items()}
+    base = repository(f"base-{name}", "model", files)
+    with pytest.raises(UserError, match=told) as refusal:
+        models.load_base(base, parse_recipe(["--config", "recipes/finance.yaml"]).model)
+    assert one_line(str(refusal.value)) == str(refusal.value)
+
+
+TOKENIZERS = {
+    "a-table-that-panics": (json_of_base("tokenizer.json", normalizer=NORMALIZER), "is none of a T5"),
+    "a-decoder-of-patterns": (
+        json_of_base("tokenizer.json", decoder={"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": ""}),
+        "its decoder is of the kind Replace",
+    ),
+    "another-model": (json_of_base("tokenizer.json", model={"type": "BPE"}), "its model is of the kind BPE"),
+    "no-vocabulary": (json_of_base("tokenizer.json", model={"type": "Unigram", "vocab": [7]}), "is none of a T5"),
+    "no-parts": ({"tokenizer.json": b"{}"}, "its model is of the kind None"),
+    "a-list": ({"tokenizer.json": b"[]"}, "it lacks a part"),
+    "not-json": ({"tokenizer.json": b"["}, "not JSON"),
+    "large": ({"tokenizer.json": b" " * (64 * MIB + 1)}, "it is not downloaded"),
+}
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_a_hostile_tokenizer_is_not_loaded(name):
+    files, told = TOKENIZERS[name]
+    base = repository(f"tokenizer-{name}", "model", files)
+    with pytest.raises(UserError, match=told) as refusal:
+        load_tokens(base, [])
+    assert one_line(str(refusal.value)) == str(refusal.value)
+
+
+def test_a_tokenizer_s_own_code_is_not_run(monkeypatch):
+    # Unless told otherwise, transformers asks whoever sits there whether to run it.
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    files = json_of_base("tokenizer_config.json", tokenizer_class="Mine", auto_map={"AutoTokenizer": ["t.Mine", None]})
+    base = repository("tokenizer-code", "model", files | {"tokenizer.json": of_base("tokenizer.json"), "t.py": CODE})
+    with pytest.raises(UserError, match="the tokenizer of local-user/tokenizer-code"):
+        models.load_tokenizer(base, [])
+
+
+ROW = b'{"a": "x"}\n'
+
+
+def readme(metadata):
+    return {"README.md": f"---\n{metadata}\n---\n".encode(), "data.json": ROW}
+
+
+def data_files(path):
+    return readme(f"configs:\n- config_name: default\n  data_files: {path}")
+
+
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n" for level in range(1, 12)
+)
+DATASETS = {
+    "a-billion-laughs": (readme(f"{LAUGHS}configs: *a11"), "stand for too many values"),
+    "itself": (readme("configs: &a [*a]"), "stand for too many values"),
+    "deep": ({".huggingface.yaml": b"[" * 10**5, "data.json": ROW}, "cannot be loaded"),
+    "a-script": ({"rows-a-script.py": CODE, "data.json": ROW}, "cannot be loaded"),
+    "a-large-card": ({"README.md": b" " * (2 * MIB + 1), "data.json": ROW}, "it is not downloaded"),
+    "a-file-on-this-disk": (data_files("/etc/passwd"), "cannot be loaded"),
+    "another-repository": (data_files("hf://datasets/gbharti/finance-alpaca/*.json"), "cannot be loaded"),
+    "a-moving-branch": (data_files("hf://datasets/local-user/rows-a-moving-branch@main/data.json"), "pinned commit"),
+    "an-archive": ({"rows.tar": b"\0" * 10_240}, "cannot be loaded|only arrow"),
+    "no-rows": ({"notes.bin": b"x"}, "cannot be loaded"),
+    "no-json": ({"data.json": b"{" * 10**5}, "cannot be loaded"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_hostile_dataset_is_not_loaded(name):
+    files, told = DATASETS[name]
+    dataset = repository(f"rows-{name}", "dataset", files)
+    start = time.perf_counter()
+    with pytest.raises(UserError, match=told) as refusal:
+        load_rows(dataset, None)
+    assert time.perf_counter() - start < 10
+    assert one_line(str(refusal.value)) == str(refusal.value)
+
+
+def test_a_folder_of_the_same_name_is_not_read_instead(tmp_path, monkeypatch):
+    dataset = repository("rows-shadowed", "dataset", {"data.json": ROW})
+    assert load_rows(dataset, None)["train"][:] == {"a": ["x"]}
+    base = base_pin()
+    shadow = tmp_path / "local-user" / "rows-shadowed"
+    shadow.mkdir(parents=True)
+    (shadow / "data.json").write_bytes(b'{"a": "from this disk"}\n')
+    (tmp_path / base.id).mkdir(parents=True)
+    recipe = parse_recipe(["--config", "recipes/finance.yaml"])
+    monkeypatch.chdir(tmp_path)
+    for load in (
+        lambda: load_rows(dataset, None),
+        lambda: models.load_base(base, recipe.model),
+        lambda: models.load_tokenizer(base, []),
+    ):
+        with pytest.raises(UserError, match="bears the id of a repository"):
+            load()
+
+
+def base_pin():
+    return Pin(kind="model", id="google/flan-t5-large", revision=HfApi().model_info("google/flan-t5-large").sha)
+
+
+def test_weights_that_are_none_are_not_loaded(finance, tmp_path):
+    import torch
+
+    forged = copy_of(finance[0], tmp_path / "forged")
+    save_file({"x": torch.zeros(2, dtype=torch.int64)}, forged / ADAPTER_FILE)
+    base = load_record(forged).pins.base_model
+    model = models.load_base(base, parse_recipe(["--config", "recipes/finance.yaml"]).model)
+    with pytest.raises(UserError, match="x is of the type I64, which no weights are"):
+        models.load_adapter(model, forged, base)
