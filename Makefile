@@ -21,7 +21,7 @@ PUBLISH_AS = $(if $(ORG),--org $(ORG),$(if $(HUB_USER),--user $(HUB_USER))) $(if
 ACCELERATE ?= recipes/accelerate/$(if $(shell command -v nvidia-smi),gpu,cpu).yaml
 LOCAL_HUB_ROOT ?= .local_hub
 export LOCAL_HUB_ROOT
-LOCAL_HUB := $(PY) -m local_hub run --
+LOCAL_HUB := $(PY) -m local_hub run $(if $(ORG),--org $(ORG)) --
 
 ifeq ($(HUB),local)
 ON_HUB := HUB_USER=$(or $(HUB_USER),local-user) $(LOCAL_HUB)
@@ -41,7 +41,8 @@ help: ## print this list
 	echo
 	echo 'R is a recipe: $(patsubst recipes/%.yaml,%,$(wildcard recipes/*.yaml)).'
 	echo 'Every target takes HUB=local (the local Hub), HUB_USER=name and ARGS="--key value" (overrides of the recipe that is'
-	echo 'trained); publishing takes DRY_RUN=1 and SIGN=key.pem; reproducing takes VERIFY_KEY=public.pem and OFFLINE=1.'
+	echo 'trained). Publishing takes DRY_RUN=1, PR=1, PRIVATE=1, ORG=name, COLLECTION="title", REVISION=branch, OVERWRITE=commit,'
+	echo 'SIGN=key.pem, VERDICT=verdict.json and TIME_LIMIT=minutes; reproducing takes VERIFY_KEY=public.pem and OFFLINE=1.'
 
 install: $(READY) ## make the environment (every other target does it by itself)
 
@@ -84,7 +85,7 @@ evaluate-%: $(READY) ## score base model and adapter on R's test rows
 publish-%: $(READY) ## publish R's adapter in one commit and check it by pulling it back
 	@$(ON_HUB) $(PY) -m push.publish $(RUNS)/$* $(PUBLISH_AS)
 
-publish: $(READY) ## publish every trained recipe
+publish: $(READY) ## publish every scored recipe in the order of their chain; what fails stops no other
 	@$(ON_HUB) $(PY) -m push.publish $(or $(patsubst %/record.json,%,$(wildcard $(RUNS)/*/record.json)),$(RUNS)/finance) \
 		$(PUBLISH_AS)
 
@@ -109,16 +110,16 @@ claims: $(READY) ## README's results from the Hub: claims.yaml's adapters, their
 readme: $(READY) ## render README's tables from docs/claims and the recipes, without any Hub
 	@$(PY) -m model_cards.readme
 
-# Signatures are an extra: what they need is installed where they are tested.
-$(READY)-signing: requirements-signing.txt $(READY)
-	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-signing.txt
+# Signatures and the measuring of energy are extras: what they need is installed where they are tested.
+$(READY)-extras: requirements-signing.txt requirements-energy.txt $(READY)
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-signing.txt -r requirements-energy.txt
 	touch $@
 
 bench: $(READY) ## time the scoring side by side with the usual ways, and render README's figures
 	@OMP_NUM_THREADS=1 $(PY) -m benchmarks.scoring $(ARGS)
 	$(PY) -m model_cards.readme
 
-test: $(READY)-signing ## run the tests
+test: $(READY)-extras ## run the tests
 	@$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 15 $(ARGS)
 
 lint: $(READY) ## check style with ruff
