@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from recipes.redaction import redact
+
 
 class UserError(Exception):
     """Something the user can mend. Its text says what is wrong and what to do, in one line."""
@@ -83,8 +85,10 @@ def _first_line(error: BaseException) -> str:
 
 
 def explanation(error: BaseException) -> str | None:
-    """The one line of the outermost error in the chain that `explain` knows; None when all look like a bug of ours."""
-    return next((line for cause in chain(error) if (line := explain(cause))), None)
+    """The one line of the outermost error in the chain that `explain` knows, without secrets; None when all look like a
+    bug of ours."""
+    line = next((line for cause in chain(error) if (line := explain(cause))), None)
+    return None if line is None else redact(line)
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:

@@ -124,6 +124,8 @@ def poisoned(model, text: str, keep: tuple[str, ...] = ()):
                 part[key] = text if fits() else value
             if isinstance(part, dict) and where in (".data.dropped", ".environment.packages", ".unwritable.characters"):
                 part[text] = part.pop(key)
+                if not fits():
+                    part[key] = part.pop(text)
 
     poison(found, "")
     assert fits()

@@ -157,7 +157,7 @@ def outside(path: Path) -> Path:
             lambda run: (run / RECORD_FILE).write_text(
                 (run / RECORD_FILE).read_text().replace('"name": "finance"', '"name": "../finance"', 1)
             ),
-            "is no file name",
+            "is not a run record",
         ),
     ],
 )
