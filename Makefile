@@ -14,7 +14,10 @@ HUB_USER ?=
 ARGS ?=
 DRY_RUN ?=
 SIGN ?=
-PUBLISH_AS = $(if $(HUB_USER),--user $(HUB_USER)) $(if $(DRY_RUN),--dry-run) $(if $(SIGN),--sign $(SIGN))
+PUBLISH_AS = $(if $(ORG),--org $(ORG),$(if $(HUB_USER),--user $(HUB_USER))) $(if $(REVISION),--revision $(REVISION)) \
+	$(if $(PR),--pr) $(if $(PRIVATE),--private) $(if $(COLLECTION),--collection "$(COLLECTION)") \
+	$(if $(OVERWRITE),--overwrite $(OVERWRITE)) $(if $(SIGN),--sign $(SIGN)) \
+	$(if $(TIME_LIMIT),--time-limit $(TIME_LIMIT)) $(if $(DRY_RUN),--dry-run)
 ACCELERATE ?= recipes/accelerate/$(if $(shell command -v nvidia-smi),gpu,cpu).yaml
 LOCAL_HUB_ROOT ?= .local_hub
 export LOCAL_HUB_ROOT

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from evaluation.generate import shortfalls
+from evaluation.generate import generate, shortfalls
 from evaluation.predictions import FORGETTING_FILE, Predictions, load_predictions
 from evaluation.score import load_for_scoring, metric_rows, parent_predictions, predict
 from evaluation.verdict import DECIDING, TIE, Change, Check, Drift, Found, Verdict, change_interval, equivalent
@@ -108,6 +108,29 @@ def generate_again(verdict: Verdict, found: Found, adapter: Path, test) -> None:
     _decide(verdict, same, len(rows))
     if record.pins.parent_adapter is not None:
         _forgetting_again(verdict, record, load_predictions(found.folder, FORGETTING_FILE), model, tokenizer, same)
+
+
+def generate_row(folder: Path, record: Record) -> None:
+    """Generates the first test row's answers with the base model and the published adapter in `folder`.
+
+    Raises:
+        `Drift`: they are not the published ones, nor, on another device or other versions, nearly as likely.
+    """
+    recipe = recipe_from_record(record.name, record.recipe)
+    model, tokenizer, dtype = load_for_scoring(folder, record, recipe.model)
+    same = dtype == record.contract.dtype and same_stack(environment(), record.scored_in)
+    contract = record.contract.model_copy(update={"dtype": dtype, "batch_size": 1})
+    first = load_predictions(folder).take([0])
+    for who in ("base", "adapter"):
+        published = getattr(first, f"{who}_tokens")
+        adapter = who == "adapter"
+        fresh, _ = generate(model, tokenizer, first.prompt, contract, adapter)
+        if fresh == published:
+            continue
+        # Alone, a row is not rounded as among others.
+        greedy = contract.num_beams == 1
+        if shortfalls(model, tokenizer, first.prompt, published, contract, adapter)[0] > TIE if greedy else same:
+            raise Drift("weights", f"the {who} output of the first test row is another one")
 
 
 def _check_sizes(record: Record, found: Model, same: bool) -> None:

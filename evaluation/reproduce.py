@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import get_args
 
 from evaluation.verdict import Check, Drift, Found, Level, Verdict
-from recipes.errors import UserError, chain, explain
+from recipes.errors import UserError, one_line
 from recipes.record import RECORD_FILE, Record
 
 EXIT_CODES = {"REPRODUCED": 0, "DRIFTED": 1, "UNCHECKED": 2}
@@ -85,7 +85,7 @@ def reproduce(
         verdict.checks.append(Check(part=drift.part, outcome="failed", detail=str(drift)))
     except Exception as error:
         # A failure of this program says nothing about the adapter, as DRIFTED would.
-        verdict.reason = next((line for cause in chain(error) if (line := explain(cause))), None) or _bug(error)
+        verdict.reason = one_line(error) or _bug(error)
     return verdict, found
 
 

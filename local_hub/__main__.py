@@ -28,6 +28,13 @@ def _parser() -> argparse.ArgumentParser:
             "--root", type=Path, default=Path(root), help="where everything is kept (default: %(default)s)"
         )
         command.add_argument("--user", default=user, help="the user whose token is given out (default: %(default)s)")
+        command.add_argument(
+            "--org",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help="make the user a member who writes",
+        )
         command.add_argument("--no-seed", action="store_true", help="do not put the miniatures in")
     serve.add_argument("--port", type=int, default=8765, help="0 takes a free one (default: %(default)s)")
     serve.add_argument("--page-size", type=int, default=1000, help="entries per page of a list (default: %(default)s)")
@@ -73,9 +80,11 @@ def main() -> int:
     options = parser.parse_args()
     # Until the command runs, a SIGTERM must still pass through the code that stops the server.
     signal.signal(signal.SIGTERM, _stop)
-    from . import errors, server
+    from . import access, errors, server
 
     try:
+        for org in options.org:
+            access.add_org(options.root.resolve(), org, {options.user: "write"})
         if options.command == "run":
             argv = options.argv[1:] if options.argv[:1] == ["--"] else options.argv
             if not argv:

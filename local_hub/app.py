@@ -7,7 +7,16 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp
 
-from . import discussion_routes, faults, repo_routes, revision_routes, upload_routes, xet_routes
+from . import (
+    collection_routes,
+    discussion_routes,
+    faults,
+    oidc,
+    repo_routes,
+    revision_routes,
+    upload_routes,
+    xet_routes,
+)
 from .errors import HubError, Moved
 from .store import Store
 from .web import Settings, on_error, on_moved, refusal, route
@@ -32,6 +41,8 @@ def build(store: Store, settings: Settings) -> ASGIApp:
     routes = [
         route("GET", "/", "home", home),
         *faults.routes,
+        *oidc.routes,
+        *collection_routes.routes,
         *upload_routes.routes,
         *xet_routes.routes,
         *discussion_routes.routes,

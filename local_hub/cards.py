@@ -131,7 +131,7 @@ def validate(content: str, kind: str) -> tuple[list[str], list[str]]:
 
 def _is_id(value: Any) -> bool:
     parts = value.split("/") if isinstance(value, str) else []
-    return len(parts) in (1, 2) and all(NAME.match(part) for part in parts)
+    return len(parts) in (1, 2) and all(NAME.fullmatch(part) for part in parts)
 
 
 def _model_errors(card: dict[str, Any]) -> list[str]:

@@ -13,7 +13,8 @@ from .web import answer, api_path, identity_of, json_body, repository_of, route,
 
 def _writer(request: Request) -> tuple[Repository, access.Identity]:
     # Whoever may read a repository may discuss it.
-    return repository_of(request), access.check_token_writes(identity_of(request))
+    repository = repository_of(request)
+    return repository, access.check_token_writes(identity_of(request), repository)
 
 
 def _moderated(request: Request) -> tuple[Repository, access.Identity, int]:

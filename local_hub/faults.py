@@ -6,17 +6,23 @@ A rule is a JSON object:
              the third word of each entry in the ``routes`` lists), or "*"
     method   only this HTTP method (optional)
     path     only addresses that contain this text (optional)
-    action   "status"      answer ``code`` with ``headers`` (optional) and do nothing else
+    user     only requests of this user (optional); storage links are signed, and have none
+    action   "status"      answer ``code`` with ``headers`` and ``message`` (both optional) and do nothing else
              "delay"       wait ``seconds``, then answer normally
+             "stall"       answer, but wait ``seconds`` after half of the body
              "cut"         answer, but close the connection after half of the body
-             "corrupt"     answer with a body of the same size and other bytes
+             "corrupt"     answer with a body of the same size and other bytes: all of them, or the one at ``offset``
+             "drop"        close the connection without an answer, and do nothing of what is asked
              "lose_reply"  do what is asked, then close the connection without an answer
     skip     let the first so many matching requests pass (default 0)
     times    how many to break after that (default 1; -1: all)
 
-The first rule that matches and is not used up acts. Rules are set at ``/__hub__/faults`` (POST one, DELETE all), and
-the log is read at ``/__hub__/requests`` (GET, DELETE), with the header ``X-Local-Hub-Secret``. Both exist only where
-the server was started with that secret in ``LOCAL_HUB_ADMIN_SECRET``.
+The first rule that matches and is not used up acts. A file is asked for by HEAD and then by GET: a rule about its body
+names the method. "corrupt", "cut" and "stall" act on the part that a request with ``Range`` gets.
+
+Rules are set at ``/__hub__/faults`` (POST one, DELETE all), and the log is read at ``/__hub__/requests`` (GET, DELETE),
+with the header ``X-Local-Hub-Secret``. Both exist only where the server was started with that secret in
+``LOCAL_HUB_ADMIN_SECRET``.
 """
 
 from __future__ import annotations
@@ -38,7 +44,12 @@ from . import access
 from .errors import HubError
 from .web import answer, json_body, refusal, request_id, route, settings_of, store_of
 
-ACTIONS = ("status", "delay", "cut", "corrupt", "lose_reply")
+# Each action, with the fields that it needs.
+ACTIONS = {"status": {"code"}, "delay": {"seconds"}, "stall": {"seconds"}} | {
+    action: set[str]() for action in ("cut", "corrupt", "drop", "lose_reply")
+}
+FILTERS = {"route", "method", "path", "user", "skip", "times"}
+FIELDS = FILTERS | {"action", "code", "headers", "message", "seconds", "offset"}
 LOG_SIZE = 20_000
 
 
@@ -52,19 +63,21 @@ class Faults:
 
     def add(self, rule: dict[str, Any]) -> None:
         """Put a rule in force; raises 400 where it is none."""
-        known = {"route", "method", "path", "action", "code", "headers", "seconds", "skip", "times"}
-        if rule.get("action") not in ACTIONS or not rule.get("route") or not rule.keys() <= known:
+        needed = ACTIONS.get(rule.get("action", ""))
+        if needed is None or not rule.get("route") or not needed <= rule.keys() <= FIELDS:
             raise HubError(400, f"Not a fault rule: {rule}")
         with self._lock:
             self.rules.append({"skip": 0, "times": 1, **rule})
 
-    def match(self, name: str, method: str, path: str) -> dict[str, Any] | None:
+    def match(self, name: str, method: str, path: str, user: str | None) -> dict[str, Any] | None:
         """The rule that breaks this request, counted as used; None where none does."""
         with self._lock:
             for rule in self.rules:
                 if rule["route"] not in ("*", name) or rule["times"] == 0:
                     continue
                 if rule.get("method", method) != method or rule.get("path", "") not in path:
+                    continue
+                if rule.get("user", user) != user:
                     continue
                 if rule["skip"] > 0:
                     rule["skip"] -= 1
@@ -102,7 +115,7 @@ class Front:
         if requested := Headers(scope=scope).get("range"):
             entry["range"] = requested
         self.faults.log.append(entry)
-        rule = self.faults.match(name, scope["method"], scope["path"])
+        rule = self.faults.match(name, scope["method"], scope["path"], entry["user"])
 
         async def log_status(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -135,11 +148,15 @@ def _user(root: Path, scope: Scope) -> str | None:
 
 async def _act(rule: dict[str, Any], app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     action = rule["action"]
-    if action == "status":
-        headers = {key: str(value) for key, value in rule.get("headers", {}).items()}
-        # The body is read first: an early answer would break the connection under a client that is still sending.
+    if action in ("status", "drop"):
+        # The body is read first: an early end would break the connection under a client that is still sending.
         await Request(scope, receive).body()
-        await refusal(HubError(rule["code"], f"Fault: status {rule['code']}", headers=headers))(scope, receive, send)
+        if action == "drop":
+            await _hang_up(scope, receive)
+            return
+        headers = {key: str(value) for key, value in rule.get("headers", {}).items()}
+        message = rule.get("message", f"Fault: status {rule['code']}")
+        await refusal(HubError(rule["code"], message, headers=headers))(scope, receive, send)
         return
     if action == "delay":
         await asyncio.sleep(rule["seconds"])
@@ -156,11 +173,20 @@ async def _act(rule: dict[str, Any], app: ASGIApp, scope: Scope, receive: Receiv
         return
     body = b"".join(message.get("body", b"") for message in held)
     if action == "corrupt":
+        changed = range(len(body)) if "offset" not in rule else [rule["offset"]] if rule["offset"] < len(body) else []
+        other = bytearray(body)
+        for position in changed:
+            other[position] ^= 0xFF
         await send(held[0])
-        await send({"type": "http.response.body", "body": bytes(byte ^ 0xFF for byte in body)})
+        await send({"type": "http.response.body", "body": bytes(other)})
         return
+    half = len(body) // 2
     await send(held[0])
-    await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
+    await send({"type": "http.response.body", "body": body[:half], "more_body": True})
+    if action == "stall":
+        await asyncio.sleep(rule["seconds"])
+        await send({"type": "http.response.body", "body": body[half:]})
+        return
     await _hang_up(scope, receive)
 
 

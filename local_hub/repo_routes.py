@@ -10,9 +10,8 @@ from starlette.responses import Response
 
 from . import access, cards, history
 from .errors import HubError
-from .store import KINDS, Repository, Store, split_id
+from .store import KINDS, PREFIXES, Repository, Store, split_id
 from .web import (
-    PREFIXES,
     answer,
     api_path,
     base_url,
@@ -29,9 +28,9 @@ from .web import (
 
 
 def whoami(request: Request, body: bytes) -> Response:
-    """Who the token belongs to; 401 without one."""
+    """Who the token belongs to; 401 without one, and for a trusted publisher's."""
     identity = identity_of(request)
-    if identity is None:
+    if identity is None or identity.only:
         raise HubError(401, "Invalid username or password.")
     token = {"displayName": identity.role, "role": identity.role, "createdAt": "2024-01-01T00:00:00.000Z"}
     return answer(
@@ -46,10 +45,25 @@ def whoami(request: Request, body: bytes) -> Response:
             "isPro": False,
             "periodEnd": None,
             "avatarUrl": f"{base_url(request)}/avatars/{identity.user}.svg",
-            "orgs": [],
+            "orgs": [_org(request, name, role) for name, role in sorted(identity.orgs.items())],
             "auth": {"type": "access_token", "accessToken": token},
         }
     )
+
+
+def _org(request: Request, name: str, role: str) -> dict[str, Any]:
+    return {
+        "type": "org",
+        "id": name,
+        "name": name,
+        "fullname": name,
+        "email": None,
+        "canPay": False,
+        "periodEnd": None,
+        "avatarUrl": f"{base_url(request)}/avatars/{name}.svg",
+        "isEnterprise": False,
+        "roleInOrg": role,
+    }
 
 
 def create_in(store: Store, kind: str, id: str, author: str, date: int | None = None, **facts: Any) -> Repository:
@@ -63,7 +77,7 @@ def create_in(store: Store, kind: str, id: str, author: str, date: int | None = 
 
 
 def create(request: Request, body: bytes) -> Response:
-    """Create a repository in the user's namespace; where it exists: 409, and its ``url`` all the same."""
+    """Create a repository in a namespace where the user may; where it exists: 409, and its ``url`` all the same."""
     identity = access.check_token_writes(identity_of(request))
     wanted = json_body(body)
     kind = wanted.get("type") or "model"
@@ -72,8 +86,7 @@ def create(request: Request, body: bytes) -> Response:
     namespace = wanted.get("organization") or identity.user
     id = f"{namespace}/{wanted.get('name')}"
     split_id(id)
-    if namespace != identity.user:
-        raise HubError(403, f'You don\'t have the rights to create a {kind} under the namespace "{namespace}"')
+    access.check_namespace(identity, namespace, f"create a {kind}")
     visibility = wanted.get("visibility") or ("private" if wanted.get("private") else "public")
     url = f"{base_url(request)}/{PREFIXES[kind]}{id}"
     try:
@@ -104,12 +117,12 @@ def delete(request: Request, body: bytes) -> Response:
 
 
 def move(request: Request, body: bytes) -> Response:
-    """Rename a repository inside the user's namespace; its old id redirects."""
+    """Rename a repository, or move it to another namespace where the user may create one; its old id redirects."""
     wanted = json_body(body)
     kind, target = wanted.get("type") or "model", str(wanted.get("toRepo"))
     repository = _owned(request, kind, str(wanted.get("fromRepo")))
-    if split_id(target)[0] != split_id(repository.id)[0]:
-        raise HubError(403, f"You don't have the rights to move a repository to {target}")
+    identity = access.check_token_writes(identity_of(request))
+    access.check_namespace(identity, split_id(target)[0], f"create a {kind}")
     store_of(request).move(repository, target)
     return answer({"url": f"{base_url(request)}/{PREFIXES[kind]}{target}"})
 
@@ -243,7 +256,7 @@ def list_repositories(request: Request, body: bytes) -> Response:
     identity = identity_of(request)
     found = []
     for repository in store_of(request).all(kind):
-        if repository.facts["private"] and not access.owns(identity, repository):
+        if repository.facts["private"] and not access.may_read_all(identity, repository):
             continue
         if "author" in query and split_id(repository.id)[0].lower() != query["author"].lower():
             continue

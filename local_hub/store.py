@@ -4,7 +4,7 @@
         hub.json                            visibility, gating, who was let in, when it was created
         discussions.json                    discussions and pull requests
     ROOT/lfs/  ROOT/xet/                    large files by their hash, shared between repositories
-    ROOT/users.json  redirects.json  store.json
+    ROOT/users.json  orgs.json  quotas.json  publishers.json  collections.json  redirects.json  store.json
 
 A repository appears and disappears by one rename, so a kill leaves it whole or absent.
 """
@@ -29,10 +29,19 @@ from . import durable
 from .errors import HubError, repository_not_found
 
 FOLDERS = {"model": "models", "dataset": "datasets", "space": "spaces"}
+PREFIXES = {"model": "", "dataset": "datasets/", "space": "spaces/"}
 KINDS = {folder: kind for kind, folder in FOLDERS.items()}
 
 # huggingface_hub/utils/_validators.py refuses anything else before it sends a request.
-NAME = re.compile(r"^(?!.*(--|\.\.))[A-Za-z0-9_]([A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?$")
+NAME = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9_]([A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
+# The Hub's sentence for a bad name (LLaMa2lang#6, and for .ipynb later reports); .lock is refused here as git would.
+BAD_NAME = (
+    "Only regular characters and '-', '_', '.' are accepted. '--' and '..' are forbidden. '-' and '.' cannot start or "
+    'end the name. The name cannot end with ".git" or ".ipynb". Max length is 96.'
+)
+BAD_ENDINGS = (".git", ".ipynb", ".lock")
+# Pages of the Hub itself, as https://huggingface.co/NAME or https://huggingface.co/NAMESPACE/NAME: assumed to be all.
+RESERVED = frozenset(["api", "collections", "datasets", "models", "oauth", "organizations", "settings", "spaces"])
 
 
 @dataclass(eq=False)
@@ -53,6 +62,11 @@ class Repository:
             if self.gone:
                 raise repository_not_found(anonymous=False)
             yield
+
+    @property
+    def resource(self) -> str:
+        """What tells it from every other: its id, after its kind unless it is a model, as in its page's address."""
+        return PREFIXES[self.kind] + self.id
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -92,7 +106,7 @@ class Store:
 
     def find(self, kind: str, id: str) -> Repository | None:
         """The repository, or None."""
-        if not all(NAME.match(part) for part in id.split("/")) or id.count("/") != 1:
+        if not all(NAME.fullmatch(part) for part in id.split("/")) or id.count("/") != 1:
             return None
         path = self._path(kind, id)
         with self._lock:
@@ -174,6 +188,9 @@ class Store:
 def split_id(id: str) -> tuple[str, str]:
     """``namespace/name`` in its two parts; raises 400 where it is not such an id."""
     namespace, _, name = id.partition("/")
-    if not NAME.match(namespace) or not NAME.match(name) or name.endswith(".git"):
-        raise HubError(400, f"Invalid repository id: {id!r}")
+    for part in (namespace, name):
+        if not NAME.fullmatch(part) or part.endswith(BAD_ENDINGS):
+            raise HubError(400, f"Invalid name {part!r}. {BAD_NAME}")
+        if part in RESERVED:
+            raise HubError(400, f"Invalid name {part!r}. It is reserved.")
     return namespace, name

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from . import access, discussions, history, lfs, xet
+from . import access, discussions, history, lfs, quotas, xet
 from .errors import HubError
 from .store import Repository
 from .web import (
@@ -52,7 +52,7 @@ def preupload(request: Request, body: bytes) -> Response:
     regular file its git id, for a large one its sha256.
     """
     repository = repository_of(request)
-    ref = _writable_ref(request, repository, access.check_token_writes(identity_of(request)))
+    ref = _writable_ref(request, repository, access.check_token_writes(identity_of(request), repository))
     wanted = json_body(body)
     commit = history.resolve(repository.git, ref.decode())
     present = history.files(repository.git, commit)
@@ -165,13 +165,14 @@ def commit(request: Request, body: bytes) -> Response:
     When this answers, the commit and every file it names are on disk, and each large file was checked by its sha256.
     """
     repository = repository_of(request)
-    identity = access.check_token_writes(identity_of(request))
+    identity = access.check_token_writes(identity_of(request), repository)
     git, ref = repository.git, _writable_ref(request, repository, identity)
     wanted = parse_commit(body)
     parent_of(request, wanted, git, ref)
     store = store_of(request)
     # Unpacking a Xet upload takes time: before the lock, so that other commits do not wait for it.
     wanted.large = [(path, sha256, xet.ensure(store, sha256, size)) for path, sha256, size in wanted.large]
+    quotas.check(store, repository, {sha256: size for _, sha256, size in wanted.large if size is not None})
     with repository.exclusive():
         head = parent_of(request, wanted, git, ref)
         made = history.write_commit(git, apply(repository, wanted, head), head, wanted.message, identity.user)
@@ -196,11 +197,12 @@ def commit(request: Request, body: bytes) -> Response:
 def lfs_batch(request: Request, body: bytes) -> Response:
     """Where to upload large files; no action for those the Hub has. Links are signed: the PUT has no token."""
     repository = repository_of(request)
-    access.check_token_writes(identity_of(request))
+    access.check_token_writes(identity_of(request), repository)
     wanted = json_body(body)
     if wanted.get("operation") != "upload":
         raise HubError(422, "Only uploads are served here; files are downloaded from their resolve address")
     store = store_of(request)
+    quotas.check(store, repository, {item["oid"]: item["size"] for item in wanted.get("objects", [])})
     use_xet = "xet" in wanted.get("transfers", [])
     objects = []
     for item in wanted.get("objects", []):

@@ -18,8 +18,6 @@ from . import access, history
 from .errors import HubError, Moved, repository_not_found
 from .store import KINDS, Repository, Store
 
-PREFIXES = {"model": "", "dataset": "datasets/", "space": "spaces/"}
-
 
 @dataclass
 class Settings:
@@ -69,7 +67,7 @@ def base_url(request: Request) -> str:
 
 def page_url(repository: Repository, request: Request) -> str:
     """The address of a repository's page."""
-    return f"{base_url(request)}/{PREFIXES[repository.kind]}{repository.id}"
+    return f"{base_url(request)}/{repository.resource}"
 
 
 def repository_of(request: Request) -> Repository:

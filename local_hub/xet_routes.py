@@ -36,7 +36,7 @@ def read_token(request: Request, body: bytes) -> Response:
 def write_token(request: Request, body: bytes) -> Response:
     """A token to upload by Xet; whoever can read a repository can upload for a pull request to it."""
     repository = repository_of(request)
-    identity = access.check_token_writes(identity_of(request))
+    identity = access.check_token_writes(identity_of(request), repository)
     if request.query_params.get("create_pr") != "1" and not request.path_params["rest"].startswith("refs"):
         access.check_write(identity, repository)
     return _token(request, "write")

@@ -1,22 +1,25 @@
 """Publishes scored runs to the Hub: one commit each, then pulled back and checked.
 
-    python -m push.publish runs/finance [runs/text2sql ...] [--user NAME] [--dry-run] [--sign KEY.pem]
+    python -m push.publish runs/finance [runs/text2sql ...] [--user NAME | --org NAME] [--dry-run] [--sign KEY.pem]
 
---user NAME   owner of the repositories (your own name on the Hub unless given)
---dry-run     prints what would be uploaded, and uploads nothing
---sign KEY    signs the release with a private key (an extra: pip install -r requirements-signing.txt)
+Runs go in the order of their chain; what fails does not stop the others. Run again after any failure or interruption,
+it finishes what lacks and repeats nothing. Exit 0: everything is published and checked; 1: something is not, and what.
 """
 
 import argparse
-import shutil
+import os
 import sys
-import tempfile
-import warnings
+import traceback
+from dataclasses import fields
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-from recipes.errors import UserError, one_line_errors
-from recipes.record import RECORD_FILE, load_record
-from recipes.signing import SIGNATURE_FILE, BadSignature, check, sign, write_public_half
+from push.delivery import Delivery, Options
+from recipes.errors import UserError, one_line, one_line_errors
+from recipes.record import Record, load_record
+
+# Minutes for a last look at the repository after a failure.
+LAST_LOOK = 0.2
 
 
 def main(argv: list[str]) -> None:
@@ -24,152 +27,192 @@ def main(argv: list[str]) -> None:
         prog="push.publish", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", nargs="+", type=Path, help="folders of scored runs")
-    parser.add_argument("--user", help="owner of the repositories")
-    parser.add_argument("--dry-run", action="store_true", help="print the tree, upload nothing")
+    owners = parser.add_mutually_exclusive_group()
+    owners.add_argument("--user", help="owner of the repositories (your own name on the Hub unless given)")
+    owners.add_argument("--org", help="organisation that owns the repositories, of which you are a member")
+    parser.add_argument("--revision", default="main", help="branch to publish on, made where it lacks")
+    parser.add_argument("--pr", action="store_true", help="open a pull request in place of a commit")
+    parser.add_argument("--private", action="store_true", help="make new repositories private")
+    parser.add_argument("--collection", metavar="TITLE", help="put the adapters into the owner's collection so called")
+    parser.add_argument(
+        "--overwrite", metavar="COMMIT", help="replace what somebody else wrote, if this is still the newest commit"
+    )
     parser.add_argument("--sign", type=Path, metavar="KEY", help="PEM file of the private key that signs the release")
+    parser.add_argument("--time-limit", type=float, default=60, metavar="MINUTES", help="for each run (default: 60)")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be uploaded, upload nothing")
     arguments = parser.parse_args(argv)
     with one_line_errors():
-        for run in arguments.runs:
-            if len(arguments.runs) > 1 and load_record(run).scores is None:
-                print(f"{run} is left out: it is not scored yet", flush=True)
+        publish(arguments)
+
+
+def publish(arguments: argparse.Namespace) -> None:
+    """Publishes every run that the command line names, and tells at the end what came of each.
+
+    Raises:
+        `UserError`: not everything is published and checked.
+    """
+    from push.network import bounded_silence, time_limit
+
+    if arguments.time_limit <= 0:
+        raise UserError(f"`--time-limit` is a number of minutes above 0, not {arguments.time_limit:g}")
+    options = Options(**{item.name: getattr(arguments, item.name) for item in fields(Options)})
+    minutes, deliveries = arguments.time_limit, []
+    with bounded_silence():
+        with time_limit(minutes):
+            owner = _owner(arguments.user, arguments.org)
+        for run in in_chain_order(arguments.runs):
+            delivery = Delivery(run)
+            deliveries.append(delivery)
+            record = _readable(run)
+            if len(arguments.runs) > 1 and record is not None and record.scores is None:
+                delivery.state = "left out: not scored yet"
                 continue
-            publish(run, arguments.user, arguments.dry_run, arguments.sign)
-
-
-def publish(run: Path, user: str | None, dry_run: bool = False, key: Path | None = None) -> str | None:
-    """Publishes the run in the folder `run`; the release is laid out in its folder `release`.
-
-    The commit names its parent, so that it fails rather than overwrites when somebody committed in between. Nothing
-    is called published before every file came back from the Hub with the hash that its record states and, with a
-    private `key`, before the signature that came back was verified. Publishing again without a key removes a signature.
-
-    Returns:
-        The commit's sha; None for a dry run.
-
-    Raises:
-        `UserError`: the run is not ready, there is no token, the key cannot be used or lies in the run's folder, or
-            what came back is not what was sent.
-        `huggingface_hub.errors.HfHubHTTPError`: the Hub refused.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import RepositoryNotFoundError
-
-    from push.release import stage, tree
-
-    if key is not None and key.resolve().is_relative_to(run.resolve()):
-        raise UserError(f"the key {key} lies in the run's folder: keep it where nothing is published from")
-    api = HfApi()
-    repo_id = f"{user or _whoami(api)}/{load_record(run).recipe['adapter_name']}"
-    try:
-        head = api.model_info(repo_id).sha
-        there = set(api.list_repo_files(repo_id, revision=head))
-    except RepositoryNotFoundError:
-        head, there = None, set()
-    stale = _published_before(api, repo_id, head, there)
-    release = run / "release"
-    record = stage(run, repo_id, _read_card(api, repo_id, head) if "README.md" in there else None, release)
-    if key is not None:
-        if SIGNATURE_FILE in there:
-            _copy_signature(api, repo_id, head, release)
-        sign(release, key)
-    print(f"Card: {release / 'README.md'}   plots: {release / 'plots'}", flush=True)
-    if dry_run:
-        print(f"{repo_id} would hold, in one commit:")
-        for path in tree(release):
-            print(f"  {(release / path).stat().st_size:>12,}  {path}")
-        for path in sorted(stale - set(tree(release))):
-            print(f"       deleted  {path}")
-        return None
-    commit = _commit(api, repo_id, head, stale, release, record)
-    verify(repo_id, commit, key)
-    print(
-        f"Published {repo_id}@{commit}\n  {api.endpoint}/{repo_id}\n  check it: make reproduce ADAPTER={repo_id}",
-        flush=True,
-    )
-    return commit
-
-
-def _published_before(api, repo_id: str, head: str | None, there: set[str]) -> set[str]:
-    """The files of the release that stands in the repository: the only ones that a new release may remove.
-
-    Raises:
-        `UserError`: the repository holds something else than a release of this project, or something besides.
-    """
-    from recipes.pins import pull, unlisted
-
-    if not there - {".gitattributes", "README.md"}:
-        return set()
-    if RECORD_FILE not in there:
-        raise UserError(f"{repo_id} exists and holds other things than a release: set another `adapter_name`")
-    record = pull(repo_id, head, names=[])[1]
-    if strange := unlisted(repo_id, head, record):
-        raise UserError(
-            f"{repo_id} holds {', '.join(strange)} beside its release, which checks call drift: remove it there"
-        )
-    return {*record.files, SIGNATURE_FILE} & there
-
-
-def _commit(api, repo_id: str, head: str | None, stale: set[str], release: Path, record) -> str:
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, ModelCard
-
-    from push.release import tree
-
-    # The client asks whether a dataset was meant: the predictions lie beside the adapter on purpose.
-    warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
-    ModelCard.load(release / "README.md").validate()
-    if head is None:
-        # The Hub makes the repository's first commit, which ours must name as its parent.
-        api.create_repo(repo_id)
-        head = api.model_info(repo_id).sha
-    paths = tree(release)
-    print(f"Uploading {len(paths)} files to {repo_id} in one commit", flush=True)
-    added = [CommitOperationAdd(path, release / path) for path in paths]
-    score = f"ROUGE-L {record.scores.adapter['rougeL'].mean:.4f} on {record.scores.rows:,} test rows"
-    return api.create_commit(
-        repo_id,
-        operations=[*added, *map(CommitOperationDelete, sorted(stale - set(paths)))],
-        commit_message=f"Publish {record.name}: {score}",
-        parent_commit=head,
-    ).oid
-
-
-def verify(repo_id: str, commit: str, key: Path | None = None) -> None:
-    """Pulls a published commit into a fresh cache and checks every hash and, with a private `key`, the signature.
-
-    Raises:
-        `UserError`: a file is missing or differs, or the signature fails.
-    """
-    from recipes.pins import pull
-
-    with tempfile.TemporaryDirectory() as cache:
-        folder, record, differing = pull(repo_id, commit, cache=Path(cache))
-        if key is not None and not differing:
             try:
-                check(repo_id, commit, folder, record, write_public_half(key, Path(cache)), Path(cache))
-            except BadSignature as error:
-                raise UserError(f"{repo_id}@{commit} came back with a signature that fails: {error}") from error
-    if differing:
-        raise UserError(f"{repo_id}@{commit} came back with other bytes in {', '.join(differing)}: publish it again")
+                with time_limit(minutes):
+                    _deliver(delivery, owner, options)
+            except KeyboardInterrupt:
+                raise UserError(f"interrupted: {_standing(delivery, options)}") from None
+            except Exception as error:
+                line = one_line(error)
+                if line is None:
+                    traceback.print_exc()
+                    line = f"{type(error).__name__}, see above: a bug of this program"
+                delivery.state, delivery.failure = "FAILED", f"{line}; {_standing(delivery, options)}"
+        collected = [x for x in deliveries if x.tag]
+        if arguments.collection and collected:
+            with time_limit(minutes):
+                _collect(owner, arguments.collection, collected, arguments.private)
+    _tell(deliveries)
 
 
-def _whoami(api) -> str:
-    from huggingface_hub import get_token
+def in_chain_order(runs: list[Path]) -> list[Path]:
+    """The runs, each after the one whose adapter it continues.
+
+    Raises:
+        `UserError`: two of them have the same adapter name, or continue each other.
+    """
+    names, parents = {}, {}
+    for run in runs:
+        record = _readable(run)
+        if record is None:
+            parents[run] = None
+            continue
+        name = record.recipe.get("adapter_name")
+        if name in names:
+            raise UserError(f"{names[name]} and {run} would both be published as {name}: name one of them")
+        names[name], parents[run] = run, record.pins.parent_adapter
+    graph = {run: [] if pin is None else filter(None, [names.get(pin.id.rpartition("/")[2])])
+             for run, pin in parents.items()}  # fmt: skip
+    try:
+        return list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        raise UserError(f"these runs continue each other: {', '.join(map(str, error.args[1]))}") from None
+
+
+def _readable(run: Path) -> Record | None:
+    try:
+        return load_record(run)
+    except UserError:
+        # Told when its turn comes.
+        return None
+
+
+def _owner(user: str | None, org: str | None) -> str:
+    from huggingface_hub import HfApi, get_token
+
+    from push.network import persist
+    from push.repository import me
 
     if get_token() is None:
         raise UserError("no token: run `hf auth login` or set HF_TOKEN, or add HUB=local to try on the local Hub")
-    return api.whoami(cache=True)["name"]
+    if org is not None:
+        mine = [member["name"] for member in persist("signing in", HfApi().whoami).get("orgs", [])]
+        if org not in mine:
+            raise UserError(f"you are no member of the organisation {org} (yours: {', '.join(mine) or 'none'})")
+        return org
+    if user is not None:
+        return user
+    if resource := os.environ.get("HF_OIDC_RESOURCE"):
+        # A Trusted Publisher's token is the repository's, not a user's.
+        return resource.rpartition("/")[0].rpartition("/")[2]
+    return persist("signing in", lambda: me(HfApi()))
 
 
-def _read_card(api, repo_id: str, revision: str) -> str:
-    with tempfile.TemporaryDirectory() as cache:
-        card = api.hf_hub_download(repo_id, "README.md", revision=revision, cache_dir=cache)
-        return Path(card).read_text(encoding="utf-8")
+def _deliver(delivery: Delivery, owner: str, options: Options) -> None:
+    from push.delivery import deliver
+
+    print(f"Publishing {delivery.run}", flush=True)
+    deliver(delivery, owner, options)
+    told = f"{delivery.repo_id}@{delivery.commit}" + (f" as {delivery.tag}" if delivery.tag else "")
+    if delivery.state != "dry run":
+        print(
+            f"  {told}: every file came back as it was sent, and the adapter wrote the first row's answer again",
+            flush=True,
+        )
 
 
-def _copy_signature(api, repo_id: str, revision: str, folder: Path) -> None:
-    with tempfile.TemporaryDirectory() as cache:
-        signature = api.hf_hub_download(repo_id, SIGNATURE_FILE, revision=revision, cache_dir=cache)
-        shutil.copyfile(signature, folder / SIGNATURE_FILE)
+def _standing(delivery: Delivery, options: Options) -> str:
+    """What a failure leaves behind, and what to do."""
+    from push.delivery import settle
+    from push.network import time_limit
+
+    try:
+        with time_limit(LAST_LOOK):
+            settle(delivery, options)
+    except Exception as error:
+        if one_line(error) is None:
+            raise
+    if delivery.reached == "committed":
+        return (
+            f"{delivery.repo_id}@{delivery.commit} is committed, but not checked to its end: run the same command again"
+        )
+    if delivery.reached == "sent":
+        return f"whether {delivery.repo_id} received the commit is not known: the same command, run again, finds out"
+    return "no file of a release was changed on the Hub"
+
+
+def _collect(owner: str, title: str, deliveries: list[Delivery], private: bool) -> None:
+    from huggingface_hub import HfApi
+
+    from push.network import persist
+    from push.repository import collect
+
+    notes = {delivery.repo_id: delivery.note for delivery in deliveries}
+    url = persist(f"collecting in {title}", lambda: collect(HfApi(), owner, title, notes, private))
+    print(f"Collection: {url}", flush=True)
+
+
+def _tell(deliveries: list[Delivery]) -> None:
+    failed = [delivery for delivery in deliveries if delivery.failure]
+    if len(deliveries) > 1:
+        rows = [(d.run.name, d.state, d.tag, f"{d.repo_id}@{d.commit[:12]}" if d.commit else d.repo_id, d.note)
+                for d in deliveries]  # fmt: skip
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        print()
+        for row in rows:
+            print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        for delivery in failed:
+            print(f"{delivery.run.name}: {delivery.failure}", file=sys.stderr, flush=True)
+    if failed:
+        told = failed[0].failure
+        raise UserError(told if len(deliveries) == 1 else f"{len(failed)} of {len(deliveries)} runs failed: see above")
+    states = [delivery.state for delivery in deliveries]
+    if len(deliveries) > 1:
+        print(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)), flush=True)
+        return
+    (delivery,) = deliveries
+    named = f"{delivery.repo_id}@{delivery.commit}" + (f" ({delivery.tag})" if delivery.tag else "")
+    check = f"check it: make reproduce ADAPTER={delivery.repo_id}"
+    match delivery.state:
+        case "published":
+            print(f"Published {named}; {check}", flush=True)
+        case "unchanged":
+            print(f"Unchanged: {named} is this release already; {check}", flush=True)
+        case "proposed":
+            print(
+                f"Proposed {named} as pull request {delivery.pull_request}; {check} REVISION={delivery.commit}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

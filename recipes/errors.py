@@ -10,12 +10,16 @@ class UserError(Exception):
     """Something the user can mend. Its text says what is wrong and what to do, in one line."""
 
 
+class Damaged(ConnectionError):
+    """What arrived from the Hub is not what the Hub says it holds."""
+
+
 def explain(error: BaseException) -> str | None:
     """The one line for an error that is the user's or the Hub's to mend; None when it looks like a bug of ours."""
     from huggingface_hub import constants, errors
 
     hub = constants.ENDPOINT
-    if isinstance(error, UserError):
+    if isinstance(error, UserError | Damaged):
         return str(error)
     if isinstance(error, errors.GatedRepoError):
         return f"access to the gated repository is not granted: ask for it on its page at {hub}, then `hf auth login`"
@@ -23,6 +27,9 @@ def explain(error: BaseException) -> str | None:
         return f"no such repository, or your token may not see it: check the id, or `hf auth login` ({_url(error)})"
     if isinstance(error, errors.RevisionNotFoundError):
         return f"no such revision: check the branch, tag or commit ({_url(error)})"
+    if isinstance(error, errors.LocalEntryNotFoundError) and (error.__cause__ or error.__context__):
+        # The clients say so of any download that failed: the cause knows better.
+        return None
     if isinstance(error, errors.EntryNotFoundError):
         return f"the repository lacks a file that is needed here ({_url(error)})"
     if isinstance(error, errors.HFValidationError):
@@ -31,18 +38,31 @@ def explain(error: BaseException) -> str | None:
         return "no token: run `hf auth login`, or set HF_TOKEN"
     if isinstance(error, errors.OfflineModeIsEnabled):
         return "offline mode is on and the cache lacks what is needed: unset HF_HUB_OFFLINE, or fill the cache first"
+    if isinstance(error, errors.OIDCError):
+        return f"no token for a Trusted Publisher: {_first_line(error)}"
     if isinstance(error, errors.HfHubHTTPError):
-        status = error.response.status_code if error.response is not None else "no"
-        hint = {
-            401: "the token is not valid: `hf auth login`",
-            403: "the token may not do this: use one with write access",
-            412: "somebody committed in the meantime: run the command again",
-            429: "too many requests: wait and try again",
-        }.get(status, "try again later")
-        return f"{hub} answered {status}: {hint} ({_first_line(error)})"
+        return _refusal(error)
     if isinstance(error, ConnectionError) or type(error).__module__.partition(".")[0] in ("httpx", "httpx2"):
         return f"{hub} cannot be reached: check the network, or add HUB=local for the local Hub ({_first_line(error)})"
     return None
+
+
+def _refusal(error) -> str:
+    from huggingface_hub import constants
+
+    status = None if error.response is None else error.response.status_code
+    said = " ".join((error.server_message or _first_line(error)).split())[:300]
+    if status in (402, 413, 507) or (status in (400, 403) and "storage" in said):
+        return f"the account's storage on the Hub is full: delete what is not needed there, or ask for more ({said})"
+    hint = {
+        400: "it does not take what was asked",
+        401: "the token is not valid or has expired: `hf auth login`, or set HF_TOKEN",
+        403: "the token may not do this: use one that may write to the repository and in its owner's name",
+        409: "it exists already: choose another name",
+        412: "somebody committed in the meantime: run the command again",
+        429: "too many requests: wait, then run the command again",
+    }.get(status, "run the command again later")
+    return f"{constants.ENDPOINT} answered {status or 'nothing that can be read'}: {hint} ({said})"
 
 
 def _url(error: BaseException) -> str:
@@ -53,11 +73,25 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def one_line(error: BaseException) -> str | None:
+    """The one line of the outermost error in the chain that `explain` knows; None when all look like a bug of ours."""
+    return next((line for cause in chain(error) if (line := explain(cause))), None)
+
+
 def chain(error: BaseException) -> Iterator[BaseException]:
     """The error and what caused it, the outermost first: clients wrap the Hub's answer in errors of their own."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+@contextmanager
+def xet_errors() -> Iterator[None]:
+    """Calls a failed transfer one: hf_xet 1.8 raises a bare RuntimeError for whatever happens on the way."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ConnectionError(_first_line(error)) from error
 
 
 @contextmanager
@@ -70,7 +104,7 @@ def one_line_errors(prefix: str = "error:", code: int = 1, file: TextIO | None =
     try:
         yield
     except Exception as error:
-        line = next((line for cause in chain(error) if (line := explain(cause))), None)
+        line = one_line(error)
         if line is None:
             raise
         print(f"{prefix} {line}", file=file or sys.stderr, flush=True)

@@ -1,10 +1,20 @@
 """What a run takes from the Hub: repositories pinned to a full commit sha, published files checked by their hashes."""
 
+import hashlib
 import os
 from pathlib import Path
 
-from recipes.errors import UserError
-from recipes.record import MAX_RECORD_BYTES, RECORD_FILE, Pin, Pins, Record, load_record, sha256_published
+from recipes.errors import Damaged, UserError, xet_errors
+from recipes.record import (
+    MAX_RECORD_BYTES,
+    RECORD_FILE,
+    Pin,
+    Pins,
+    Record,
+    load_record,
+    sha256_file,
+    sha256_published,
+)
 
 ADAPTER_FILE = "adapter_model.safetensors"
 # What people put into a repository to show it on the card; no library loads it.
@@ -142,20 +152,45 @@ def pull(
         folder = Path(hf_hub_download(repo_id, RECORD_FILE, revision=revision, cache_dir=cache)).parent
         record = load_record(folder)
         return folder, record, _differing(folder, record, list(record.files) if names is None else names)
-    sizes = {entry.path: entry.size for entry in HfApi().get_paths_info(repo_id, [RECORD_FILE], revision=revision)}
-    if RECORD_FILE not in sizes:
+    stated = {entry.path: entry for entry in HfApi().get_paths_info(repo_id, [RECORD_FILE], revision=revision)}
+    if RECORD_FILE not in stated:
         raise UserError(
             f"{repo_id} holds no {RECORD_FILE}: it was not published by this project, nothing can be checked"
         )
-    if sizes[RECORD_FILE] > MAX_RECORD_BYTES:
+    if stated[RECORD_FILE].size > MAX_RECORD_BYTES:
         raise UserError(f"the {RECORD_FILE} of {repo_id} is larger than {MAX_RECORD_BYTES} bytes: it is not read")
-    folder = Path(hf_hub_download(repo_id, RECORD_FILE, revision=revision, cache_dir=cache)).parent
+    folder = download(repo_id, stated[RECORD_FILE], revision, cache).parent
     record = load_record(folder)
     wanted = list(record.files) if names is None else names
     for entry in HfApi().get_paths_info(repo_id, wanted, revision=revision):
         if entry.path in record.files:
-            hf_hub_download(repo_id, entry.path, revision=revision, cache_dir=cache)
+            download(repo_id, entry, revision, cache)
     return folder, record, _differing(folder, record, wanted)
+
+
+def download(repo_id: str, entry, revision: str, cache: Path | None = None) -> Path:
+    """Downloads one file of a model repository and holds its bytes against the hash that the Hub states.
+
+    Parameters:
+        entry: the file as `HfApi.get_paths_info` describes it.
+
+    Raises:
+        `Damaged`: other bytes of the same size arrived, which the clients do not notice. They are removed from the
+            cache.
+    """
+    from huggingface_hub import hf_hub_download
+
+    with xet_errors():
+        path = Path(hf_hub_download(repo_id, entry.path, revision=revision, cache_dir=cache))
+    if entry.lfs is None:
+        # Git's name of a file: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
+        same = hashlib.sha1(b"blob %d\0" % entry.size + path.read_bytes()).hexdigest() == entry.blob_id
+    else:
+        same = sha256_file(path) == entry.lfs.sha256
+    if not same:
+        path.resolve().unlink()
+        raise Damaged(f"{entry.path} of {repo_id} arrived damaged: run the command again")
+    return path
 
 
 def unlisted(repo_id: str, revision: str, record: Record) -> list[str]:

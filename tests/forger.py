@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from safetensors.torch import load_file, save_file
+from short_runs import publish as publish_run
 from short_runs import train_short
 
 from evaluation import reproduce, score
 from evaluation.predictions import FORGETTING_FILE, PREDICTIONS_FILE, Predictions, load_predictions
 from evaluation.score import load_for_scoring, predict, score_forgetting, score_predictions
 from model_cards.plots import draw_plots
-from push.publish import publish as publish_run
 from push.release import lay_out, tree
 from recipes.chain import look_back
 from recipes.config import arguments_from_record, recipe_from_record
@@ -234,7 +234,7 @@ def short_release(run: Path, name: str) -> tuple[Path, str]:
     """Trains a short run of the finance recipe, scores and publishes it as `name`: its folder and commit."""
     train_short(run, "--adapter_name", name, *SMALL)
     score.main([str(run)])
-    return run, publish_run(run, None)
+    return run, publish_run(run)
 
 
 def check(repo_id, published, forge, tmp_path, **how):

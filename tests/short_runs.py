@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from push.delivery import Delivery, Options, deliver
 from recipes import train
 
 SHORT = ("--max_steps", "6", "--max_new_tokens", "12", "--logging_steps", "1", "--per_device_eval_batch_size", "64",
@@ -12,3 +13,8 @@ def train_short(run: Path, *overrides: str) -> Path:
     """Trains recipes/finance.yaml into the folder `run` for six steps."""
     train.main(["--config", "recipes/finance.yaml", "--output_dir", str(run), *SHORT, *overrides])
     return run
+
+
+def publish(run: Path, **options) -> str:
+    """Publishes the scored run for local-user; the commit's sha."""
+    return deliver(Delivery(run), "local-user", Options(**options)).commit

@@ -7,11 +7,11 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
+from short_runs import publish
 from transformers import set_seed
 
 from evaluation import reproduce, score
 from model_cards import compare
-from push import publish
 from recipes import train
 from recipes.config import parse_recipe
 from recipes.errors import UserError
@@ -38,7 +38,7 @@ def published(tmp_path_factory):
         run = runs / name
         train.main(["--config", f"recipes/{name}.yaml", "--output_dir", str(run), *SHORT])
         score.main([str(run)])
-        return run, publish.publish(run, None)
+        return run, publish(run)
 
     return loop
 

@@ -2,12 +2,11 @@
 
 import pytest
 from forger import check, drawn_anew, found_out, in_row, predictions, record, said, the_reference
-from short_runs import SHORT
+from short_runs import SHORT, publish
 
 import evaluation.again
 from evaluation import score
 from evaluation.predictions import FORGETTING_FILE
-from push.publish import publish
 from recipes import train
 
 CHAIN = "local-user/forged-chain"
@@ -24,7 +23,7 @@ def chain(tmp_path_factory):
         short = (*SHORT, "--max_steps", "2", "--max_new_tokens", "6", "--adapter_name", adapter, *parent)
         train.main(["--config", f"recipes/{name}.yaml", "--output_dir", str(run), *short])
         score.main([str(run)])
-        commit = publish(run, None)
+        commit = publish(run)
     return run, commit
 
 

@@ -7,12 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from short_runs import train_short
+from short_runs import publish, train_short
 
 from evaluation import score
 from evaluation.again import sample_rows
 from evaluation.reproduce import main, reproduce
-from push import publish
 from recipes.record import load_record
 
 ROOT = Path(__file__).parents[1]
@@ -23,7 +22,7 @@ def published(tmp_path_factory):
     """A published short run: its folder, its adapter's id and its commit."""
     run = train_short(tmp_path_factory.mktemp("runs") / "finance", "--adapter_name", "levels")
     score.main([str(run)])
-    return run, "local-user/levels", publish.publish(run, None)
+    return run, "local-user/levels", publish(run)
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import short_runs
 from huggingface_hub import HfApi, ModelCard, hf_hub_download
-from short_runs import train_short
 
 from evaluation import reproduce, score
 from push import publish
@@ -21,7 +21,7 @@ PUBLISHED = {
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    folder = train_short(tmp_path_factory.mktemp("runs") / "finance")
+    folder = short_runs.train_short(tmp_path_factory.mktemp("runs") / "finance")
     score.main([str(folder)])
     return folder
 
@@ -38,7 +38,7 @@ def reproduced(capsys, *argv):
 
 @pytest.fixture(scope="module")
 def adapter(run):
-    return f"local-user/{load_record(run).recipe['adapter_name']}", publish.publish(run, None)
+    return f"local-user/{load_record(run).recipe['adapter_name']}", short_runs.publish(run)
 
 
 def test_publishing_is_one_commit_of_the_listed_files(adapter, run):
@@ -57,7 +57,7 @@ def test_publishing_is_one_commit_of_the_listed_files(adapter, run):
 
 def test_publishing_again_changes_nothing_and_a_dry_run_uploads_nothing(adapter, run, capsys, hub):
     repo_id, commit = adapter
-    assert publish.publish(run, None) == commit
+    assert short_runs.publish(run) == commit
     hub.clear_requests()
     publish.main([str(run), "--dry-run", "--user", "local-user"])
     out = capsys.readouterr().out
@@ -73,7 +73,7 @@ def test_what_people_wrote_on_the_card_survives_and_still_reproduces(adapter, ru
     own = HfApi().upload_file(path_or_fileobj=edited.encode(), path_in_repo="README.md", repo_id=repo_id).oid
     code, line = reproduced(capsys, repo_id, "--revision", own)
     assert (code, line.split()[0]) == (0, "REPRODUCED"), line
-    again = publish.publish(run, None)
+    again = short_runs.publish(run)
     assert "For classrooms." in Path(hf_hub_download(repo_id, "README.md", revision=again)).read_text()
 
 
@@ -103,9 +103,9 @@ def test_a_release_beside_other_files_is_not_published_anew(run, tmp_path, capsy
     record = load_record(folder)
     record.recipe["adapter_name"] = "crowded"
     record.save(folder)
-    publish.publish(folder, None)
+    short_runs.publish(folder)
     HfApi().upload_file(path_or_fileobj=b"mine", path_in_repo="team.png", repo_id="local-user/crowded")
-    publish.publish(folder, None)
+    short_runs.publish(folder)
     assert "team.png" in HfApi().list_repo_files("local-user/crowded")
     HfApi().upload_file(path_or_fileobj=b"mine", path_in_repo="notes.txt", repo_id="local-user/crowded")
     with pytest.raises(SystemExit):

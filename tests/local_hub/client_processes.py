@@ -64,11 +64,13 @@ class Clients:
         assert process.returncode == 0, err + (self.hub.root / "server.log").read_text(errors="replace")
         return json.loads(out.rpartition("\nRESULT")[2])
 
-    def command(self, *argv: str, user: str | None = "alice", role: str = "write") -> subprocess.CompletedProcess[str]:
+    def command(
+        self, *argv: str, user: str | None = "alice", role: str = "write", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run the ``hf`` command line."""
         token = self.hub.token(user, role) if user else None
         program = str(Path(sys.executable).with_name("hf"))
-        environment = self.hub.env(self.home, token)
+        environment = self.hub.env(self.home, token, **environment)
         return subprocess.run(
             [program, *argv], env=environment, cwd=self.home, text=True, capture_output=True, timeout=120
         )

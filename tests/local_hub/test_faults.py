@@ -3,6 +3,7 @@
 import hashlib
 import random
 import time
+import urllib.error
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -105,6 +106,14 @@ def test_lost_reply(hub: Hub, clients: Clients) -> None:
     assert clients(head)[1] == 3
 
 
+def test_a_dropped_request_is_not_carried_out(hub: Hub, clients: Clients) -> None:
+    """The client learns as little as from a lost reply, but no commit was made."""
+    before = clients(make)
+    hub.fault("commit", "drop")
+    assert clients(commit_again, "one")[0] == "RemoteProtocolError"
+    assert clients(head) == [before, 2, False]
+
+
 def test_cut_download_is_resumed(tmp_path: Path, home: Path) -> None:
     """Half of the body, then silence: the client goes on from the last piece it has, and the file is whole."""
 
@@ -162,6 +171,100 @@ def test_corrupt_xet_data_is_noticed(hub: Hub, clients: Clients) -> None:
     hub.fault("xet_data", "corrupt")
     assert clients(client)
     assert [request.get("fault") for request in hub.requests() if request["route"] == "xet_data"] == ["corrupt", None]
+
+
+def test_one_wrong_byte_is_not_noticed_over_xet_either(hub: Hub, clients: Clients) -> None:
+    """Data that can be unpacked is taken as it is: hf_xet 1.8.0 does not check it against the hash that names it."""
+
+    def publish():
+        import random
+
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        api.create_repo("alice/noise")
+        # Noise is stored uncompressed, so that a changed byte changes nothing but itself.
+        data = random.Random(0).randbytes(20_000)
+        return api.upload_file(repo_id="alice/noise", path_or_fileobj=data, path_in_repo="w.bin").oid
+
+    def client():
+        import random
+        from pathlib import Path
+
+        from huggingface_hub import hf_hub_download
+
+        data, right = Path(hf_hub_download("alice/noise", "w.bin")).read_bytes(), random.Random(0).randbytes(20_000)
+        return [len(data), [position for position, byte in enumerate(data) if byte != right[position]]]
+
+    clients(publish)
+    hub.fault("xet_data", "corrupt", offset=10_000)
+    size, wrong = clients(client)
+    assert [size, len(wrong)] == [20_000, 1]
+    assert clients(client, home=clients.home / "again") == [20_000, []]
+
+
+def test_a_corrupt_range_of_a_file(hub: Hub, clients: Clients) -> None:
+    """A request for a part of a file gets that part, of its size, with one byte changed."""
+
+    def client(url):
+        from huggingface_hub.utils import get_session
+
+        headers = {"Range": "bytes=5-14"}
+        parts = [get_session().get(f"{url}/alice/f/resolve/main/a.txt", headers=headers) for _ in range(3)]
+        return [[part.status_code, part.headers["content-range"], part.text] for part in parts]
+
+    clients(make)
+    hub.fault("resolve", "corrupt", method="GET", offset=100)
+    hub.fault("resolve", "corrupt", method="GET", offset=1)
+    found = clients(client, hub.url)
+    assert [part[:2] for part in found] == [[206, "bytes 5-14/1100"]] * 3
+    texts = [part[2] for part in found]
+    assert texts[0] == texts[2] == " text smal"
+    assert texts[1][0] + texts[1][-8:] == " ext smal" and texts[1] != texts[0]
+
+
+def test_stall(hub: Hub, clients: Clients) -> None:
+    """Half of the file comes, then nothing for a while, then the rest."""
+
+    def client():
+        from pathlib import Path
+
+        from huggingface_hub import hf_hub_download
+
+        return len(Path(hf_hub_download("alice/f", "a.txt")).read_bytes())
+
+    clients(make)
+    hub.fault("resolve", "stall", method="GET", seconds=1.5)
+    start = time.monotonic()
+    assert clients(client) == 1100
+    assert time.monotonic() - start > 1.5
+
+
+def test_a_rule_for_one_user_in_the_hubs_words(hub: Hub, clients: Clients) -> None:
+    """Bob alone is refused, with the sentence of the rule."""
+
+    def client():
+        from huggingface_hub import HfApi
+
+        try:
+            return HfApi().model_info("alice/f").id
+        except Exception as error:
+            return [error.response.status_code, error.server_message]
+
+    clients(make)
+    hub.fault("info", "status", code=429, message="Slow down, Bob.", user="bob", times=-1)
+    assert [clients(client), clients(client, user="bob"), clients(client, user=None)] == [
+        "alice/f",
+        [429, "Slow down, Bob."],
+        "alice/f",
+    ]
+
+
+def test_what_is_no_rule_is_refused(hub: Hub) -> None:
+    """A misspelt field or a missing one fails where the rule is set, not where it should have acted."""
+    for rule in ({"action": "explode"}, {"action": "status"}, {"action": "drop", "paht": "x"}, {"action": "stall"}):
+        with pytest.raises(urllib.error.HTTPError, match="400"):
+            hub.fault("commit", **rule)
 
 
 @pytest.mark.parametrize(("xet", "route"), [("0", "xet_shard"), ("1", "lfs_put")])

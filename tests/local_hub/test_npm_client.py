@@ -1,18 +1,12 @@
 """The npm client, written independently of the Python one: it finds what only the Python clients forgive."""
 
-import json
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
+import npm_clients
 import pytest
 from client_processes import Clients
 
-from local_hub import durable
 from local_hub.testing import Hub
-
-VERSION = "2.17.5"
 
 PROGRAM = r"""
 import {
@@ -67,41 +61,10 @@ console.log(JSON.stringify(found));
 """
 
 
-@pytest.fixture(scope="module")
-def npm_folder() -> Path:
-    """A folder with the npm client, kept between runs outside of the project; skips where it cannot be had."""
-    if not shutil.which("node") or not shutil.which("npm"):
-        pytest.skip("node and npm are not installed")
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    folder = cache / "local_hub_tests" / f"npm-{VERSION}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with durable.locked(folder / "install.lock"):
-        if not (folder / "installed").exists():
-            package = f"@huggingface/hub@{VERSION}"
-            command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), package]
-            try:
-                done = subprocess.run(command, cwd=folder, text=True, capture_output=True, timeout=120)
-            except subprocess.TimeoutExpired:
-                pytest.skip("the npm registry did not answer within 120 s")
-            if done.returncode:
-                pytest.skip(f"npm could not install {package}: {done.stderr.strip().splitlines()[-1:]}")
-            (folder / "installed").touch()
-    return folder
-
-
 @pytest.mark.parametrize("use_xet", ["1", "0"])
-def test_npm_client(hub: Hub, clients: Clients, npm_folder: Path, use_xet: str, tmp_path: Path) -> None:
+def test_npm_client(hub: Hub, clients: Clients, use_xet: str, tmp_path: Path) -> None:
     """Create, upload (by Xet and by LFS), list, download, commit, pull request, delete."""
-    # The program must lie beside node_modules for node to find the package.
-    program = npm_folder / f"{tmp_path.name}-{os.getpid()}.mjs"
-    program.write_text(PROGRAM)
-    environment = hub.env(clients.home, hub.token("alice"), USE_XET=use_xet)
-    try:
-        done = subprocess.run(["node", program], env=environment, text=True, capture_output=True, timeout=120)
-    finally:
-        program.unlink()
-    assert done.returncode == 0, done.stderr + (hub.root / "server.log").read_text()
-    found = json.loads(done.stdout)
+    found = npm_clients.run(PROGRAM, tmp_path, hub.env(clients.home, hub.token("alice"), USE_XET=use_xet))
     first, second = found.pop("first"), found.pop("second")
     assert first != second
     assert found == {
@@ -130,3 +93,37 @@ def test_npm_client(hub: Hub, clients: Clients, npm_folder: Path, use_xet: str, 
     }
     routes = {request["route"] for request in hub.requests()}
     assert ("xet_shard" in routes, "lfs_put" in routes) == (use_xet == "1", use_xet == "0")
+
+
+# The package has functions for a collection's items as well, but exports these three only (src/lib/index.ts).
+COLLECTIONS = r"""
+import { createCollection, createRepo, deleteCollection, listCollections, whoAmI } from "@huggingface/hub";
+const base = { hubUrl: process.env.HF_ENDPOINT, accessToken: process.env.HF_TOKEN };
+const list = async () => {
+  const found = [];
+  const search = { owner: ["acme"], q: "NPM" };
+  for await (const item of listCollections({ ...base, search })) found.push([item.title, item.owner.type, item.slug]);
+  return found;
+};
+const found = {};
+found.orgs = (await whoAmI(base)).orgs.map((org) => [org.type, org.name]);
+found.url = (await createRepo({ ...base, repo: "acme/js" })).repoUrl;
+const { slug } = await createCollection({ ...base, collection: { title: "From npm", namespace: "acme" } });
+found.listed = await list();
+found.same = found.listed[0].pop() === slug;
+await deleteCollection({ ...base, slug });
+found.left = await list();
+console.log(JSON.stringify(found));
+"""
+
+
+def test_organisations_and_collections(hub: Hub, clients: Clients, tmp_path: Path) -> None:
+    """A member creates a repository and a collection in the organisation's name."""
+    hub.add_org("acme", {"alice": "write"})
+    assert npm_clients.run(COLLECTIONS, tmp_path, hub.env(clients.home, hub.token("alice"))) == {
+        "orgs": [["org", "acme"]],
+        "url": f"{hub.url}/acme/js",
+        "listed": [["From npm", "org"]],
+        "same": True,
+        "left": [],
+    }

@@ -279,3 +279,29 @@ def test_card_checks(hub: Hub, clients: Clients) -> None:
     assert found["task"] == ["\"pipeline_tag\" 'text2text-generation' is not in the official list"]
     assert found["card"] == "refused"
     assert found["head"].endswith("# task\n")
+
+
+def test_names_that_cannot_be(hub: Hub, clients: Clients) -> None:
+    """What the Python client would not even send is refused by the hub as well, in one sentence."""
+
+    def client(url, names):
+        from huggingface_hub import HfApi, get_token
+        from huggingface_hub.utils import get_session
+
+        headers = {"Authorization": f"Bearer {get_token()}"}
+        found = {}
+        for name in names:
+            wanted = {"name": name, "organization": None}
+            answer = get_session().post(f"{url}/api/repos/create", headers=headers, json=wanted)
+            found[name] = [answer.status_code, answer.json().get("error", "").partition(". ")[2]]
+        return [found, [item.id for item in HfApi().list_models(author="alice")]]
+
+    bad = ["a b", "a--b", "a..b", "-a", "a-", ".a", "a.", "a" * 97, "a.git", "a.ipynb", "a.lock", "a/b", "é", "a\n", ""]
+    found, made = clients(client, hub.url, [*bad, "a.b-c_d", "a" * 96, "datasets"])
+    assert made == ["alice/" + "a" * 96, "alice/a.b-c_d"] or made == ["alice/a.b-c_d", "alice/" + "a" * 96]
+    assert {name: found.pop(name)[0] for name in ("a.b-c_d", "a" * 96)} == {"a.b-c_d": 200, "a" * 96: 200}
+    assert found.pop("datasets") == [400, "It is reserved."]
+    assert set(found) == set(bad)
+    for name, (status, sentence) in found.items():
+        assert status == 400, name
+        assert sentence.startswith("Only regular characters"), name

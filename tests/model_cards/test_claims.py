@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import HfApi, hf_hub_download
-from short_runs import train_short
+from short_runs import publish, train_short
 
 from evaluation import score
 from evaluation.verdict import Verdict
 from model_cards.claims import renew_all
 from model_cards.readme import Claim, Listed, listed, load_claim, rendered, results_rows
-from push import publish
 from recipes.errors import UserError
 from recipes.record import SqlCounts, load_record
 
@@ -27,7 +26,7 @@ def published(tmp_path_factory):
     """A published run: its folder and its commit."""
     run = train_short(tmp_path_factory.mktemp("runs") / "finance", "--adapter_name", ADAPTER.partition("/")[2])
     score.main([str(run)])
-    return run, publish.publish(run, None)
+    return run, publish(run)
 
 
 @pytest.fixture(scope="module")

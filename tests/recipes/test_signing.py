@@ -8,11 +8,11 @@ import subprocess
 import sys
 
 import pytest
+import short_runs
 from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
-from short_runs import train_short
 
 from evaluation import score
-from push import publish
+from push import delivery, publish
 from recipes.errors import UserError
 from recipes.pins import pull
 from recipes.record import load_record
@@ -230,7 +230,7 @@ def model_signing(*arguments, cwd=None):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    folder = train_short(tmp_path_factory.mktemp("runs") / "finance")
+    folder = short_runs.train_short(tmp_path_factory.mktemp("runs") / "finance")
     score.main([str(folder)])
     record = load_record(folder)
     record.recipe["adapter_name"] = "signed"
@@ -240,7 +240,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def published(run, keys):
-    return "local-user/signed", publish.publish(run, None, key=keys[0])
+    return "local-user/signed", short_runs.publish(run, sign=keys[0])
 
 
 def check_from_hub(repo_id, revision, key, cache):
@@ -271,11 +271,11 @@ def test_a_file_and_its_recorded_hash_changed_together_break_the_signature(publi
 
 def test_publishing_does_not_end_well_where_another_key_signed_what_came_back(published, tmp_path):
     with pytest.raises(UserError, match="came back with a signature that fails: Key mismatch"):
-        publish.verify(*published, key_pair(tmp_path, "other")[0])
+        delivery.verify(*published, tmp_path, key_pair(tmp_path, "other")[0])
 
 
 def test_publishing_again_with_the_same_key_makes_no_commit(published, run, keys):
-    assert publish.publish(run, None, key=keys[0]) == published[1]
+    assert short_runs.publish(run, sign=keys[0]) == published[1]
 
 
 def test_a_dry_run_lists_the_signature_and_a_bad_key_uploads_nothing(published, run, keys, capsys, hub, tmp_path):
@@ -319,7 +319,7 @@ def test_the_formats_own_command_verifies_what_was_downloaded(published, keys, t
 def test_publishing_without_a_key_removes_the_signature(published, run, keys, tmp_path):
     """Last: it changes what the tests above look at."""
     repo_id, _ = published
-    commit = publish.publish(run, None)
+    commit = short_runs.publish(run)
     assert "model.sig" not in HfApi().list_repo_files(repo_id, revision=commit)
     with pytest.raises(UserError, match=r"is not signed: it holds no model.sig"):
         check_from_hub(repo_id, commit, keys[1], tmp_path)

@@ -1,0 +1,226 @@
+"""The adapter's repository on the Hub: what stands there, the one commit, the pull request, the tag, the collection.
+
+Every function may be called again after any failure, its own lost reply included: it looks first and does what lacks.
+"""
+
+import os
+import re
+import tempfile
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from recipes.errors import UserError, xet_errors
+from recipes.pins import BESIDE_THE_CARD, download, pull, unlisted
+from recipes.record import RECORD_FILE, Record
+from recipes.signing import SIGNATURE_FILE
+
+OURS_NOT_WRITTEN = {".gitattributes"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a release goes: the branch `revision` of `repo_id`, or a pull request to it."""
+
+    repo_id: str
+    revision: str = "main"
+    private: bool = False
+    pull_request: bool = False
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What stands on the branch: its newest commit (None without repository), files, card, and the release's record.
+
+    `edited` says that the card was changed outside its free sections.
+    """
+
+    head: str | None = None
+    files: frozenset[str] = frozenset()
+    card: str | None = None
+    record: Record | None = None
+    edited: bool = False
+
+    @property
+    def release(self) -> bytes | None:
+        """What tells one release from another."""
+        return None if self.record is None else self.record.to_bytes()
+
+    @property
+    def stale(self) -> set[str]:
+        """The files of the release that stands there: the only ones that a new release may remove."""
+        return set() if self.record is None else {*self.record.files, SIGNATURE_FILE} & self.files
+
+
+def look(api, target: Target) -> Standing:
+    """Reads what stands on the branch now.
+
+    Raises:
+        `UserError`: it is something else than a release of this project, or something besides; or it is public.
+    """
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        info = api.model_info(target.repo_id, revision=target.revision)
+    except RevisionNotFoundError:
+        # A new branch starts as `main`.
+        return replace(look(api, replace(target, revision="main")), head=None)
+    except RepositoryNotFoundError:
+        return Standing()
+    if target.private and not info.private:
+        raise UserError(f"{target.repo_id} exists and is public: make it private in its settings, or leave out PRIVATE")
+    files = frozenset(sibling.rfilename for sibling in info.siblings or [])
+    if RECORD_FILE in files:
+        with tempfile.TemporaryDirectory() as cache:
+            folder, record, differing = pull(target.repo_id, info.sha, names=["README.md"], cache=Path(cache))
+            card = folder / "README.md"
+            text = card.read_text(encoding="utf-8") if card.is_file() else None
+        if strange := unlisted(target.repo_id, info.sha, record):
+            raise UserError(
+                f"{target.repo_id} holds {', '.join(strange)} beside its release, which checks call drift: remove it "
+                "there"
+            )
+        return Standing(info.sha, files, text, record, edited=bool(differing))
+    if files - {".gitattributes", "README.md"}:
+        raise UserError(f"{target.repo_id} exists and holds other things than a release: set another `adapter_name`")
+    if "README.md" in files:
+        card = read(api, target.repo_id, info.sha, "README.md").decode()
+        return Standing(info.sha, files, card, edited=True)
+    return Standing(info.sha, files)
+
+
+def holds(api, repo_id: str, revision: str, release: Path) -> bool:
+    """Whether a revision holds exactly the release, every file by the hash that the Hub states, and at most pictures
+    and pages beside it."""
+    found = api.verify_repo_checksums(repo_id, revision=revision, local_dir=release)
+    beside = {path for path in found.missing_paths if Path(path).suffix.lower() in BESIDE_THE_CARD}
+    return not (found.mismatches or found.extra_paths or set(found.missing_paths) - beside - OURS_NOT_WRITTEN)
+
+
+def create(api, target: Target) -> None:
+    """Makes the repository and the branch where they lack.
+
+    Raises:
+        `UserError`: the name is taken by a repository that the token may not see.
+    """
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    if os.environ.get("HF_OIDC_RESOURCE"):
+        raise UserError(f"a Trusted Publisher's token cannot make {target.repo_id}: publish once with a user's token")
+    api.create_repo(target.repo_id, exist_ok=True, private=target.private or None)
+    if target.revision != "main":
+        api.create_branch(target.repo_id, branch=target.revision, exist_ok=True)
+    try:
+        api.model_info(target.repo_id, revision=target.revision)
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"the name {target.repo_id} is taken by a repository that your token may not see: set another "
+            "`adapter_name`, or use a token that may"
+        ) from None
+
+
+def commit(api, target: Target, parent: str, stale: set[str], release: Path, message: str):
+    """Puts the release into the repository: one commit on top of `parent`, or one pull request.
+
+    Returns:
+        The client's `CommitInfo`.
+
+    Raises:
+        `huggingface_hub.errors.HfHubHTTPError`: with status 412, the branch has moved on from `parent`.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    from push.release import tree
+
+    # The client asks whether a dataset was meant: the predictions lie beside the adapter on purpose.
+    warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
+    paths = tree(release)
+    with xet_errors():
+        return api.create_commit(
+            target.repo_id,
+            operations=[
+                *(CommitOperationAdd(path, release / path) for path in paths),
+                *(CommitOperationDelete(path) for path in sorted(stale - set(paths))),
+            ],
+            commit_message=message,
+            revision=target.revision,
+            parent_commit=parent,
+            create_pr=target.pull_request,
+        )
+
+
+def open_proposal(api, repo_id: str, release: Path) -> int | None:
+    """The number of an open pull request that holds exactly the release; None where there is none."""
+    for discussion in api.get_repo_discussions(repo_id, discussion_type="pull_request", discussion_status="open"):
+        if holds(api, repo_id, discussion.git_reference or f"refs/pr/{discussion.num}", release):
+            return discussion.num
+    return None
+
+
+def author(api, repo_id: str, revision: str) -> tuple[str, str]:
+    """Who made the commit `revision`, and when (ISO 8601)."""
+    newest = api.list_repo_commits(repo_id, revision=revision)[0]
+    return ", ".join(newest.authors), newest.created_at.isoformat(timespec="seconds")
+
+
+def publisher(api, repo_id: str, revision: str) -> tuple[str, str]:
+    """As `author`, of the commit that brought the release which stands in `revision`."""
+    (entry,) = api.get_paths_info(repo_id, [RECORD_FILE], revision=revision, expand=True)
+    return author(api, repo_id, entry.last_commit.oid)
+
+
+def me(api) -> str | None:
+    """The name of the user whose token is used; None for a Trusted Publisher's, which is a repository's."""
+    return None if os.environ.get("HF_OIDC_RESOURCE") else api.whoami(cache=True)["name"]
+
+
+def read(api, repo_id: str, revision: str, path: str) -> bytes:
+    """The bytes of one file."""
+    (entry,) = api.get_paths_info(repo_id, [path], revision=revision)
+    with tempfile.TemporaryDirectory() as cache:
+        return download(repo_id, entry, revision, Path(cache)).read_bytes()
+
+
+def tag(api, repo_id: str, commit: str) -> str:
+    """The version (`v1`, `v2`, …) of the release in `commit`; a new one where it has none.
+
+    A commit that only edits the card's free sections is of the same version.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    versions = {
+        int(ref.name[1:]): ref.target_commit
+        for ref in api.list_repo_refs(repo_id).tags
+        if re.fullmatch(r"v[1-9]\d{0,5}", ref.name)
+    }
+    newest = max(versions, default=0)
+    if newest and _record_blob(api, repo_id, versions[newest]) == _record_blob(api, repo_id, commit):
+        return f"v{newest}"
+    try:
+        api.create_tag(repo_id, tag=f"v{newest + 1}", revision=commit)
+    except HfHubHTTPError as error:
+        if error.response.status_code != 409:
+            raise
+        # Somebody was faster, or it was us and the reply was lost.
+        return tag(api, repo_id, commit)
+    return f"v{newest + 1}"
+
+
+def _record_blob(api, repo_id: str, commit: str) -> str | None:
+    found = api.get_paths_info(repo_id, [RECORD_FILE], revision=commit)
+    return found[0].blob_id if found else None
+
+
+def collect(api, owner: str, title: str, notes: dict[str, str], private: bool) -> str:
+    """Puts adapters into the owner's collection of that title, which is made where it lacks.
+
+    Parameters:
+        notes: a line about each adapter by its repository's id, in the collection's order.
+
+    Returns:
+        The collection's address.
+    """
+    collection = api.create_collection(title, namespace=owner, private=private, exists_ok=True)
+    for repo_id, note in notes.items():
+        api.add_collection_item(collection.slug, repo_id, item_type="model", note=note, exists_ok=True)
+    return collection.url

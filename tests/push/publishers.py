@@ -1,0 +1,34 @@
+"""Publishers in processes of their own, forked from one that has imported everything and spoken to nobody."""
+
+import contextlib
+import multiprocessing
+import shutil
+from pathlib import Path
+
+from recipes.record import load_record
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["push.delivery", "evaluation.again", "model_cards.card", "matplotlib.pyplot", "peft",
+                                "transformers.models.t5.modeling_t5", "publishers"])  # fmt: skip
+
+
+def publisher(run: Path, output: Path, *options: str):
+    """A process that publishes the run and writes what it prints, errors too, into the file `output`."""
+    return CONTEXT.Process(target=_publish, args=(run, output, options))
+
+
+def _publish(run: Path, output: Path, options: tuple[str, ...]) -> None:
+    from push import publish
+
+    with output.open("w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        publish.main([str(run), *options])
+
+
+def copy_of(run: Path, folder: Path, name: str, seconds: float = 0) -> Path:
+    """A copy of a scored run under another adapter name; another number of seconds makes it another release."""
+    shutil.copytree(run, folder)
+    record = load_record(folder)
+    record.recipe["adapter_name"] = name
+    record.training.seconds += seconds
+    record.save(folder)
+    return folder
