@@ -29,6 +29,7 @@ td, th { border: 1px solid #d1d9e0; padding: 5px 10px }
 blockquote { border-left: 4px solid #d1d9e0; margin: 0; padding: 0 12px; color: #59636e }
 code, pre { background: #f0f2f4; border-radius: 4px; padding: 2px 5px }
 pre { padding: 12px; overflow: auto }
+pre code { padding: 0 }
 img { max-width: 100% }
 """
 

@@ -81,11 +81,18 @@ def publish(arguments: argparse.Namespace) -> None:
                     traceback.print_exc()
                     line = f"{type(error).__name__}, see above: a bug of this program"
                 delivery.state, delivery.failure = "FAILED", f"{line}; {_standing(delivery, options)}"
-        collected = [x for x in deliveries if x.tag]
-        if arguments.collection and collected:
-            with time_limit(minutes):
-                _collect(owner, arguments.collection, collected, arguments.private)
+        uncollected = None
+        if arguments.collection and any(delivery.tag for delivery in deliveries):
+            try:
+                with time_limit(minutes):
+                    _collect(owner, arguments.collection, deliveries, arguments.private)
+            except Exception as error:
+                uncollected = explanation(error)
+                if uncollected is None:
+                    raise
     _tell(deliveries)
+    if uncollected is not None:
+        raise UserError(f"published, but not put into {arguments.collection!r}: {uncollected}; run the command again")
 
 
 def in_chain_order(runs: list[Path]) -> list[Path]:
@@ -180,7 +187,7 @@ def _collect(owner: str, title: str, deliveries: list[Delivery], private: bool) 
     from push.network import persist
     from push.repository import collect
 
-    notes = {delivery.repo_id: delivery.note for delivery in deliveries}
+    notes = {delivery.repo_id: delivery.note for delivery in deliveries if delivery.tag}
     url = persist(f"collecting in {title}", lambda: collect(HfApi(), owner, title, notes, private))
     print(f"Collection: {url}", flush=True)
 

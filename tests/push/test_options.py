@@ -89,6 +89,10 @@ def test_an_organisation_a_private_repository_a_branch_and_a_collection(run, tmp
     ]
     assert told(capsys, folder, "--org", "acme", "--collection", "Adapters of ours")[0] == 0
     assert len(get_collection(collection.slug).items) == 1 and len(list(api.list_collections(owner="acme"))) == 1
+    hub.fault("collection_create", "status", code=403)
+    code, line = told(capsys, folder, "--org", "acme", "--collection", "Another")
+    hub.clear_faults()
+    assert code == 1 and "published, but not put into 'Another': " in line
     main = api.model_info("acme/in-org").sha
     record = load_record(folder)
     record.training.seconds += 1
