@@ -19,7 +19,7 @@ from recipes.record import load_record
 
 MOMENTS = 20
 # A thousand take some 20 minutes: ROUNDS=1000 asks for them.
-ROUNDS = int(os.environ.get("ROUNDS", "25"))
+ROUNDS = int(os.environ.get("ROUNDS", "10"))
 
 
 @pytest.fixture(scope="module")
