@@ -66,8 +66,8 @@ def test_rows_to_which_a_metric_does_not_apply_do_not_count():
 
 
 def test_interval_is_seeded_and_paired():
-    one = intervals({"a": [0.0, 1.0, 1.0], "b": [0.5, 1.5, 1.5]}, 100, 0.95, seed=3)
-    assert one == intervals({"a": [0.0, 1.0, 1.0], "b": [0.5, 1.5, 1.5]}, 100, 0.95, seed=3)
+    one = intervals({"a": [0.0, 0.5, 0.5], "b": [0.5, 1.0, 1.0]}, 100, 0.95, seed=3)
+    assert one == intervals({"a": [0.0, 0.5, 0.5], "b": [0.5, 1.0, 1.0]}, 100, 0.95, seed=3)
     assert one["b"].low - one["a"].low == pytest.approx(0.5) == one["b"].high - one["a"].high
     many = [0.0, 1.0] * 20
     assert intervals({"a": many}, 100, 0.95, seed=3) != intervals({"a": many}, 100, 0.95, seed=4)
