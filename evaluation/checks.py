@@ -150,7 +150,7 @@ def rebuild_splits(record: Record, tokens):
     recipe = arguments_from_record(record.recipe)
     dataset = record.pins.dataset
     splits = build_splits(recipe, dataset, tokens)
-    where, found, stated = first_difference(splits.counts, record.data) or (None, None, None)
+    where, found, stated = first_difference(splits.counts.where_stated(record.data), record.data) or (None, None, None)
     if where is not None:
         raise Drift(
             "data",

@@ -76,7 +76,7 @@ def _other_scores(adapter: str, path: Path, record: Record) -> str | None:
 
     try:
         card, scores = ModelCard.load(path), record.scores
-    except (ValueError, YAMLError) as error:
+    except (ValueError, RecursionError, YAMLError) as error:
         return f"the card's metadata cannot be read: {str(error).splitlines()[0]}"
     stated = {result.metric_name: result.metric_value for result in card.data.eval_results or []}
     if stated != {METRIC_NAMES[name]: round(scores.adapter[name].mean, 4) for name in scores.shown()}:

@@ -54,7 +54,7 @@ def _trainings(splits: Splits, pins: Pins) -> Iterator[tuple[str | None, Pin, Da
         record = pull(parent.id, parent.revision, names=[])[1]
         recipe = arguments_from_record(record.recipe)
         theirs = build_splits(recipe, record.pins.dataset, load_tokens(record.pins.base_model, recipe.added_tokens))
-        if theirs.counts != record.data:
+        if theirs.counts.where_stated(record.data) != record.data:
             raise UserError(f"{parent.id}: {record.pins.dataset.id} gives other rows than its record states")
         yield f"{parent.id}@{parent.revision}", record.pins.dataset, _training_rows(theirs)
         parent = record.pins.parent_adapter

@@ -194,17 +194,24 @@ def fetch(repo_id: str, entry, revision: str, cache: Path | None = None) -> Path
         `Damaged`: other bytes of the same size arrived, which the clients do not notice. They are removed from the
             cache.
     """
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
 
     with xet_errors():
         path = Path(hf_hub_download(repo_id, entry.path, revision=revision, cache_dir=cache))
-    if entry.lfs is None:
+    # The size first: the cache is made of links, and where one was turned to a device, reading would not end.
+    if not path.is_file() or path.stat().st_size != entry.size:
+        same = False
+    elif entry.lfs is None:
         # Git's name of a file: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
         same = hashlib.sha1(b"blob %d\0" % entry.size + path.read_bytes()).hexdigest() == entry.blob_id
     else:
         same = sha256_file(path) == entry.lfs.sha256
     if not same:
-        path.resolve().unlink()
+        target = path.resolve()
+        path.unlink()
+        # Nothing outside of the cache is removed.
+        if target.is_relative_to(Path(cache or constants.HF_HUB_CACHE).resolve()):
+            target.unlink(missing_ok=True)
         raise Damaged(f"{entry.path} of {repo_id} arrived damaged: run the command again")
     return path
 

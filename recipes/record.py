@@ -101,6 +101,10 @@ class Data(Section):
     test: Count
     test_sha256: Sha256
 
+    def where_stated(self, stated: "Data") -> "Data":
+        """These counts without what a record of an older version does not state."""
+        return self if stated.lengths else self.model_copy(update={"lengths": {}})
+
 
 class Unwritable(Section):
     """How many references the tokenizer cannot give back, and so no model with it can write: of `rows` references,

@@ -13,13 +13,14 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf
 from safetensors.torch import save_file
 
 from evaluation import reproduce
-from evaluation.predictions import PREDICTIONS_FILE, SCHEMA, TEXTS
+from evaluation.predictions import PREDICTIONS_FILE, SCHEMA, TEXTS, load_predictions
+from model_cards.check import find_difference
 from push.release import stage
 from recipes import model as models
 from recipes.adapter_config import check_adapter_config
 from recipes.config import parse_recipe, recipe_yaml
 from recipes.dataset_files import load_rows
-from recipes.errors import UserError, one_line
+from recipes.errors import Damaged, UserError, one_line
 from recipes.pins import ADAPTER_FILE, pull, pull_parent
 from recipes.record import RECORD_FILE, Pin, load_record
 from recipes.tokens import load_tokens
@@ -111,7 +112,7 @@ CASES = [
     ("a-pattern-that-fills-memory", in_recipe(extract={"input": "(?P<x>(((a{999}){999}){999}))"}), 2, "too far"),
     ("a-large-card", padded("README.md", 2 * MIB), 2, "the README.md of local-user/hostile has 2,1"),
     ("a-large-configuration", padded("adapter_config.json", MIB), 2, "adapter_config.json of local-user/hostile has"),
-    ("a-large-picture", padded("plots/loss.png", 8 * MIB), 2, "it is not downloaded"),
+    ("a-large-picture", padded("plots/loss.png", 8 * MIB), 2, "not downloaded"),
     ("more-weights-than-the-record-counts", large_weights, 2, f"the {ADAPTER_FILE} of local-user/hostile has"),
     ("a-file-of-no-release", listed("weights.pkl", b"\x80" * 2 * MIB), 2, "the weights.pkl of local-user/hostile has"),
     ("one-text-in-all-rows", one_text_in_all_rows, 1, "bytes of text"),
@@ -151,14 +152,33 @@ def test_a_hostile_release_ends_in_one_line(finance, tmp_path, capsys, forge, co
     assert not [line for line in out.split("\n") if line.startswith("REPRODUCED")]
 
 
+@pytest.mark.parametrize(
+    "metadata",
+    ["a: " + "[" * 10**5, "model-index: 7", "model-index:\n- name: x\n  results: [[x]]", "- a", "a: *a", "a: &a [*a]"],
+)
+def test_metadata_of_a_card_that_cannot_be_read_is_drift(finance, tmp_path, metadata):
+    run = copy_of(finance[0], tmp_path / "run")
+    folder, record = run / "release", load_record(run / "release")
+    (folder / "README.md").write_text(f"---\n{metadata}\n---\n# x\n")
+    record.rendered.code = "0" * 64
+    told = find_difference(REPO, folder, record, load_predictions(run))
+    assert told.startswith(("the card's metadata", "the scores in the card's metadata")) and "\n" not in told
+
+
 def test_a_release_of_version_1_reproduces(finance, tmp_path):
     run, commit = finance
-    known = json.loads(Path("recipes/schemas/record-1.json").read_text())["properties"]
+    schema = json.loads(Path("recipes/schemas/record-1.json").read_text())
 
     def forge(run, repo_id):
         path = run / "release" / RECORD_FILE
-        record = json.loads(path.read_text())
-        path.write_text(json.dumps({key: record[key] for key in known} | {"schema_version": 1}, indent=1))
+        record = {key: value for key, value in json.loads(path.read_text()).items() if key in schema["properties"]}
+        for section in ("Data", "Training", "Contract", "Scores", "Environment"):
+            found = record[section.lower()]
+            for key in found.keys() - schema["$defs"][section]["properties"].keys():
+                del found[key]
+        # Another renderer's, as the card of an older version is.
+        record["rendered"]["code"] = "0" * 64
+        path.write_text(json.dumps(record | {"schema_version": 1}, indent=1))
         return run / "release"
 
     old = publish(REPO, commit, run / "release", forge(copy_of(run, tmp_path / "old"), REPO))
@@ -169,13 +189,18 @@ def test_a_release_of_version_1_reproduces(finance, tmp_path):
     assert stated["schema_version"] == 1
 
 
-def test_a_damaged_cache_is_not_followed_out_of_it(finance, tmp_path):
+def test_a_damaged_cache_is_not_followed_out_of_it(finance, tmp_path, tmp_path_factory):
     folder, _, differing = pull(REPO, finance[1], cache=tmp_path)
     assert differing == []
-    for target in ("/dev/zero", "/etc/passwd"):
+    outside = tmp_path_factory.mktemp("outside") / "mine.txt"
+    outside.write_text("mine")
+    for target in ("/dev/zero", outside):
         (folder / "README.md").unlink()
         (folder / "README.md").symlink_to(target)
-        assert pull(REPO, finance[1], ["README.md"], cache=tmp_path)[2] == ["README.md"]
+        with pytest.raises(Damaged, match=r"README\.md of local-user/hostile arrived damaged"):
+            pull(REPO, finance[1], ["README.md"], cache=tmp_path)
+        assert pull(REPO, finance[1], ["README.md"], cache=tmp_path)[2] == []
+    assert outside.read_text() == "mine"
 
 
 OF_OTHERS = {
@@ -207,12 +232,13 @@ def test_an_adapter_of_another_base_or_with_demands_is_loaded_nowhere(finance, t
     for load in (
         lambda: models.load_adapter(base, forged, record.pins.base_model),
         lambda: models.continue_adapter(base, forged, record.pins.base_model, recipe.model, 0),
-        lambda: stage(forged, REPO, None, tmp_path / "release"),
     ):
         with pytest.raises(UserError) as again:
             load()
         assert str(again.value) == str(refusal.value)
     assert all(tensor.equal(before[key]) for key, tensor in base.state_dict().items())
+    with pytest.raises(UserError, match=r"adapter_config\.json"):
+        stage(forged, REPO, None, tmp_path / "release")
     release = copy_of(run, tmp_path / "parent") / "release"
     (release / "adapter_config.json").write_bytes(path.read_bytes())
     parent = publish(REPO, commit, run / "release", rehash(release))
@@ -260,7 +286,7 @@ BASES = {
     "quantizer": (json_of_base("config.json", quantization_config={"quant_method": "x"}), "`quantization_config`"),
     "layers-without-end": (json_of_base("config.json", num_layers=10**9), "`num_layers` is no whole number"),
     "no-shape": ({"config.json": b"[" * 10**5}, "nested too deep"),
-    "a-large-configuration": ({"config.json": b" " * (MIB + 1)}, "it is not downloaded"),
+    "a-large-configuration": ({"config.json": b" " * (MIB + 1)}, "not downloaded"),
     "pickles-only": ({"config.json": of_base, "pytorch_model.bin": b"\x80\x04."}, "cannot be loaded"),
     "no-weights": ({"config.json": of_base, "model.safetensors": b"\xff" * 100}, "cannot be loaded"),
 }  # fmt: skip
@@ -287,7 +313,7 @@ TOKENIZERS = {
     "no-parts": ({"tokenizer.json": b"{}"}, "its model is of the kind None"),
     "a-list": ({"tokenizer.json": b"[]"}, "it lacks a part"),
     "not-json": ({"tokenizer.json": b"["}, "not JSON"),
-    "large": ({"tokenizer.json": b" " * (64 * MIB + 1)}, "it is not downloaded"),
+    "large": ({"tokenizer.json": b" " * (64 * MIB + 1)}, "not downloaded"),
 }
 
 
@@ -328,7 +354,7 @@ DATASETS = {
     "itself": (readme("configs: &a [*a]"), "stand for too many values"),
     "deep": ({".huggingface.yaml": b"[" * 10**5, "data.json": ROW}, "cannot be loaded"),
     "a-script": ({"rows-a-script.py": CODE, "data.json": ROW}, "cannot be loaded"),
-    "a-large-card": ({"README.md": b" " * (2 * MIB + 1), "data.json": ROW}, "it is not downloaded"),
+    "a-large-card": ({"README.md": b" " * (2 * MIB + 1), "data.json": ROW}, "not downloaded"),
     "a-file-on-this-disk": (data_files("/etc/passwd"), "cannot be loaded"),
     "another-repository": (data_files("hf://datasets/gbharti/finance-alpaca/*.json"), "cannot be loaded"),
     "a-moving-branch": (data_files("hf://datasets/local-user/rows-a-moving-branch@main/data.json"), "pinned commit"),
