@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from forger import copy_of, edit_record, file, listed, publish, rehash, short_release
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_download
 from safetensors.torch import save_file
@@ -21,7 +22,7 @@ from recipes.adapter_config import check_adapter_config
 from recipes.config import parse_recipe, recipe_yaml
 from recipes.dataset_files import load_rows
 from recipes.errors import Damaged, UserError, one_line
-from recipes.pins import ADAPTER_FILE, pull, pull_parent
+from recipes.pins import ADAPTER_FILE, pin, pull, pull_parent
 from recipes.record import RECORD_FILE, Pin, load_record
 from recipes.tokens import load_tokens
 from recipes.versions import VERSION
@@ -378,32 +379,22 @@ def test_a_hostile_dataset_is_not_loaded(name):
 def test_a_folder_of_the_same_name_is_not_read_instead(tmp_path, monkeypatch):
     dataset = repository("rows-shadowed", "dataset", {"data.json": ROW})
     assert load_rows(dataset, None)["train"][:] == {"a": ["x"]}
-    base = base_pin()
+    base = pin("model", "google/flan-t5-large", "main")
     shadow = tmp_path / "local-user" / "rows-shadowed"
     shadow.mkdir(parents=True)
     (shadow / "data.json").write_bytes(b'{"a": "from this disk"}\n')
     (tmp_path / base.id).mkdir(parents=True)
     recipe = parse_recipe(["--config", "recipes/finance.yaml"])
     monkeypatch.chdir(tmp_path)
-    for load in (
-        lambda: load_rows(dataset, None),
-        lambda: models.load_base(base, recipe.model),
-        lambda: models.load_tokenizer(base, []),
-    ):
+    for load in (load_rows, dataset, None), (models.load_base, base, recipe.model), (models.load_tokenizer, base, []):
         with pytest.raises(UserError, match="bears the id of a repository"):
-            load()
-
-
-def base_pin():
-    return Pin(kind="model", id="google/flan-t5-large", revision=HfApi().model_info("google/flan-t5-large").sha)
+            load[0](*load[1:])
 
 
 def test_weights_that_are_none_are_not_loaded(finance, tmp_path):
-    import torch
-
     forged = copy_of(finance[0], tmp_path / "forged")
     save_file({"x": torch.zeros(2, dtype=torch.int64)}, forged / ADAPTER_FILE)
-    base = load_record(forged).pins.base_model
-    model = models.load_base(base, parse_recipe(["--config", "recipes/finance.yaml"]).model)
+    recipe, base = parse_recipe(["--config", "recipes/finance.yaml"]), load_record(forged).pins.base_model
+    model = models.load_base(base, recipe.model)
     with pytest.raises(UserError, match="x is of the type I64, which no weights are"):
         models.load_adapter(model, forged, base)
