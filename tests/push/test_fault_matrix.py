@@ -16,7 +16,7 @@ from fault_worker import FAULTS
 from evaluation import score
 
 # So many publishers at once: most of their time they wait.
-WORKERS = 6
+WORKERS = 4
 # All cases take some 12 minutes on two cores: FAULTS=all asks for them, else every fifth is tried.
 EVERY = 1 if os.environ.get("FAULTS") == "all" else 5
 
