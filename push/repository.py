@@ -15,7 +15,7 @@ from recipes.pins import BESIDE_THE_CARD, fetch, pull, unlisted
 from recipes.record import RECORD_FILE, Record
 from recipes.signing import SIGNATURE_FILE
 
-OURS_NOT_WRITTEN = {".gitattributes"}
+HUB_WRITTEN = {".gitattributes"}
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def holds(api, repo_id: str, revision: str, release: Path) -> bool:
     and pages beside it."""
     found = api.verify_repo_checksums(repo_id, revision=revision, local_dir=release)
     beside = {path for path in found.missing_paths if Path(path).suffix.lower() in BESIDE_THE_CARD}
-    return not (found.mismatches or found.extra_paths or set(found.missing_paths) - beside - OURS_NOT_WRITTEN)
+    return not (found.mismatches or found.extra_paths or set(found.missing_paths) - beside - HUB_WRITTEN)
 
 
 def create(api, target: Target) -> None:
