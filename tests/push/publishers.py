@@ -32,3 +32,18 @@ def copy_of(run: Path, folder: Path, name: str, seconds: float = 0) -> Path:
     record.training.seconds += seconds
     record.save(folder)
     return folder
+
+
+def told(capsys, *argv) -> tuple[int, str]:
+    """Exit code and last line of `python -m push.publish`."""
+    from push import publish
+
+    capsys.readouterr()
+    try:
+        publish.main([str(word) for word in argv])
+        code = 0
+    except SystemExit as stop:
+        code = stop.code
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    return code, (err if code else out).strip().splitlines()[-1]

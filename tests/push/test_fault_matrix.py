@@ -10,22 +10,12 @@ import threading
 from pathlib import Path
 
 import pytest
-import short_runs
 from fault_worker import FAULTS
-
-from evaluation import score
 
 # So many publishers at once: most of their time they wait.
 WORKERS = 4
 # All cases take some 12 minutes on two cores: FAULTS=all asks for them, else every fifth is tried.
 EVERY = 1 if os.environ.get("FAULTS") == "all" else 5
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = short_runs.train_short(tmp_path_factory.mktemp("runs") / "finance")
-    score.main([str(folder)])
-    return folder
 
 
 class Worker:

@@ -13,20 +13,12 @@ import short_runs
 from huggingface_hub import HfApi
 from publishers import copy_of, publisher
 
-from evaluation import score
 from push import delivery, repository
 from recipes.record import load_record
 
 MOMENTS = 20
 # A thousand take some 20 minutes: ROUNDS=1000 asks for them.
 ROUNDS = int(os.environ.get("ROUNDS", "10"))
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = short_runs.train_short(tmp_path_factory.mktemp("runs") / "finance")
-    score.main([str(folder)])
-    return folder
 
 
 def finish(process) -> int:

@@ -11,9 +11,8 @@ import pytest
 import yaml
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.hf_api import RepoFile
-from short_runs import train_short
+from publishers import copy_of
 
-from evaluation import score
 from push import publish
 from recipes.record import load_record
 
@@ -51,13 +50,11 @@ console.log(JSON.stringify({
 
 
 @pytest.fixture(scope="module")
-def release(tmp_path_factory, hub):
+def release(request, tmp_path_factory, hub):
     """The run's record, its repository, and what the npm packages read of it without a token."""
     # Where npm is missing this skips, before a model is trained for nothing.
     npm_clients.install()
-    folder = tmp_path_factory.mktemp("npm") / "finance"
-    train_short(folder, "--adapter_name", "finance-for-npm")
-    score.main([str(folder)])
+    folder = copy_of(request.getfixturevalue("run"), tmp_path_factory.mktemp("npm") / "run", "finance-for-npm")
     publish.main([str(folder)])
     record = load_record(folder)
     repo_id = f"local-user/{record.recipe['adapter_name']}"

@@ -3,35 +3,14 @@
 from pathlib import Path
 
 import pytest
-import short_runs
 from huggingface_hub import HfApi, get_collection, hf_hub_download
-from publishers import copy_of
+from publishers import copy_of, told
 
-from evaluation import score
+from evaluation.predictions import load_predictions
 from push import publish, repository
 from recipes.record import load_record
 
 WRITES = {"create", "preupload", "commit", "xet_write_token", "xet_xorb", "xet_shard", "lfs_batch", "lfs_put", "tag"}
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = short_runs.train_short(tmp_path_factory.mktemp("runs") / "finance")
-    score.main([str(folder)])
-    return folder
-
-
-def told(capsys, *argv) -> tuple[int, str]:
-    """Exit code and last line of `python -m push.publish`."""
-    capsys.readouterr()
-    try:
-        publish.main([str(word) for word in argv])
-        code = 0
-    except SystemExit as stop:
-        code = stop.code
-    out, err = capsys.readouterr()
-    assert "Traceback" not in err
-    return code, (err if code else out).strip().splitlines()[-1]
 
 
 def read_card(repo_id: str) -> str:
@@ -267,6 +246,28 @@ def test_each_refusal_has_its_line(run, tmp_path, capsys, hub, monkeypatch, prep
         hub.quota("local-user", None)
     assert code == 1 and said in line and "no file of a release was changed" in line, line
     assert "hf_" not in line
+
+
+def test_an_adapter_that_writes_something_else_is_not_called_published(run, tmp_path, capsys):
+    folder, repo_id = copy_of(run, tmp_path / "one", "other-words"), "local-user/other-words"
+    predictions = load_predictions(folder)
+    predictions.adapter_tokens[0] = predictions.adapter_tokens[0][::-1]
+    predictions.save(folder)
+    code, line = told(capsys, folder)
+    assert code == 1 and "does not write what it wrote: the adapter output of the first test row is another one" in line
+    assert f"{repo_id}@{HfApi().model_info(repo_id).sha} is committed, but not checked to its end" in line
+    assert tags(repo_id) == {}
+
+
+def test_a_token_in_the_hubs_own_words_is_not_printed(run, tmp_path, capsys, hub):
+    token = hub.token("local-user")
+    hub.fault("validate_yaml", "status", code=403, message=f"not with {token}")
+    folder = copy_of(run, tmp_path / "one", "secretive")
+    with pytest.raises(SystemExit):
+        publish.main([str(folder)])
+    hub.clear_faults()
+    out, err = capsys.readouterr()
+    assert "not with [" in err and token not in out + err
 
 
 def test_a_name_that_is_taken_or_impossible_is_told(run, tmp_path, capsys, hub, monkeypatch):
