@@ -21,7 +21,7 @@ PUBLISHED = {
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    folder = short_runs.train_short(tmp_path_factory.mktemp("runs") / "finance")
+    folder = short_runs.train_short(tmp_path_factory.mktemp("runs") / "finance", "--adapter_name", "published")
     score.main([str(folder)])
     return folder
 
@@ -120,7 +120,7 @@ def test_a_release_beside_other_files_is_not_published_anew(run, tmp_path, capsy
         (["google/flan-t5-large"], f"holds no {RECORD_FILE}"),
         (["not an id"], "is not a Hub id"),
         (["local-user/broken"], "KeyError, see above"),
-        (["local-user/flan-t5-large-finance", "--revision", "v9"], "no such revision"),
+        (["local-user/published", "--revision", "v9"], "no such revision"),
     ],
 )
 def test_what_cannot_be_checked_is_unchecked(adapter, capsys, argv, told, monkeypatch):
