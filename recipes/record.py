@@ -152,12 +152,15 @@ class Expectation(Section):
 class Batch(Section):
     """How an optimizer step of `per_device · accumulation · processes` rows is cut.
 
-    `too_large` lists the micro-batches that memory refused.
+    Each process cuts its rows into micro-batches of at most `tokens` source and target tokens (a longer row is one by
+    itself); `too_large` lists the budgets that memory refused. A record before version 3 has no `tokens`: there a
+    micro-batch was `per_device` rows, and `too_large` numbers of rows.
     """
 
     per_device: Positive
     accumulation: Positive
     processes: Positive
+    tokens: Positive | None = None
     too_large: list[Positive] = Field(default=[], max_length=100)
 
     @property
@@ -229,8 +232,12 @@ class Leakage(Section):
 
 
 class Contract(Section):
-    """The scoring contract: all that decides a score besides weights and data. `sql` is None without SQL metrics."""
+    """The scoring contract: all that decides a score besides weights and data. `sql` is None without SQL metrics.
 
+    `engine` generated the outputs: `transformers`, or another with its version, whose tokens in float32 are the same.
+    """
+
+    engine: Line = "transformers"
     metric: Line
     metric_version: Line
     stemmer: bool

@@ -13,7 +13,7 @@ from typing import Any
 
 from recipes import strict_json
 
-VERSION = 2
+VERSION = 3
 
 
 def _from_1(record: dict[str, Any]) -> dict[str, Any]:
@@ -21,7 +21,12 @@ def _from_1(record: dict[str, Any]) -> dict[str, Any]:
     return record | {"schema_version": 2}
 
 
-UPGRADES = {1: _from_1}
+def _from_2(record: dict[str, Any]) -> dict[str, Any]:
+    """Version 3 adds the token budget of a micro-batch and the engine that generated, which their defaults fill."""
+    return record | {"schema_version": 3}
+
+
+UPGRADES = {1: _from_1, 2: _from_2}
 
 
 def upgraded(data: bytes) -> dict[str, Any]:
