@@ -26,7 +26,7 @@ NOT_RECIPE = {
     "strict",
     "report_to",
     "disable_tqdm",
-    "auto_find_batch_size",
+    "tokens_per_micro_batch",
     "use_cpu",
 }
 
@@ -94,6 +94,9 @@ class RecipeArguments:
             row of the embedding and of the head, trained with the adapter and saved in it.
         parent_adapter (`str`, *optional*):
             Published adapter to continue, `owner/name[@revision]`; without an owner it is your own.
+        tokens_per_micro_batch (`int`, *optional*, defaults to `0`):
+            Source and target tokens that go through the model at once; 0 for as many as memory allows. An optimizer
+            step takes `per_device_train_batch_size · gradient_accumulation_steps` rows in any case.
         early_stopping_patience (`int`, *optional*, defaults to `0`):
             Evaluations without a lower validation loss after which training ends; 0 for never.
         max_new_tokens (`int`, *optional*, defaults to `512`):
@@ -126,6 +129,7 @@ class RecipeArguments:
     split_seed: int = 2137
     added_tokens: list[str] = field(default_factory=list)
     parent_adapter: str | None = None
+    tokens_per_micro_batch: int = 0
     early_stopping_patience: int = 0
     max_new_tokens: int = 512
     num_beams: int = 1
@@ -163,6 +167,8 @@ class RecipeArguments:
                 raise UserError(f"`added_tokens` are texts without white space, not {token!r}")
         if len(set(self.added_tokens)) < len(self.added_tokens):
             raise UserError(f"`added_tokens` names a token twice: {', '.join(self.added_tokens)}")
+        if self.tokens_per_micro_batch < 0:
+            raise UserError(f"`tokens_per_micro_batch` is 0 (automatic) or more, not {self.tokens_per_micro_batch}")
         if self.early_stopping_patience < 0:
             raise UserError(f"`early_stopping_patience` is 0 (never) or more, not {self.early_stopping_patience}")
         if self.early_stopping_patience and not (self.validation_size or self.select_on_test):
@@ -327,6 +333,8 @@ def _refuse_nonsense(arguments: RecipeArguments, training: Any, model: Any) -> N
         # Any other name is one of a repository whose code would be run.
         raise UserError(f"`attn_implementation` is one of {', '.join(filter(None, ATTENTION))}, not "
                         f"{model.attn_implementation!r}")  # fmt: skip
+    if training.auto_find_batch_size:
+        raise UserError("`auto_find_batch_size` is not needed: steps are cut to fit memory by themselves; remove it")
     if training.push_to_hub:
         raise UserError("`push_to_hub` would upload unscored and unchecked: use `make publish` after scoring")
 

@@ -51,6 +51,7 @@ def train(recipe: Recipe, published: Record | None = None) -> None:
 
     from recipes import batch
     from recipes.chain import look_back
+    from recipes.training import lengths_of
 
     _refuse_missing_tracker(recipe.training)
     run = Path(recipe.training.output_dir)
@@ -61,8 +62,8 @@ def train(recipe: Recipe, published: Record | None = None) -> None:
             say(f"{run} is trained already ({previous.training.steps} steps). To train anew, remove that folder.")
             return
     repeated = previous or published
-    first = batch.plan(recipe.training, repeated and repeated.batch)
-    automatic, recipe.training.auto_find_batch_size = recipe.training.auto_find_batch_size, False
+    budget = recipe.arguments.tokens_per_micro_batch
+    first = batch.plan(recipe.training, repeated and repeated.batch, budget or None)
     state = PartialState()
     if refused := refused_key(recipe.resolved):
         say(f"This run cannot be published: {refused}")
@@ -73,8 +74,9 @@ def train(recipe: Recipe, published: Record | None = None) -> None:
     with state.main_process_first():
         prepared = _prepare(recipe, pins)
     leakage = look_back(prepared[1], pins)[1] if state.is_main_process else None
-    attempt = partial(_attempt, recipe, pins, prepared, leakage, run)
-    record = batch.fit(first, automatic, attempt, say)
+    lengths = lengths_of(prepared[3])
+    attempt = partial(_attempt, recipe, pins, prepared, lengths, leakage, run)
+    record = batch.fit(first, int(lengths.max()), bool(budget), attempt, say)
     if state.is_main_process:
         record.save(run)
         say(f"Trained: {run} (adapter {record.training.adapter_sha256[:12]}, loss {_last_loss(record):.4f})")
@@ -116,10 +118,12 @@ def _make_model(recipe: Recipe, pins: Pins, tokenizer):
     return add_adapter(base, pins.base_model, recipe.model, seed, token_ids)
 
 
-def _attempt(recipe: Recipe, pins: Pins, prepared, leakage: list[Leakage] | None, run: Path, batch: Batch) -> Record:
+def _attempt(
+    recipe: Recipe, pins: Pins, prepared, lengths, leakage: list[Leakage] | None, run: Path, batch: Batch
+) -> Record:
     from accelerate import PartialState
     from huggingface_hub import constants
-    from transformers import DataCollatorForSeq2Seq, EarlyStoppingCallback
+    from transformers import EarlyStoppingCallback
 
     from recipes.energy import start_meter, stop_meter
     from recipes.environment import environment, reset_peak_memory
@@ -131,8 +135,10 @@ def _attempt(recipe: Recipe, pins: Pins, prepared, leakage: list[Leakage] | None
     arguments.remove_unused_columns = False
     arguments.ddp_find_unused_parameters = False
     arguments.dataloader_pin_memory = arguments.device.type == "cuda"
-    arguments.per_device_train_batch_size = batch.per_device
-    arguments.gradient_accumulation_steps = batch.accumulation
+    # A step is cut inside `AdapterTrainer`.
+    arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = batch.effective, 1
+    # The filter asks the device for every step's loss, and would hide a loss that is no number.
+    arguments.logging_nan_inf_filter = False
     if eval_rows is None:
         arguments.eval_strategy, arguments.load_best_model_at_end = "no", False
     reset_peak_memory()
@@ -151,19 +157,23 @@ def _attempt(recipe: Recipe, pins: Pins, prepared, leakage: list[Leakage] | None
     )
     _print_shapes(record)
     _meet_expectations(record, recipe.arguments)
-    if arguments.process_index == 0:
-        run.mkdir(parents=True, exist_ok=True)
-        record.save(run)
     patience = recipe.arguments.early_stopping_patience
     trainer = AdapterTrainer(
         model=model,
+        tokens=batch.tokens,
         args=arguments,
         train_dataset=train_rows,
         eval_dataset=eval_rows,
         processing_class=tokenizer,
-        data_collator=DataCollatorForSeq2Seq(tokenizer, model=model),
         callbacks=[EarlyStoppingCallback(patience)] if patience else [],
     )
+    if batch.tokens is None:
+        # Kept in the batch, where the next attempt looks for it if memory does not suffice after all.
+        batch.tokens = trainer.tokens = trainer.find_budget(lengths, batch.per_device)
+        say(f"Micro-batches of up to {batch.tokens:,} tokens, without padding")
+    if arguments.process_index == 0:
+        run.mkdir(parents=True, exist_ok=True)
+        record.save(run)
     with PartialState().main_process_first():
         checkpoint = last_whole_checkpoint(run)
     if checkpoint:
@@ -179,8 +189,7 @@ def _attempt(recipe: Recipe, pins: Pins, prepared, leakage: list[Leakage] | None
         # An empty card and a pickle come along; ours is rendered from the record when the adapter is published.
         for name in ("README.md", "training_args.bin"):
             (run / name).unlink(missing_ok=True)
-        tokens = sum(len(row["input_ids"]) + len(row["labels"]) for row in train_rows)
-        record.training = _training(trainer, result, checkpoint, tokens, run)
+        record.training = _training(trainer, result, checkpoint, int(lengths.sum()), run)
     return record
 
 

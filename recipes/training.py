@@ -1,63 +1,208 @@
-"""What `Seq2SeqTrainer` lacks: the right loss for T5, patience with memory, a way past torn checkpoints."""
+"""What `Seq2SeqTrainer` lacks: steps without padding, the right loss for T5, patience with memory, a way past torn
+checkpoints."""
 
+import contextlib
 import json
+import os
 import shutil
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import psutil
+import pyarrow.compute as pc
 import torch
+from accelerate.utils import gather_object, send_to_device
 from accelerate.utils.memory import clear_device_cache
+from datasets import Dataset
+from peft import PeftModel
 from transformers import EvalPrediction, Seq2SeqTrainer
 from transformers.trainer_utils import get_last_checkpoint
 
-from recipes.batch import out_of_memory
+from recipes.batch import cut, out_of_memory
 from recipes.errors import UserError
+from recipes.flat import make_flat, micro_batch
+
+# What activations may take of the memory that is free: the rest is for the optimizer, fragments and other programs.
+SHARE_OF_MEMORY = 0.6
+
+# For models in parts on several devices, whose memory cannot be tried before: tokens of a micro-batch.
+SHARDED_BUDGET = 4_096
+
+Rows = list[dict[str, list[int]]]
 
 
-def token_mean_loss(
-    outputs: dict[str, torch.Tensor], labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
-) -> torch.Tensor:
-    """Cross-entropy summed over real target tokens, divided by the optimizer step's real target tokens.
+def tokens_of(row: dict[str, list[int]]) -> int:
+    """Source and target tokens of a row."""
+    return len(row["input_ids"]) + len(row["labels"])
 
-    T5 ignores `num_items_in_batch` and returns a micro-batch mean, which `Trainer` of transformers 5.23 then does not
-    divide by the accumulation steps: loss and gradient come out multiplied by them. Here they do not depend on how
-    the step is cut into micro-batches or ranks.
+
+def lengths_of(rows: Dataset) -> np.ndarray:
+    """Source and target tokens of each row, shape (rows,), without reading the tokens."""
+    table = rows.with_format("arrow")[:]
+    return sum(pc.list_value_length(table[name]).to_numpy() for name in ("input_ids", "labels"))
+
+
+def collate(rows: Rows, config, tokens: int | None = None, processes: int = 1, process: int = 0) -> dict[str, Any]:
+    """A process's share of the rows as flat micro-batches.
 
     Parameters:
-        outputs: `logits` of shape (batch, target length, vocabulary).
-        labels: shape (batch, target length), −100 where padded.
-        num_items_in_batch: real target tokens of the whole optimizer step over all ranks; None: of these labels.
+        config: the base model's.
+        tokens, processes: as in `recipes.batch.cut`.
+
+    Returns:
+        `numbers`: the number of each row of the share, micro-batch by micro-batch; `micro_batches`, as
+        `recipes.flat.micro_batch` gives them, each with its number of rows, 0 where it is a dummy that keeps this
+        process in step with others; `target_tokens` of all rows, over all processes.
     """
-    total = torch.nn.functional.cross_entropy(
-        outputs["logits"].flatten(0, 1).float(), labels.flatten(), ignore_index=-100, reduction="sum"
-    )
-    return total / (num_items_in_batch if num_items_in_batch is not None else labels.ne(-100).sum())
-
-
-def row_losses(outputs: tuple[torch.Tensor, ...], labels: torch.Tensor) -> torch.Tensor:
-    """Summed cross-entropy and number of real target tokens of each row: shape (batch, 2)."""
-    losses = torch.nn.functional.cross_entropy(
-        outputs[0].transpose(1, 2).float(), labels, ignore_index=-100, reduction="none"
-    )
-    return torch.stack([losses.sum(1), labels.ne(-100).sum(1).float()], dim=1)
+    share = cut([tokens_of(row) for row in rows], processes, tokens)[process]
+    start, heads = config.decoder_start_token_id, config.num_heads
+    return {
+        "numbers": torch.tensor([number for numbers in share for number in numbers]),
+        "micro_batches": [
+            (micro_batch([rows[number] for number in numbers or [0]], heads, start), len(numbers)) for numbers in share
+        ],
+        "target_tokens": sum(len(row["labels"]) for row in rows),
+    }
 
 
 def token_mean(rows: EvalPrediction) -> dict[str, float]:
-    """The mean over all real target tokens, from the gathered `row_losses`."""
+    """The mean over all real target tokens, from each row's summed loss and number of target tokens."""
     total, tokens = rows.predictions.astype("float64").sum(axis=0)
     return {"token_loss": total / tokens}
 
 
-class AdapterTrainer(Seq2SeqTrainer):
-    """`Seq2SeqTrainer` whose losses are means over real target tokens, however rows are batched and shared."""
+def largest_budget(model: PeftModel, longest: Rows, device: torch.device) -> int:
+    """How many tokens a micro-batch may hold: as many as memory allows, at most those of the `longest` rows together.
 
-    def __init__(self, *args, **kwargs):
+    The memory of activations grows with the tokens: it is measured on a small micro-batch, and on a GPU tried with the
+    longest rows, so that memory runs out now or never.
+
+    Parameters:
+        longest: the longest rows that a process could meet in one step, the longest first.
+    """
+    whole = sum(map(tokens_of, longest))
+    config = model.get_base_model().config
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    else:
+        free = psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    with torch.random.fork_rng():
+        first = longest[:1]
+        tokens = int(SHARE_OF_MEMORY * free / _saved_bytes(model, first, device) * tokens_of(first[0]))
+        tokens = max(min(tokens, whole), tokens_of(first[0]))
+        while device.type == "cuda":
+            (batch, *_), *_ = cut([tokens_of(row) for row in longest], 1, tokens)
+            try:
+                inputs = micro_batch([longest[row] for row in batch], config.num_heads, config.decoder_start_token_id)
+                model(**send_to_device(inputs, device)).backward()
+                break
+            except RuntimeError as error:
+                if not out_of_memory(error) or tokens <= tokens_of(first[0]):
+                    raise
+            tokens //= 2
+            clear_device_cache(garbage_collection=True)
+    model.zero_grad()
+    return tokens
+
+
+def _saved_bytes(model: PeftModel, rows: Rows, device: torch.device) -> int:
+    """Bytes that the backward pass over these rows needs kept."""
+    kept = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        # The loss keeps the whole graph, and with it every storage, until its bytes are added up.
+        loss = model(**send_to_device(collate(rows, model.get_base_model().config)["micro_batches"][0][0], device))
+        found = sum(size for place, size in kept.items() if place not in weights)
+        del loss
+    return found
+
+
+class AdapterTrainer(Seq2SeqTrainer):
+    """`Seq2SeqTrainer` without padding.
+
+    A step takes the rows that a stock trainer's would (the effective batch), cut into micro-batches of at most `tokens`
+    tokens that lie flat. Losses are means over the step's real target tokens, however rows are cut and shared: T5
+    ignores `num_items_in_batch`, so `Trainer` of transformers 5.23 multiplies T5's loss and gradient by the
+    accumulation steps.
+
+    Parameters:
+        model: its forward is replaced (`recipes.flat.make_flat`).
+        args: `per_device_train_batch_size` is the effective batch, over all processes.
+        tokens: the budget; None for one micro-batch a step and process.
+    """
+
+    def __init__(self, *args, model: PeftModel, tokens: int | None = None, **kwargs):
+        make_flat(model)
+        config = model.get_base_model().config
         super().__init__(
-            *args,
-            compute_loss_func=token_mean_loss,
-            preprocess_logits_for_metrics=row_losses,
-            compute_metrics=token_mean,
-            **kwargs,
+            *args, model=model, data_collator=partial(collate, config=config), compute_metrics=token_mean, **kwargs
         )
+        self.tokens = tokens
+
+    def find_budget(self, lengths: np.ndarray, rows: int) -> int:
+        """The token budget that memory allows (`largest_budget`), the same on every process.
+
+        Parameters:
+            lengths: tokens of each training row.
+            rows: of a step, on this process.
+        """
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            # The model is cut up only when training starts: nothing can be measured before.
+            return SHARDED_BUDGET
+        order = np.argsort(-lengths, kind="stable")[:rows]
+        longest = [self.train_dataset[int(row)] for row in order]
+        return min(gather_object([largest_budget(self.model, longest, self.args.device)]))
+
+    def get_train_dataloader(self):
+        """Every process reads a step's rows whole, and takes its share of them by tokens."""
+        loader = super().get_train_dataloader()
+        processes, process = self.args.world_size, self.args.process_index
+        loader.collate_fn = partial(self.data_collator, tokens=self.tokens, processes=processes, process=process)
+        if processes > 1:
+            shard = loader.batch_sampler
+            shard.num_processes, shard.process_index, shard.even_batches = 1, 0, False
+        return loader
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not counted: `Trainer` looks for padded `input_ids`."""
+        return 0
+
+    def training_step(self, model, inputs: dict[str, Any], num_items_in_batch=None) -> torch.Tensor:
+        """Forward and backward over the micro-batches of one optimizer step.
+
+        Returns:
+            The mean loss of this process's target tokens times the number of processes, whose mean over the processes
+            is that of the step.
+        """
+        model.train()
+        # Gradients of several processes are averaged, but belong summed.
+        scale = self.args.world_size / inputs["target_tokens"]
+        total = torch.zeros((), device=self.args.device)
+        left = len(inputs["micro_batches"])
+        for batch, rows in inputs["micro_batches"]:
+            left -= 1
+            self.accelerator.gradient_state._set_sync_gradients(not left)
+            with self.accelerator.no_sync(model) if left else contextlib.nullcontext():
+                loss = model(**batch) * (scale if rows else 0)
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        return total
+
+    def prediction_step(self, model, inputs: dict[str, Any], prediction_loss_only, ignore_keys=None, **_):
+        """Each row's summed loss and target tokens, in the order of the rows: (rows, 2)."""
+        with torch.no_grad():
+            sums = torch.cat([model(**batch) for batch, _ in inputs["micro_batches"]])
+        in_order = torch.empty_like(sums)
+        in_order[inputs["numbers"]] = sums
+        mean = in_order[:, 0].sum() / in_order[:, 1].sum()
+        return mean, in_order, in_order.new_zeros(len(in_order))
 
     def evaluation_loop(self, *args, **kwargs):
         """The validation loss as a mean over tokens, each row counted once; `Trainer` takes a mean of batch means."""

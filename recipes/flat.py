@@ -1,0 +1,265 @@
+"""T5 without padding: the rows of a micro-batch lie one after another, so every linear layer sees real tokens only.
+
+Attention alone needs rows apart: there they are gathered into groups of similar length, padded to the longest of the
+group, and laid flat again. T5's position bias depends on the difference of two positions only, so a row's result does
+not depend on where it lies, and loss and gradient are those of the padded batch.
+"""
+
+from collections.abc import Iterable
+from types import MethodType
+from typing import Any, NamedTuple
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recipes.kernels import RootMeanSquareNorm, SeededDropout, dropout
+
+# A row joins a group if it is at least this share of the group's longest: more groups cost more than their padding.
+ALIKE = 0.75
+# Rows of logits held at once: a row of T5's vocabulary takes 128 KB.
+LOGIT_ROWS = 256
+
+
+class Groups(NamedTuple):
+    """Rows that attend together.
+
+    For each of G groups of B rows with up to L tokens and H heads:
+
+    - `lengths`: G tensors (B,), the real tokens of each row;
+    - `sizes`: G tensors without elements of the shape (B, L);
+    - `pad`: (ΣBHL,), where each padded place (row, head, token) is read from: token · H + head of the flat rows;
+    - `unpad`: (NH,), where each of the N flat tokens, head by head, stands among the padded places.
+    """
+
+    lengths: tuple[Tensor, ...]
+    shapes: tuple[Tensor, ...]
+    pad: Tensor
+    unpad: Tensor
+
+
+class Layout(NamedTuple):
+    """Groups of the encoder's rows, of the decoder's, and of the encoder's rows in the order of the decoder's."""
+
+    source: Groups
+    target: Groups
+    cross: Groups
+
+
+def micro_batch(rows: list[dict[str, list[int]]], heads: int, start: int) -> dict[str, Any]:
+    """The rows (`input_ids`, `labels`: token ids) as one flat micro-batch.
+
+    Parameters:
+        heads: attention heads of the model.
+        start: the decoder's start token.
+
+    Returns:
+        `input_ids` (1, N), `decoder_input_ids` (1, M), `labels` (M,), `row` (M,): the number of each target token's
+        row, and `layout`. Encoder rows lie by source length, decoder rows by target length, the longest first.
+    """
+    sources, targets = ([row[name] for row in rows] for name in ("input_ids", "labels"))
+    by_source, by_target = (sorted(range(len(rows)), key=lambda row: -len(ids[row])) for ids in (sources, targets))
+    source_order, target_order = [sources[row] for row in by_source], [targets[row] for row in by_target]
+    starts = dict(zip(by_source, _starts(source_order), strict=True))
+    members = _alike([len(ids) for ids in target_order])
+    return {
+        "input_ids": _flat(source_order)[None],
+        "decoder_input_ids": _flat([start, *ids[:-1]] for ids in target_order)[None],
+        "labels": _flat(target_order),
+        "row": torch.tensor(by_target).repeat_interleave(torch.tensor([len(ids) for ids in target_order])),
+        "layout": Layout(
+            source=_groups(source_order, _starts(source_order), _alike([len(ids) for ids in source_order]), heads),
+            target=_groups(target_order, _starts(target_order), members, heads),
+            cross=_groups([sources[row] for row in by_target], [starts[row] for row in by_target], members, heads),
+        ),
+    }
+
+
+def _flat(rows: Iterable[list[int]]) -> Tensor:
+    return torch.tensor([token for ids in rows for token in ids])
+
+
+def _starts(rows: list[list[int]]) -> list[int]:
+    """Where each row begins among the flat tokens."""
+    ends = torch.tensor([0, *(len(ids) for ids in rows)]).cumsum(0)
+    return ends[:-1].tolist()
+
+
+def _alike(lengths: list[int]) -> list[range]:
+    """Cuts rows, the longest first, into groups of similar length."""
+    groups, first = [], 0
+    for at in range(1, len(lengths) + 1):
+        if at == len(lengths) or lengths[at] < ALIKE * lengths[first]:
+            groups.append(range(first, at))
+            first = at
+    return groups
+
+
+def _groups(rows: list[list[int]], starts: list[int], members: list[range], heads: int) -> Groups:
+    lengths, shapes, pad, real = [], [], [], []
+    for group in members:
+        length = torch.tensor([len(rows[row]) for row in group])
+        place = torch.arange(int(length.max()))
+        # Padded places repeat the row's last token; what comes of them is masked or dropped.
+        token = torch.tensor([starts[row] for row in group])[:, None] + place.minimum(length[:, None] - 1)
+        pad.append((token[:, None, :] * heads + torch.arange(heads)[:, None]).flatten())
+        real.append((place < length[:, None])[:, None, :].expand(-1, heads, -1).flatten())
+        lengths.append(length)
+        shapes.append(torch.empty(len(group), len(place), 0))
+    pad, real = torch.cat(pad), torch.cat(real)
+    unpad = torch.empty(int(real.sum()), dtype=torch.long)
+    unpad[pad[real]] = real.nonzero().flatten()
+    return Groups(tuple(lengths), tuple(shapes), pad, unpad)
+
+
+class _Pad(torch.autograd.Function):
+    """Flat rows (NH, d) → padded places (ΣBHL, d). The gradient of repeated tokens counts once: theirs is dropped."""
+
+    @staticmethod
+    def forward(ctx, flat: Tensor, pad: Tensor, unpad: Tensor) -> Tensor:
+        ctx.save_for_backward(unpad)
+        return flat.index_select(0, pad)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        return gradient.index_select(0, *ctx.saved_tensors), None, None
+
+
+class _Unpad(torch.autograd.Function):
+    """Padded places (ΣBHL, d) → flat rows (NH, d)."""
+
+    @staticmethod
+    def forward(ctx, padded: Tensor, unpad: Tensor) -> Tensor:
+        ctx.places = len(padded)
+        ctx.save_for_backward(unpad)
+        return padded.index_select(0, unpad)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        padded = gradient.new_zeros(ctx.places, gradient.shape[1])
+        return padded.index_copy_(0, *ctx.saved_tensors, gradient), None
+
+
+def _attend(self, hidden_states, mask=None, key_value_states=None, position_bias=None, *, layout: Layout, **_):
+    """`T5Attention.forward` on flat rows (1, N, d_model); `position_bias` is a bias for each group of `layout`."""
+    crossing = key_value_states is not None
+    queries = layout.target if self.is_decoder else layout.source
+    keys = layout.cross if crossing else queries
+    states = key_value_states if crossing else hidden_states
+    if position_bias is None:
+        position_bias = _biases(self, queries, keys, crossing, hidden_states.dtype)
+    query, key, value = (
+        _Pad.apply(projection(of).view(-1, self.key_value_proj_dim), groups.pad, groups.unpad)
+        for projection, of, groups in ((self.q, hidden_states, queries), (self.k, states, keys), (self.v, states, keys))
+    )
+    grouped = zip(*map(_split, (query, key, value), (queries, keys, keys)), position_bias, strict=True)
+    outputs = [_attention(*group, self.dropout if self.training else 0.0) for group in grouped]
+    flat = _Unpad.apply(torch.cat([output.flatten(0, 2) for output in outputs]), queries.unpad)
+    return self.o(flat.view(1, -1, self.inner_dim)), position_bias, None
+
+
+def _split(padded: Tensor, groups: Groups) -> list[Tensor]:
+    """Padded places (ΣBHL, d) → per group (B, H, L, d)."""
+    sizes = [shape.shape[0] * shape.shape[1] for shape in groups.shapes]
+    heads = len(padded) // sum(sizes)
+    parts = padded.split([heads * size for size in sizes])
+    return [
+        part.view(shape.shape[0], heads, shape.shape[1], -1) for part, shape in zip(parts, groups.shapes, strict=True)
+    ]
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, p: float) -> Tensor:
+    if p and query.device.type == "cpu":
+        # With dropout torch's own attention takes its slow path on CPUs, and draws its masks slowly.
+        weights = (query @ key.transpose(2, 3)).add_(bias).softmax(-1)
+        return dropout(weights, p) @ value
+    return functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=p, scale=1.0)
+
+
+def _biases(attention, queries: Groups, keys: Groups, crossing: bool, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Position bias and mask of each group: (B or 1, H, L, L), or (B, 1, 1, L) in cross-attention."""
+    device, biases = queries.pad.device, []
+    if attention.has_relative_attention_bias:
+        longest = max(shape.shape[1] for shape in queries.shapes)
+        table = attention.compute_bias(longest, longest, device=device)
+    for shape, lengths in zip(keys.shapes, keys.lengths, strict=True):
+        places = torch.arange(shape.shape[1], device=device)
+        # Looking back only, no real place sees a padded one: those come after it.
+        ahead, beyond = places > places[:, None], (places >= lengths[:, None])[:, None, None, :]
+        hidden = ahead if attention.is_causal else beyond
+        bias = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, -torch.inf)
+        biases.append(bias if crossing else table[..., : len(places), : len(places)] + bias)
+    return tuple(biases)
+
+
+class _SummedLoss(torch.autograd.Function):
+    """Cross-entropy summed over the rows of `hidden`, a few rows of logits at a time; the gradient is taken at once."""
+
+    @staticmethod
+    def forward(ctx, hidden: Tensor, labels: Tensor, head: nn.Module, *weights: Tensor) -> Tensor:
+        total, gradients = hidden.new_zeros((), dtype=torch.float32), [torch.zeros_like(part) for part in weights]
+        of_hidden = torch.empty_like(hidden)
+        for at in range(0, len(hidden), LOGIT_ROWS):
+            rows = slice(at, at + LOGIT_ROWS)
+            with torch.enable_grad():
+                part = hidden[rows].detach().requires_grad_()
+                logits = head(part)
+            # The gradient by the logits is softmax − 1 at the label; both are made of one tensor.
+            likelihood = functional.log_softmax(logits.detach(), -1, dtype=torch.float32)
+            label = labels[rows, None]
+            total -= likelihood.gather(1, label).sum()
+            of_logits = likelihood.exp_().scatter_add_(1, label, likelihood.new_full(label.shape, -1))
+            of_hidden[rows], *found = torch.autograd.grad(logits, [part, *weights], of_logits.to(logits.dtype))
+            for gradient, more in zip(gradients, found, strict=True):
+                gradient += more
+        ctx.save_for_backward(of_hidden, *gradients)
+        return total
+
+    @staticmethod
+    def backward(ctx, scale: Tensor):
+        of_hidden, *gradients = ctx.saved_tensors
+        return of_hidden * scale.to(of_hidden.dtype), None, None, *(part * scale.to(part.dtype) for part in gradients)
+
+
+def _losses(self, input_ids, decoder_input_ids, labels, row, layout: Layout, **_) -> Tensor:
+    """`T5ForConditionalGeneration.forward` on a flat micro-batch.
+
+    Returns:
+        With gradients the summed cross-entropy of all target tokens; else each row's, and the number of its target
+        tokens: shape (rows, 2).
+    """
+    encoded = self.encoder(input_ids=input_ids, layout=layout).last_hidden_state
+    hidden = self.decoder(
+        input_ids=decoder_input_ids, encoder_hidden_states=encoded, use_cache=False, layout=layout
+    ).last_hidden_state[0]
+    if self.config.scale_decoder_outputs:
+        hidden = hidden * self.model_dim**-0.5
+    if torch.is_grad_enabled():
+        weights = [weight for weight in self.lm_head.parameters() if weight.requires_grad]
+        return _SummedLoss.apply(hidden, labels, self.lm_head, *weights)
+    sums = torch.zeros(int(row.max()) + 1, 2, device=hidden.device)
+    for part, label, of in zip(*(whole.split(LOGIT_ROWS) for whole in (hidden, labels, row)), strict=True):
+        losses = functional.cross_entropy(self.lm_head(part).float(), label, reduction="none")
+        sums.index_add_(0, of, torch.stack([losses, torch.ones_like(losses)], dim=1))
+    return sums
+
+
+def make_flat(model: PeftModel) -> None:
+    """Makes the model take flat micro-batches (`micro_batch`) instead of padded batches, for training.
+
+    The weights and their names stay. On CPUs dropout draws its masks some ten times faster; norm and activation are
+    the same formulas in fewer passes over memory.
+    """
+    base = model.get_base_model()
+    base.forward = MethodType(_losses, base)
+    for module in list(base.modules()):
+        if type(module).__name__ in ("T5Attention", "MT5Attention"):
+            module.forward = MethodType(_attend, module)
+        for name, child in list(module.named_children()):
+            if type(child).__name__ in ("T5LayerNorm", "MT5LayerNorm") and not child.weight.requires_grad:
+                setattr(module, name, RootMeanSquareNorm(child.weight, child.variance_epsilon))
+            elif type(child).__name__ == "NewGELUActivation":
+                setattr(module, name, nn.GELU(approximate="tanh"))
+            elif type(child) is nn.Dropout and base.device.type == "cpu":
+                setattr(module, name, SeededDropout(child.p))
