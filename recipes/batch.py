@@ -46,7 +46,8 @@ def cut(lengths: Sequence[int], processes: int, tokens: int | None) -> list[list
         Row numbers, by process and micro-batch.
     """
     by_length = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    each = max(1, math.ceil(sum(lengths) / (processes * tokens))) if tokens else 1
+    rows_each = max(1, math.ceil(len(lengths) / processes))
+    each = min(rows_each, math.ceil(sum(lengths) / (processes * tokens))) if tokens else 1
     while True:
         batches: list[list[int]] = [[] for _ in range(processes * each)]
         loads = [(0, number) for number in range(len(batches))]

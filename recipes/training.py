@@ -162,9 +162,13 @@ class AdapterTrainer(Seq2SeqTrainer):
 
     def get_train_dataloader(self):
         """Every process reads a step's rows whole, and takes its share of them by tokens."""
-        loader = super().get_train_dataloader()
-        processes, process = self.args.world_size, self.args.process_index
-        loader.collate_fn = partial(self.data_collator, tokens=self.tokens, processes=processes, process=process)
+        processes, process, collator = self.args.world_size, self.args.process_index, self.data_collator
+        self.data_collator = partial(collator, tokens=self.tokens, processes=processes, process=process)
+        try:
+            loader = super().get_train_dataloader()
+        finally:
+            # Rows of an evaluation batch stay together.
+            self.data_collator = collator
         if processes > 1:
             shard = loader.batch_sampler
             shard.num_processes, shard.process_index, shard.even_batches = 1, 0, False

@@ -87,13 +87,14 @@ def test_a_killed_run_continues_to_the_same_adapter(run, tmp_path, moment):
 
 
 def test_memory_shrinks_the_micro_batch_and_never_the_effective_one(run, tmp_path, monkeypatch, capsys):
-    # What a GPU says when its memory is full, above 16 rows in training and above 8 in evaluation.
+    # What a GPU says when its memory is full, above some tokens in training and above 8 rows in evaluation.
+    whole = load_record(run).batch.tokens
     interrupted = []
     full = RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
     training_step, prediction_step = AdapterTrainer.training_step, AdapterTrainer.prediction_step
 
-    def train_up_to_16(self, model, inputs, *args, **kwargs):
-        if len(inputs["labels"]) > 16:
+    def train_up_to_a_third(self, model, inputs, *args, **kwargs):
+        if any(part["input_ids"].numel() + part["labels"].numel() > whole // 3 for part, _ in inputs["micro_batches"]):
             raise full
         if self.state.global_step == 3 and not interrupted:
             interrupted.append(True)
@@ -101,23 +102,24 @@ def test_memory_shrinks_the_micro_batch_and_never_the_effective_one(run, tmp_pat
         return training_step(self, model, inputs, *args, **kwargs)
 
     def evaluate_up_to_8(self, model, inputs, *args, **kwargs):
-        if len(inputs["labels"]) > 8:
+        if len(inputs["numbers"]) > 8:
             raise full
         return prediction_step(self, model, inputs, *args, **kwargs)
 
-    monkeypatch.setattr(AdapterTrainer, "training_step", train_up_to_16)
+    monkeypatch.setattr(AdapterTrainer, "training_step", train_up_to_a_third)
     monkeypatch.setattr(AdapterTrainer, "prediction_step", evaluate_up_to_8)
     with pytest.raises(KeyboardInterrupt):
-        train_short(tmp_path / "tight", "--auto_find_batch_size", "true")
+        train_short(tmp_path / "tight")
     told = capsys.readouterr().out
-    assert "Memory does not suffice for 64 rows at once: 32 rows, 2 times" in told
+    assert f"Memory does not suffice for {whole:,} tokens at once: {whole // 2:,}" in told
     assert "Memory does not suffice to evaluate 16 rows at once: 8" in told
-    folder = train_short(tmp_path / "tight", "--auto_find_batch_size", "true")
+    folder = train_short(tmp_path / "tight")
     batch, told = load_record(folder).batch, capsys.readouterr().out
-    assert (batch.per_device, batch.accumulation, batch.too_large) == (16, 4, [64, 32])
-    assert "Continuing from" in told and "for 64 rows at once" not in told
-    # The recipe's own cut is 16 rows 4 times: the same steps, hence the same adapter.
-    assert sha256_file(folder / train.ADAPTER_FILE) == sha256_file(run / train.ADAPTER_FILE)
+    assert (batch.effective, batch.tokens, batch.too_large) == (64, whole // 4, [whole, whole // 2])
+    assert "Continuing from" in told and f"for {whole:,} tokens at once" not in told
+    # The same steps as with that budget from the start, hence the same adapter.
+    fixed = train_short(tmp_path / "fixed", "--tokens_per_micro_batch", str(whole // 4))
+    assert sha256_file(folder / train.ADAPTER_FILE) == sha256_file(fixed / train.ADAPTER_FILE)
 
 
 def test_training_ends_early_when_the_validation_loss_stays(tmp_path):

@@ -49,8 +49,8 @@ def launched(run: Path, config: str, base: str) -> Record:
 def test_two_processes_train_what_one_trains(base_without_dropout, tmp_path):
     one = launched(tmp_path / "one", "cpu", base_without_dropout)
     two = launched(tmp_path / "two", "ddp-cpu", base_without_dropout)
-    assert (one.batch.processes, one.batch.accumulation) == (1, 4)
-    assert (two.batch.processes, two.batch.accumulation) == (2, 2)
+    assert (one.batch.processes, one.batch.per_device) == (1, 64)
+    assert (two.batch.processes, two.batch.per_device) == (2, 32)
     assert one.batch.effective == two.batch.effective == 64
     losses = [[(point.step, point.loss) for point in r.training.history if point.loss is not None] for r in (one, two)]
     assert [step for step, _ in losses[0]] == [1, 2, 3, 4, 5]
