@@ -14,7 +14,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recipes.kernels import RootMeanSquareNorm, SeededDropout, dropout
+from recipes.kernels import RootMeanSquareNorm, SeededDropout, attention, gated_gelu
 
 # A row joins a group if it is at least this share of the group's longest: more groups cost more than their padding.
 ALIKE = 0.75
@@ -172,8 +172,7 @@ def _split(padded: Tensor, groups: Groups) -> list[Tensor]:
 def _attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, p: float) -> Tensor:
     if p and query.device.type == "cpu":
         # With dropout torch's own attention takes its slow path on CPUs, and draws its masks slowly.
-        weights = (query @ key.transpose(2, 3)).add_(bias).softmax(-1)
-        return dropout(weights, p) @ value
+        return attention(query, key, value, bias, p)
     return functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=p, scale=1.0)
 
 
@@ -191,6 +190,13 @@ def _biases(attention, queries: Groups, keys: Groups, crossing: bool, dtype: tor
         bias = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, -torch.inf)
         biases.append(bias if crossing else table[..., : len(places), : len(places)] + bias)
     return tuple(biases)
+
+
+def _feed_forward(self, hidden_states: Tensor) -> Tensor:
+    """`T5DenseGatedActDense.forward`; `wo` may be kept in float32."""
+    hidden = self.dropout(gated_gelu(self.wi_0(hidden_states), self.wi_1(hidden_states)))
+    stored = self.wo.weight.dtype
+    return self.wo(hidden.to(stored) if stored.is_floating_point else hidden)
 
 
 class _SummedLoss(torch.autograd.Function):
@@ -256,10 +262,11 @@ def make_flat(model: PeftModel) -> None:
     for module in list(base.modules()):
         if type(module).__name__ in ("T5Attention", "MT5Attention"):
             module.forward = MethodType(_attend, module)
+        elif type(module).__name__ in ("T5DenseGatedActDense", "MT5DenseGatedActDense"):
+            if type(module.act).__name__ == "NewGELUActivation":
+                module.forward = MethodType(_feed_forward, module)
         for name, child in list(module.named_children()):
             if type(child).__name__ in ("T5LayerNorm", "MT5LayerNorm") and not child.weight.requires_grad:
                 setattr(module, name, RootMeanSquareNorm(child.weight, child.variance_epsilon))
-            elif type(child).__name__ == "NewGELUActivation":
-                setattr(module, name, nn.GELU(approximate="tanh"))
             elif type(child) is nn.Dropout and base.device.type == "cpu":
                 setattr(module, name, SeededDropout(child.p))

@@ -1,8 +1,12 @@
-"""Dropout and T5's norm in few passes over memory, which is what they cost on a CPU."""
+"""What T5 does between its matrices, in few passes over memory and keeping little for the backward pass.
+
+On a CPU, time outside the matrix products is time on memory.
+"""
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 def _kept(like: Tensor, p: float, seed: int) -> Tensor:
@@ -32,6 +36,55 @@ class _Dropout(torch.autograd.Function):
 def dropout(values: Tensor, p: float) -> Tensor:
     """Dropout on a CPU tensor; the mask is a function of torch's random state."""
     return _Dropout.apply(values, p)
+
+
+class _Attention(torch.autograd.Function):
+    """Softmax attention with dropout that keeps no weights: the backward pass takes them anew."""
+
+    @staticmethod
+    def forward(ctx, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, p: float) -> Tensor:
+        ctx.save_for_backward(query, key, value, bias)
+        ctx.p, ctx.seed = p, int(torch.randint(2**62, ()))
+        weights = _weights(query, key, bias)
+        return weights.mul_(_kept(weights, p, ctx.seed)).mul_(1 / (1 - p)) @ value
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        query, key, value, bias = ctx.saved_tensors
+        weights = _weights(query, key, bias)
+        kept = _kept(weights, ctx.p, ctx.seed)
+        of_value = (weights * kept).mul_(1 / (1 - ctx.p)).transpose(2, 3) @ gradient
+        of_weights = (gradient @ value.transpose(2, 3)).mul_(kept).mul_(1 / (1 - ctx.p))
+        of_scores = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+        of_bias = of_scores.sum_to_size(bias.shape) if ctx.needs_input_grad[3] else None
+        return of_scores @ key, of_scores.transpose(2, 3) @ query, of_value, of_bias, None
+
+
+def _weights(query: Tensor, key: Tensor, bias: Tensor) -> Tensor:
+    return (query @ key.transpose(2, 3)).add_(bias).softmax(-1)
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, p: float) -> Tensor:
+    """Unscaled attention with dropout on CPU tensors (B, H, L, d), as T5 has it; `bias` broadcasts to (B, H, L, L)."""
+    return _Attention.apply(query, key, value, bias, p)
+
+
+class _GatedGelu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, gate: Tensor, values: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, values)
+        return functional.gelu(gate, approximate="tanh").mul_(values)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        gate, values = ctx.saved_tensors
+        of_gate = torch.ops.aten.gelu_backward(gradient * values, gate, approximate="tanh")
+        return of_gate, functional.gelu(gate, approximate="tanh").mul_(gradient)
+
+
+def gated_gelu(gate: Tensor, values: Tensor) -> Tensor:
+    """GELU(gate) · values, GELU by tanh (arXiv:1606.08415, as `gelu_new`); keeps its two inputs and nothing else."""
+    return _GatedGelu.apply(gate, values)
 
 
 class SeededDropout(nn.Module):
