@@ -19,7 +19,10 @@ from recipes.kernels import RootMeanSquareNorm, SeededDropout, attention, gated_
 # A row joins a group if it is at least this share of the group's longest: more groups cost more than their padding.
 ALIKE = 0.75
 # Rows of logits held at once: a row of T5's vocabulary takes 128 KB.
-LOGIT_ROWS = 256
+LOGIT_ROWS = {"cpu": 256, "cuda": 2_048}
+# T5's modules by their names, mT5's are copies of them.
+ATTENTION, NORM = ("T5Attention", "MT5Attention"), ("T5LayerNorm", "MT5LayerNorm")
+GATED = ("T5DenseGatedActDense", "MT5DenseGatedActDense")
 
 
 class Groups(NamedTuple):
@@ -205,9 +208,9 @@ class _SummedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden: Tensor, labels: Tensor, head: nn.Module, *weights: Tensor) -> Tensor:
         total, gradients = hidden.new_zeros((), dtype=torch.float32), [torch.zeros_like(part) for part in weights]
-        of_hidden = torch.empty_like(hidden)
-        for at in range(0, len(hidden), LOGIT_ROWS):
-            rows = slice(at, at + LOGIT_ROWS)
+        of_hidden, size = torch.empty_like(hidden), LOGIT_ROWS[hidden.device.type]
+        for at in range(0, len(hidden), size):
+            rows = slice(at, at + size)
             with torch.enable_grad():
                 part = hidden[rows].detach().requires_grad_()
                 logits = head(part)
@@ -245,7 +248,8 @@ def _losses(self, input_ids, decoder_input_ids, labels, row, layout: Layout, **_
         weights = [weight for weight in self.lm_head.parameters() if weight.requires_grad]
         return _SummedLoss.apply(hidden, labels, self.lm_head, *weights)
     sums = torch.zeros(int(row.max()) + 1, 2, device=hidden.device)
-    for part, label, of in zip(*(whole.split(LOGIT_ROWS) for whole in (hidden, labels, row)), strict=True):
+    size = LOGIT_ROWS[hidden.device.type]
+    for part, label, of in zip(*(whole.split(size) for whole in (hidden, labels, row)), strict=True):
         losses = functional.cross_entropy(self.lm_head(part).float(), label, reduction="none")
         sums.index_add_(0, of, torch.stack([losses, torch.ones_like(losses)], dim=1))
     return sums
@@ -260,13 +264,12 @@ def make_flat(model: PeftModel) -> None:
     base = model.get_base_model()
     base.forward = MethodType(_losses, base)
     for module in list(base.modules()):
-        if type(module).__name__ in ("T5Attention", "MT5Attention"):
+        if type(module).__name__ in ATTENTION:
             module.forward = MethodType(_attend, module)
-        elif type(module).__name__ in ("T5DenseGatedActDense", "MT5DenseGatedActDense"):
-            if type(module.act).__name__ == "NewGELUActivation":
-                module.forward = MethodType(_feed_forward, module)
+        elif type(module).__name__ in GATED and type(module.act).__name__ == "NewGELUActivation":
+            module.forward = MethodType(_feed_forward, module)
         for name, child in list(module.named_children()):
-            if type(child).__name__ in ("T5LayerNorm", "MT5LayerNorm") and not child.weight.requires_grad:
+            if type(child).__name__ in NORM and not child.weight.requires_grad:
                 setattr(module, name, RootMeanSquareNorm(child.weight, child.variance_epsilon))
-            elif type(child) is nn.Dropout and base.device.type == "cpu":
+            elif type(child) is nn.Dropout:
                 setattr(module, name, SeededDropout(child.p))

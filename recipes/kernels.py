@@ -88,14 +88,16 @@ def gated_gelu(gate: Tensor, values: Tensor) -> Tensor:
 
 
 class SeededDropout(nn.Module):
-    """`nn.Dropout` on CPUs by `dropout`."""
+    """`nn.Dropout`, on CPUs by `dropout`."""
 
     def __init__(self, p: float):
         super().__init__()
         self.p = p
 
     def forward(self, values: Tensor) -> Tensor:
-        return dropout(values, self.p) if self.training and self.p else values
+        if not (self.training and self.p):
+            return values
+        return dropout(values, self.p) if values.device.type == "cpu" else functional.dropout(values, self.p)
 
 
 class _Norm(torch.autograd.Function):
@@ -109,8 +111,8 @@ class _Norm(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor):
         values, weight, scale = ctx.saved_tensors
-        weighted = gradient * weight
-        along = torch.linalg.vecdot(weighted, values)[..., None] * scale**3 / values.shape[-1]
+        weighted = (gradient * weight).float()
+        along = torch.linalg.vecdot(weighted, values.float())[..., None] * scale**3 / values.shape[-1]
         return weighted.mul_(scale).sub_(values * along).to(values.dtype), None, None
 
 

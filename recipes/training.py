@@ -73,38 +73,48 @@ def token_mean(rows: EvalPrediction) -> dict[str, float]:
     return {"token_loss": total / tokens}
 
 
-def largest_budget(model: PeftModel, longest: Rows, device: torch.device) -> int:
+def largest_budget(model: PeftModel, longest: Rows, free: int, device: torch.device, tried: bool) -> int:
     """How many tokens a micro-batch may hold: as many as memory allows, at most those of the `longest` rows together.
 
-    The memory of activations grows with the tokens: it is measured on a small micro-batch, and on a GPU tried with the
-    longest rows, so that memory runs out now or never.
+    The memory of activations grows with the tokens: it is measured on the longest row, and where it can be `tried`,
+    tried with the longest rows, so that memory runs out now or never.
 
     Parameters:
         longest: the longest rows that a process could meet in one step, the longest first.
+        free: bytes of memory.
     """
-    whole = sum(map(tokens_of, longest))
-    config = model.get_base_model().config
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        free = psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    whole, least = sum(map(tokens_of, longest)), tokens_of(longest[0])
     with torch.random.fork_rng():
-        first = longest[:1]
-        tokens = int(SHARE_OF_MEMORY * free / _saved_bytes(model, first, device) * tokens_of(first[0]))
-        tokens = max(min(tokens, whole), tokens_of(first[0]))
-        while device.type == "cuda":
-            (batch, *_), *_ = cut([tokens_of(row) for row in longest], 1, tokens)
-            try:
-                inputs = micro_batch([longest[row] for row in batch], config.num_heads, config.decoder_start_token_id)
-                model(**send_to_device(inputs, device)).backward()
-                break
-            except RuntimeError as error:
-                if not out_of_memory(error) or tokens <= tokens_of(first[0]):
-                    raise
-            tokens //= 2
-            clear_device_cache(garbage_collection=True)
-    model.zero_grad()
+        tokens = int(SHARE_OF_MEMORY * free / _saved_bytes(model, longest[:1], device) * least)
+        tokens = max(min(tokens, whole), least)
+        while tried and not _fits(model, longest, tokens, device):
+            if tokens == least:
+                raise UserError("memory does not suffice to train on the longest row: see `activation_checkpointing`")
+            tokens = max(tokens // 2, least)
     return tokens
+
+
+def _fits(model: PeftModel, longest: Rows, tokens: int, device: torch.device) -> bool:
+    """Whether memory suffices for a micro-batch of so many tokens."""
+    rows, left = [], tokens
+    for row in longest:
+        if (left := left - tokens_of(row)) >= 0:
+            rows.append(row)
+    try:
+        model(**send_to_device(_flat(rows, model), device)).backward()
+        return True
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+    finally:
+        model.zero_grad()
+    clear_device_cache(garbage_collection=True)
+    return False
+
+
+def _flat(rows: Rows, model: PeftModel) -> dict[str, Any]:
+    config = model.get_base_model().config
+    return micro_batch(rows, config.num_heads, config.decoder_start_token_id)
 
 
 def _saved_bytes(model: PeftModel, rows: Rows, device: torch.device) -> int:
@@ -118,7 +128,7 @@ def _saved_bytes(model: PeftModel, rows: Rows, device: torch.device) -> int:
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         # The loss keeps the whole graph, and with it every storage, until its bytes are added up.
-        loss = model(**send_to_device(collate(rows, model.get_base_model().config)["micro_batches"][0][0], device))
+        loss = model(**send_to_device(_flat(rows, model), device))
         found = sum(size for place, size in kept.items() if place not in weights)
         del loss
     return found
@@ -158,7 +168,12 @@ class AdapterTrainer(Seq2SeqTrainer):
             return SHARDED_BUDGET
         order = np.argsort(-lengths, kind="stable")[:rows]
         longest = [self.train_dataset[int(row)] for row in order]
-        return min(gather_object([largest_budget(self.model, longest, self.args.device)]))
+        device = self.args.device
+        if device.type == "cuda":
+            free = torch.cuda.mem_get_info(device)[0]
+        else:
+            free = psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        return min(gather_object([largest_budget(self.model, longest, free, device, tried=device.type == "cuda")]))
 
     def get_train_dataloader(self):
         """Every process reads a step's rows whole, and takes its share of them by tokens."""

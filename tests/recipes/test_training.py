@@ -1,5 +1,4 @@
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -158,21 +157,45 @@ def test_the_validation_loss_is_the_mean_over_tokens(tmp_path):
     assert trainer.evaluate()["eval_loss"] == pytest.approx(total / sum(target for _, target in LENGTHS), rel=1e-6)
 
 
-def test_the_budget_grows_with_memory_and_stops_at_the_whole_step(monkeypatch):
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def flat_t5():
     model = tiny_t5()
     make_flat(model)
-    longest = sorted(rows_of(LENGTHS).to_list(), key=tokens_of, reverse=True)[:8]
-    whole, found = sum(map(tokens_of, longest)), []
-    for available in (1, 200_000, 400_000, 10**9):
-        memory = SimpleNamespace(available=available)
-        monkeypatch.setattr("recipes.training.psutil.virtual_memory", lambda memory=memory: memory)
-        state = torch.random.get_rng_state()
-        found.append(largest_budget(model, longest, torch.device("cpu")))
-        # What is measured draws nothing that training would have drawn.
-        assert torch.equal(torch.random.get_rng_state(), state)
-    assert found[0] == tokens_of(longest[0]) and found[-1] == whole == 8 * 13
-    assert found[0] < found[1] < whole and found[2] in (2 * found[1], 2 * found[1] + 1, whole)
-    assert all(weight.grad is None for weight in model.parameters())
+    return model.train()
+
+
+@pytest.fixture
+def longest():
+    return sorted(rows_of(LENGTHS).to_list(), key=tokens_of, reverse=True)[:8]
+
+
+def test_the_budget_grows_with_memory_and_stops_at_the_whole_step(flat_t5, longest):
+    state = torch.random.get_rng_state()
+    found = [largest_budget(flat_t5, longest, free, CPU, tried=False) for free in (1, 300_000, 600_000, 10**9)]
+    # What is measured draws nothing that training would have drawn.
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert found[0] == 13 and found[-1] == 8 * 13
+    assert 13 < found[1] < found[2] < 8 * 13 and found[2] in (2 * found[1], 2 * found[1] + 1)
+
+
+def test_a_budget_is_tried_with_the_longest_rows(flat_t5, longest, monkeypatch):
+    forward, tried = flat_t5.forward, []
+
+    def full_above_40(**batch):
+        tokens = batch["input_ids"].numel() + batch["labels"].numel()
+        tried.append(tokens)
+        if tokens > 40:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(**batch)
+
+    monkeypatch.setattr(flat_t5, "forward", full_above_40)
+    assert largest_budget(flat_t5, longest, 10**9, CPU, tried=True) == 26
+    # The longest row to measure, then as many of the longest as the budget holds: 104, 52 and 26 tokens.
+    assert tried == [13, 104, 52, 26]
+    assert all(weight.grad is None for weight in flat_t5.parameters())
 
 
 def test_a_torn_checkpoint_is_skipped_and_removed(tmp_path, capsys):
