@@ -28,7 +28,8 @@ def stream(name: str) -> int:
 
     The decoder's cross-attention takes keys and values from the source.
     """
-    return int(".encoder." not in name and ".EncDecAttention.k." not in name and ".EncDecAttention.v." not in name)
+    from_source = "encoder" in name.split(".") or ".EncDecAttention.k." in name or ".EncDecAttention.v." in name
+    return int(not from_source)
 
 
 class Positions(TorchFunctionMode):
@@ -74,22 +75,22 @@ def padding_share(positions: Positions, rows: list[Row]) -> float:
 class Saved:
     """Bytes of the distinct storages that autograd keeps for the backward pass: in all, and the most at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: torch.nn.Module) -> None:
         self.total = self.live = self.peak = 0
         self.uses: Counter[int] = Counter()
+        self.weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
 
-    def pack(self, tensor: torch.Tensor):
-        storage = tensor.untyped_storage()
+    def pack(self, tensor: torch.Tensor) -> "Kept":
+        kept, storage = Kept(tensor), tensor.untyped_storage()
         place, size = storage.data_ptr(), storage.nbytes()
-        if place not in self.ignored:
-            if not self.uses[place]:
-                self.total += size
-                self.live += size
-                self.peak = max(self.peak, self.live)
-            self.uses[place] += 1
-        kept = _Kept(tensor)
-        if place not in self.ignored:
-            weakref.finalize(kept, self.release, place, size)
+        if place in self.weights:
+            return kept
+        if not self.uses[place]:
+            self.total += size
+            self.live += size
+            self.peak = max(self.peak, self.live)
+        self.uses[place] += 1
+        weakref.finalize(kept, self.release, place, size)
         return kept
 
     def release(self, place: int, size: int) -> None:
@@ -97,10 +98,10 @@ class Saved:
         if not self.uses[place]:
             self.live -= size
 
-    ignored: frozenset[int] = frozenset()
 
+class Kept:
+    """A tensor for as long as autograd holds on to it; only an object of ours tells when it lets go."""
 
-class _Kept:
     def __init__(self, tensor: torch.Tensor):
         self.tensor = tensor
 
@@ -108,8 +109,7 @@ class _Kept:
 @contextmanager
 def saved_bytes(model: torch.nn.Module) -> Iterator[Saved]:
     """Measures what the forward passes inside keep for their backward passes; the model's parameters do not count."""
-    saved = Saved()
-    saved.ignored = frozenset(weight.untyped_storage().data_ptr() for weight in model.parameters())
+    saved = Saved(model)
     with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda kept: kept.tensor):
         yield saved
 
