@@ -12,6 +12,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
+PICTURES = Path(__file__).parents[1] / "docs" / "benchmarks"
 PARTS = ("training", "generation", "scoring", "growth", "machine")
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "rouge-score-rs", "ctranslate2")
 # What is also given at the top: ratios above 1 mean that this project is faster.
@@ -37,7 +39,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--quick", action="store_true", help="a tiny model, so that every part runs once")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--into", type=Path, default=RESULTS)
+    parser.add_argument("--into", type=Path, help="benchmarks/results; with --quick a temporary folder")
     arguments = parser.parse_args(argv)
     # The clients would ask the Hub for what is not there.
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -46,12 +48,16 @@ def main(argv: list[str]) -> None:
     if arguments.device == "cuda" and not torch.cuda.is_available():
         sys.exit("error: no GPU was found: use --device cpu")
     name = "cpu" if arguments.device == "cpu" else slug(torch.cuda.get_device_name())
-    path = arguments.into / f"{name}.json"
+    folder = arguments.into or (Path(tempfile.gettempdir(), "benchmarks") if arguments.quick else RESULTS)
+    path = folder / f"{name}.json"
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     result = run(arguments.device, arguments.quick, arguments.only, kept.get("parts", {}))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"Wrote {path}")
+    from benchmarks.plot import draw
+
+    drawn = draw(result, PICTURES if folder == RESULTS else folder, name)
+    print("Wrote", *(os.path.relpath(file) for file in (path, *drawn)))
 
 
 def slug(name: str) -> str:
