@@ -116,7 +116,7 @@ $(READY)-extras: requirements-signing.txt requirements-energy.txt $(READY)
 	touch $@
 
 bench: $(READY) ## measure this project beside its peers, and render README's figures: [DEVICE=cuda] [ARGS="--only training"]
-	@OMP_NUM_THREADS=$(or $(THREADS),$(shell nproc)) HF_HUB_OFFLINE=1 $(PY) -m benchmarks --device $(or $(DEVICE),cpu) $(ARGS)
+	@$(PY) -m benchmarks --device $(or $(DEVICE),cpu) $(ARGS)
 	$(PY) -m model_cards.readme
 
 test: $(READY)-extras ## run the tests

@@ -46,6 +46,7 @@ def whole_job(training: dict, generation: dict | None, rate: float) -> dict:
         for who, name in (("ours", OURS), ("stock", training["best_stock"]))
     }
     found = {
+        "size": training["size"],
         "matmul_flop_per_second": rate,
         "flop_per_token": flop_a_token,
         "extrapolated": f"epoch and job from the measured rates, to {TRAIN_ROWS:,} rows and {TEST_ROWS:,} to score",

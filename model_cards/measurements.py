@@ -26,8 +26,8 @@ def speed_tables(root: Path) -> str:
         if "growth" in found:
             blocks += [growth_table(found["growth"]), picture(root, name, "growth", "A step by its rows' length")]
         if "machine" in found:
-            blocks.append(machine_lines(found["machine"], found["training"]["size"]))
-        blocks += [f"Not measured, {package} is not installed: {part}." for part, package in missing.items()]
+            blocks.append(machine_lines(found["machine"]))
+        blocks += [f"Not measured for lack of {what}: {part}." for part, what in missing.items()]
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -86,9 +86,9 @@ def generation_lines(result: dict) -> str:
 def growth_table(growth: dict) -> str:
     """Seconds and memory by length, two processes beside one, and the projection to many GPUs."""
     lines = [
-        "| length of the rows | seconds of a step | the stock trainer's | kept for the backward pass | the stock trainer's |"
+        "| length of the rows | seconds of a step | the stock trainer's | kept for the backward pass | the stock's |",
+        "|---|---|---|---|---|",
     ]
-    lines.append("|---|---|---|---|---|")
     for line in growth["length"]:
         cells = [f"{line['length']:,}", f"{line['ours_seconds']:.3g}", f"{line['stock_seconds']:.3g}"]
         cells += [f"{line[f'{who}_bytes'] / 1e6:,.0f} MB" for who in ("ours", "stock")]
@@ -97,27 +97,27 @@ def growth_table(growth: dict) -> str:
     if ranks:
         lines += [
             "",
-            f"Two processes of one thread each, sharing {ranks['cores']} cores, are {ranks['speedup_of_two']:.2f}x as fast "
-            "as one.",
+            f"Two processes of one thread each, sharing {ranks['cores']} cores, are {ranks['speedup_of_two']:.2f}x "
+            "as fast as one.",
         ]
     nodes = ", ".join(f"{8 * int(n):,} GPUs {found['efficiency']:.1%}" for n, found in paper["nodes"].items())
     lines += [
         "",
-        f"On paper ([`benchmarks/growth.py`](benchmarks/growth.py)), FLAN-T5-{paper['model']} with "
-        f"{paper['rows_a_gpu']} rows a GPU, a step of {1e3 * paper['one_gpu_step_seconds']:.0f} ms ({paper['from']}) and "
-        f"{paper['gradient_bytes'] / 1e6:.1f} MB of gradients keeps of its speed: {nodes}.",
+        f"On paper ([`benchmarks/growth.py`](benchmarks/growth.py)) FLAN-T5-{paper['model']} with "
+        f"{paper['rows_a_gpu']} rows a GPU, a step of {1e3 * paper['one_gpu_step_seconds']:.0f} ms ({paper['from']}) "
+        f"and {paper['gradient_bytes'] / 1e6:.1f} MB of gradients keeps of its speed: {nodes}.",
     ]
     return "\n".join(lines)
 
 
-def machine_lines(machine: dict, size: str) -> str:
+def machine_lines(machine: dict) -> str:
     """The share of the machine's rate that is used, and what an epoch and the job take at the measured speeds."""
     rate = machine["matmul_flop_per_second"]
     unit = next((unit for unit, value in UNITS.items() if rate >= value), "")
     found = [
         f"Of the machine's own {rate / UNITS.get(unit, 1):.0f} {unit}FLOP/s in a plain matrix product, training uses "
         f"{machine['ours_flop_share']:.1%} (the best stock trainer {machine['stock_flop_share']:.1%}). An epoch of the "
-        f"finance recipe's 43,441 rows takes FLAN-T5-{size} {duration(machine['ours_epoch_seconds'])} at that speed "
+        f"finance recipe's 43,441 rows takes FLAN-T5-{machine['size']} {duration(machine['ours_epoch_seconds'])} at that speed "
         f"(stock {duration(machine['stock_epoch_seconds'])})"
     ]
     if "job_seconds" in machine:

@@ -8,14 +8,11 @@ from benchmarks import training
 from benchmarks.counting import Positions, attention_flop, linear_flop, padding_share, saved_bytes, step_flop
 from benchmarks.shapes import make_model
 from benchmarks.training import (
-    PEFT_LOOP,
     gradients,
     grouped_rows,
-    measure,
     our_trainer,
     padding_of,
     peft_loop,
-    stock,
     stock_trainer,
 )
 
@@ -121,20 +118,6 @@ def test_flop_of_a_model_small_enough_to_count_by_hand():
     # Nine pairs in the encoder, two (of four) in the decoder, six across.
     assert attention_flop(small, [row]) == 12 * 6 * (9 + 2 + 6)
     assert step_flop(small, [row]) == 3 * encoder + 2 * decoder + 12 * 6 * 17
-
-
-def test_measure_in_small():
-    found = measure("cpu", "tiny", 2, effective=8, batches=(4, 8), grouped=(4,), pool=64)
-    names = {stock(4), stock(8), stock(4, grouped=True), PEFT_LOOP, "ours"}
-    assert found["contenders"].keys() == names
-    for name, contender in found["contenders"].items():
-        low, high = contender["tokens_per_second_range"]
-        assert 0 < low <= contender["tokens_per_second"] <= high, name
-    padding = {name: contender["padding_share"] for name, contender in found["contenders"].items()}
-    assert 0 < padding[stock(4, grouped=True)] < padding[stock(4)] < padding[stock(8)] < padding[PEFT_LOOP]
-    assert found["gradient_relative_error"] < 1e-5
-    fastest = min(c["ours_is_faster"] for name, c in found["contenders"].items() if name in (stock(4), stock(8)))
-    assert found["train_vs_best_stock_random"] == pytest.approx(fastest, rel=0.5)
 
 
 def test_padding_is_counted_over_the_rows_that_were_trained(model):
