@@ -28,7 +28,7 @@ def speed_tables(root: Path) -> str:
         if "machine" in found:
             blocks.append(machine_lines(found["machine"]))
         blocks += [f"Not measured for lack of {what}: {part}." for part, what in missing.items()]
-    return "\n\n".join(block for block in blocks if block)
+    return "\n\n".join(block for block in blocks if block) or "Not measured yet: `make bench`."
 
 
 def picture(root: Path, name: str, part: str, alternative: str) -> str:
@@ -117,8 +117,8 @@ def machine_lines(machine: dict) -> str:
     found = [
         f"Of the machine's own {rate / UNITS.get(unit, 1):.0f} {unit}FLOP/s in a plain matrix product, training uses "
         f"{machine['ours_flop_share']:.1%} (the best stock trainer {machine['stock_flop_share']:.1%}). An epoch of the "
-        f"finance recipe's 43,441 rows takes FLAN-T5-{machine['size']} {duration(machine['ours_epoch_seconds'])} at that speed "
-        f"(stock {duration(machine['stock_epoch_seconds'])})"
+        f"finance recipe's 43,441 rows takes FLAN-T5-{machine['size']} {duration(machine['ours_epoch_seconds'])} at "
+        f"that speed (stock {duration(machine['stock_epoch_seconds'])})"
     ]
     if "job_seconds" in machine:
         found.append(f", two epochs and the scoring of both models {duration(machine['job_seconds'])}")
