@@ -3,6 +3,7 @@
 import time
 
 import torch
+from accelerate.utils.memory import clear_device_cache
 
 from benchmarks.counting import real_tokens, step_flop
 from benchmarks.shapes import make_model, make_rows
@@ -71,7 +72,7 @@ def small_card(size: str, gib: int = 12, effective: int = 64) -> dict:
     """
     total = torch.cuda.get_device_properties(0).total_memory
     rows = sorted(make_rows(8_192)[1], key=lambda row: len(row["input_ids"]) + len(row["labels"]))[-effective:]
-    torch.cuda.empty_cache()
+    clear_device_cache(garbage_collection=True)
     torch.cuda.reset_peak_memory_stats()
     torch.cuda.set_per_process_memory_fraction(min(1.0, (gib - 0.6) * GIB / total))
     try:

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from random import Random
 
 import torch
+from accelerate.utils.memory import clear_device_cache
 from peft import PeftModel
 from tokenizers import Tokenizer, models
 from torch.utils.data import DataLoader, SequentialSampler
@@ -330,11 +331,12 @@ def activation_bytes(contender: Contender) -> int:
 
 
 def race(device: str, contenders: dict[str, Contender], repeats: int) -> tuple[dict[str, list[float]], dict]:
-    """Seconds of every contender's rounds, interleaved, and the device's peak memory (None on a CPU).
+    """Seconds of every contender's rounds, interleaved, and its peak memory in bytes on a GPU (None on a CPU).
 
     The first round is run once before, untimed, on a GPU: kernels are chosen and compiled then.
     """
     seconds, peaks = {name: [] for name in contenders}, dict.fromkeys(contenders)
+    weights = {id(c.model): sum(p.nbytes for p in c.model.parameters()) for c in contenders.values()}
     if device == "cuda":
         for contender in contenders.values():
             contender.train(contender.rows(0))
@@ -342,11 +344,12 @@ def race(device: str, contenders: dict[str, Contender], repeats: int) -> tuple[d
         print(f"  round {number + 1} of {repeats}", flush=True)
         for name, contender in contenders.items():
             if device == "cuda":
-                torch.cuda.empty_cache()
+                clear_device_cache(garbage_collection=True)
                 torch.cuda.reset_peak_memory_stats()
             seconds[name].append(contender.train(contender.rows(number)))
             if device == "cuda":
-                peaks[name] = max(peaks[name] or 0, torch.cuda.max_memory_allocated())
+                others = sum(weights.values()) - weights[id(contender.model)]
+                peaks[name] = max(peaks[name] or 0, torch.cuda.max_memory_allocated() - others)
     return seconds, peaks
 
 
