@@ -115,8 +115,8 @@ $(READY)-extras: requirements-signing.txt requirements-energy.txt $(READY)
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-signing.txt -r requirements-energy.txt
 	touch $@
 
-bench: $(READY) ## time the scoring side by side with the usual ways, and render README's figures
-	@OMP_NUM_THREADS=1 $(PY) -m benchmarks.scoring $(ARGS)
+bench: $(READY) ## measure this project beside its peers, and render README's figures: [DEVICE=cuda] [ARGS="--only training"]
+	@$(PY) -m benchmarks --device $(or $(DEVICE),cpu) $(ARGS)
 	$(PY) -m model_cards.readme
 
 test: $(READY)-extras ## run the tests

@@ -1,4 +1,4 @@
-"""Renders the tables of README.md from docs/claims/ and the recipes; no number in them is typed, and no Hub is asked.
+"""Renders README.md's tables from docs/claims/, the recipes and benchmarks/results/: no number typed, no Hub asked.
 
     python -m model_cards.readme
 
@@ -15,6 +15,7 @@ from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from evaluation.verdict import Verdict
 from model_cards.escape import cell, shorten
+from model_cards.measurements import scoring_table, speed_tables
 from recipes.errors import UserError, one_line_errors
 from recipes.record import METRIC_NAMES, Record, Scores, Section, Sha1, load_record
 
@@ -118,7 +119,7 @@ def rendered(readme: str, root: Path = ROOT) -> str:
     Raises:
         `KeyError`: a mark names no table.
     """
-    tables = {"results": results_table, "recipes": recipes_table, "scoring": scoring_table}
+    tables = {"results": results_table, "recipes": recipes_table, "scoring": scoring_table, "speed": speed_tables}
     return RENDERED.sub(lambda match: f"{match[1]}{tables[match[2]](root)}\n{match[4]}", readme)
 
 
@@ -185,30 +186,6 @@ def verdict_cell(claim: Claim) -> str:
     if commit != claim.commit:
         cells.append(f"now `{claim.commit[:12]}`, not checked")
     return "<br>".join(cells)
-
-
-def scoring_table(root: Path) -> str:
-    """What `make bench` measured of the scoring."""
-    import json
-
-    found = json.loads((root / "benchmarks" / "scoring.json").read_text(encoding="utf-8"))
-    rouge, level = found["rouge"], found["level_score"]
-    return "\n".join(
-        [
-            f"| on {found['cores']} CPU cores, medians of {found['repeats']} | seconds (range) | |",
-            "|---|---|---|",
-            f"| ROUGE with intervals, {found['rows']:,} pairs, here | {_seconds(rouge, 'ours')} | "
-            f"{rouge['ratio']:.0f}x as fast |",
-            f"| the same as `evaluate` does it: `rouge-score`, then its bootstrap | {_seconds(rouge, 'theirs')} | |",
-            f"| `make reproduce LEVEL=score`, {found['rows']:,} test of {level['dataset_rows']:,} rows, warm cache | "
-            f"{_seconds(level, 'again')} | the first time, with an empty cache: {level['first_seconds']:.1f} |",
-        ]
-    )
-
-
-def _seconds(measured: dict[str, Any], name: str) -> str:
-    low, high = measured[f"{name}_range"]
-    return f"{measured[f'{name}_seconds']:.2f} ({low:.2f} to {high:.2f})"
 
 
 def recipes_table(root: Path) -> str:

@@ -1,0 +1,162 @@
+"""Measures this project beside its peers, and writes benchmarks/results/DEVICE.json.
+
+    python -m benchmarks [--device cpu|cuda] [--quick] [--only PART ...] [--into FOLDER]
+
+On a CPU the model has FLAN-T5-small's true shape, on a GPU FLAN-T5-large's, with random weights; with --quick it is a
+tiny one, measured only so far that every part has run. Lengths are those of real rows where REAL_DATA names a folder
+with them, else a miniature's. Nothing is downloaded. --only measures some parts anew and leaves the others.
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+PICTURES = Path(__file__).parents[1] / "docs" / "benchmarks"
+PARTS = ("training", "generation", "scoring", "growth", "machine")
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "rouge-score-rs", "ctranslate2")
+# What is also given at the top: ratios above 1 mean that this project is faster.
+FLAT = {
+    "training": (
+        "train_vs_best_stock", "train_vs_stock_bs16", "train_vs_stock_bs8", "padding_share", "memory_vs_stock",
+        "gradient_relative_error",
+    ),
+    "generation": ("score_vs_predict", "score_ct2_vs_predict", "score_equal_rows"),
+    "scoring": ("rouge_vs_evaluate",),
+}  # fmt: skip
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__.partition("\n")[0])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--quick", action="store_true", help="a tiny model, so that every part runs once")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--into", type=Path, help="benchmarks/results; with --quick a temporary folder")
+    arguments = parser.parse_args(argv)
+    import torch
+
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        sys.exit("error: no GPU was found: use --device cpu")
+    name = "cpu" if arguments.device == "cpu" else slug(torch.cuda.get_device_name())
+    folder = arguments.into or (Path(tempfile.gettempdir(), "benchmarks") if arguments.quick else RESULTS)
+    path = folder / f"{name}.json"
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    result = run(arguments.device, arguments.quick, arguments.only, kept.get("parts", {}))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    from benchmarks.plot import draw
+
+    drawn = draw(result, PICTURES if folder == RESULTS else folder, name)
+    print("Wrote", *(os.path.relpath(file) for file in (path, *drawn)))
+
+
+def slug(name: str) -> str:
+    """A GPU's name as a file's: `NVIDIA H200` becomes `nvidia-h200`."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def run(device: str, quick: bool, only: tuple[str, ...], kept: dict[str, dict]) -> dict:
+    """Measures the parts in `only`, takes the others from `kept`, and puts the chosen figures at the top."""
+    import torch
+
+    from recipes.environment import device_name
+
+    parts = dict(kept)
+    for name in only:
+        print(f"Measuring {name}", flush=True)
+        start = time.perf_counter()
+        parts[name] = attempt(measures(device, quick, parts)[name])
+        parts[name] |= {
+            "seconds": round(time.perf_counter() - start, 1),
+            "date": datetime.now(UTC).date().isoformat(),
+            "versions": {package: found for package in PACKAGES if (found := installed(package))},
+        }
+        if "missing" in parts[name]:
+            print(f"  left out for lack of {parts[name]['missing']}", flush=True)
+    return {
+        "device": device_name() if device == "cuda" else "CPU",
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "quick": quick,
+        **{key: parts.get(part, {}).get(key) for part, keys in FLAT.items() for key in keys},
+        "parts": {name: parts[name] for name in PARTS if name in parts},
+    }
+
+
+def installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def attempt(measure: Callable[[], dict]) -> dict:
+    """What a part measures; where a package is missing, which one."""
+    try:
+        return measure()
+    except ModuleNotFoundError as error:
+        return {"missing": error.name}
+
+
+def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Callable[[], dict]]:
+    """The parts by name, at the size of the device; `machine` follows from what is in `parts` by then."""
+    cuda = device == "cuda"
+    size = "tiny" if quick else "large" if cuda else "small"
+    repeats = 2 if quick else 5
+
+    def training() -> dict:
+        from benchmarks.training import measure
+
+        if quick:
+            return measure(device, size, repeats, effective=8, batches=(4, 8), grouped=(4,), pool=256)
+        if cuda:
+            return measure(device, size, repeats, steps=4, effective=64, batches=(8, 16, 32, 64), grouped=(8, 16, 32))
+        # A step of 32 rows in every round would take a CPU longer than anybody waits.
+        return measure(device, size, repeats, effective=16, batches=(4, 8, 16), grouped=(8,))
+
+    def generation() -> dict:
+        from benchmarks.generation import measure
+
+        return measure(device, 16 if quick else 256 if cuda else 96, repeats, size)
+
+    def scoring() -> dict:
+        from benchmarks.scoring import time_level_score, time_rouge
+
+        rows = 50 if quick else 5_000
+        rouge = time_rouge(rows, repeats)
+        found = {"rows": rows, "repeats": repeats, "cores": os.cpu_count(), "rouge": rouge}
+        return found | {"level_score": time_level_score(rows, repeats), "rouge_vs_evaluate": rouge["ratio"]}
+
+    def growth() -> dict:
+        from benchmarks.growth import measure, projection
+
+        speed = parts.get("training", {}).get("contenders", {}).get("ours", {}).get("tokens_per_second")
+        grown = measure(device, size, repeats, (8, 16)) if quick else measure(device, size, 2)
+        return grown | {"projection": projection(speed if cuda else None)}
+
+    def machine() -> dict:
+        import torch
+
+        from benchmarks.machine import matmul_rate, small_card, whole_job
+
+        if "contenders" not in parts.get("training", {}):
+            return {"missing": "the training's figures"}
+        rate = matmul_rate(device, torch.bfloat16 if cuda else torch.float32)
+        found = whole_job(parts["training"], parts.get("generation"), rate)
+        return found | ({"small_card": small_card(size)} if cuda else {})
+
+    return {
+        "training": training, "generation": generation, "scoring": scoring, "growth": growth, "machine": machine,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,125 @@
+"""From the command to README: the parts, what is told when one cannot be measured, and the tables."""
+
+import json
+
+import pytest
+
+from benchmarks.__main__ import FLAT, attempt, main, slug
+from benchmarks.training import PEFT_LOOP, stock
+from model_cards.measurements import duration, scoring_table, speed_tables
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A root in which `python -m benchmarks --quick` has measured the training and what follows from it."""
+    root = tmp_path_factory.mktemp("root")
+    folder = root / "benchmarks" / "results"
+    main(["--quick", "--only", "training", "machine", "--into", str(folder)])
+    return root, json.loads((folder / "cpu.json").read_text())
+
+
+def test_the_chosen_figures_stand_at_the_top(measured):
+    _, result = measured
+    assert result.keys() >= {key for keys in FLAT.values() for key in keys}
+    assert result["train_vs_best_stock"] == result["parts"]["training"]["train_vs_best_stock"]
+    assert result["score_vs_predict"] is None
+    assert result["parts"]["training"]["versions"].keys() >= {"torch", "transformers", "peft"}
+
+
+def test_every_contender_was_measured_and_its_padding_is_in_its_order(measured):
+    found = measured[1]["parts"]["training"]
+    contenders = found["contenders"]
+    assert contenders.keys() == {stock(4), stock(8), stock(4, grouped=True), PEFT_LOOP, "ours"}
+    for name, contender in contenders.items():
+        low, high = contender["tokens_per_second_range"]
+        assert 0 < low <= contender["tokens_per_second"] <= high, name
+    order = (stock(4, grouped=True), stock(4), stock(8), PEFT_LOOP)
+    padding = [contenders[name]["padding_share"] for name in order]
+    assert padding == sorted(padding) and padding[0] > 0
+    kept = [contenders[name]["activation_bytes_per_token"] for name in order[:3]]
+    assert kept == sorted(kept)
+    assert found["gradient_relative_error"] < 1e-5
+    assert found["best_stock"] in (stock(4), stock(8), stock(4, grouped=True))
+    assert found["train_vs_best_stock"] == contenders[found["best_stock"]]["ours_is_faster"]
+
+
+def test_parts_that_are_not_measured_again_stay(measured):
+    root, result = measured
+    main(["--quick", "--only", "machine", "--into", str(root / "benchmarks" / "results")])
+    again = json.loads((root / "benchmarks" / "results" / "cpu.json").read_text())
+    assert again["parts"]["training"] == result["parts"]["training"]
+    assert again["parts"]["machine"]["date"] >= result["parts"]["machine"]["date"]
+
+
+def test_the_table_says_what_the_json_says(measured):
+    root, result = measured
+    table = speed_tables(root)
+    rows = {line.split(" | ")[0].strip("|* "): line for line in table.splitlines()}
+    for name, contender in result["parts"]["training"]["contenders"].items():
+        line = rows["this project" if name == "ours" else name]
+        faster = "" if name == "ours" else f"{contender['ours_is_faster']:.2f}x"
+        assert f"| {contender['tokens_per_second']:,.0f} (" in line
+        assert f"| {faster} | {contender['padding_share']:.1%} |" in line
+    assert "autotrain-advanced 0.8.36 requires transformers==4.48.0" in table
+    assert (root / "benchmarks" / "results" / "cpu-training.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_missing_package_is_named(tmp_path):
+    def measure():
+        import no_such_package  # noqa: F401
+
+    assert attempt(measure) == {"missing": "no_such_package"}
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    (results / "cpu.json").write_text(json.dumps({"parts": {"generation": {"missing": "no_such_package"}}}))
+    assert speed_tables(tmp_path) == "Not measured for lack of no_such_package: generation."
+
+
+def test_a_gpus_figures_are_told_in_units_that_read_well(tmp_path):
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    machine = {
+        "size": "large",
+        "matmul_flop_per_second": 7.9e14,
+        "ours_flop_share": 0.456,
+        "stock_flop_share": 0.05,
+        "ours_epoch_seconds": 20.4,
+        "stock_epoch_seconds": 5400.0,
+        "job_seconds": 130.0,
+        "small_card": {"card_gib": 12, "fits": True, "peak_bytes": 8_123_456_789},
+    }
+    gpu = {"device": "NVIDIA H200", "parts": {"machine": machine, "training": {"missing": "peft"}}}
+    (results / "nvidia-h200.json").write_text(json.dumps(gpu))
+    told = speed_tables(tmp_path)
+    assert "790 TFLOP/s" in told and "45.6%" in told and "20 seconds" in told and "1.5 hours" in told
+    assert "2.2 minutes" in told and "on a card of 12 GiB: fits, with 8.1 GB." in told
+
+
+def test_scoring_is_taken_from_the_results_once_they_hold_it(tmp_path):
+    measured = {
+        "ours_seconds": 1.0,
+        "ours_range": [1, 1],
+        "theirs_seconds": 30.0,
+        "theirs_range": [30, 30],
+        "ratio": 30,
+    }
+    level = {"dataset_rows": 10, "first_seconds": 9.0, "again_seconds": 8.0, "again_range": [8, 8]}
+    found = {"rows": 5, "repeats": 5, "cores": 2, "rouge": measured, "level_score": level}
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    (results.parent / "scoring.json").write_text(json.dumps(found))
+    kept = scoring_table(tmp_path)
+    assert "30x as fast" in kept
+    (results / "cpu.json").write_text(json.dumps({"parts": {"scoring": found}}))
+    (results.parent / "scoring.json").unlink()
+    assert scoring_table(tmp_path) == kept
+
+
+def test_without_the_trainings_figures_nothing_follows_from_them(tmp_path, capsys):
+    main(["--quick", "--only", "machine", "--into", str(tmp_path)])
+    assert "left out for lack of the training's figures" in capsys.readouterr().out
+
+
+def test_names_and_durations():
+    assert slug("NVIDIA H200") == "nvidia-h200"
+    assert [duration(s) for s in (89, 90, 5399, 5400)] == ["89 seconds", "1.5 minutes", "90.0 minutes", "1.5 hours"]
