@@ -95,12 +95,11 @@ def rank_main(size: str, effective: int, repeats: int) -> None:
     """Trains this process's share of some steps; the first process prints what it measured as JSON."""
     from recipes.environment import peak_memory_bytes
 
-    ranks = int(os.environ["WORLD_SIZE"])
     model = make_model(size)
     speed = []
     for number in range(repeats + 1):
         rows = make_rows(effective, seed=number)[1]
-        trainer = our_trainer(model, rows, "cpu", effective // ranks, None)
+        trainer = our_trainer(model, rows, "cpu", effective, None)
         speed.append(sum(real_tokens(rows)) / timed(trainer))
     if os.environ["RANK"] == "0":
         # The first round warms up.

@@ -17,6 +17,7 @@ import torch
 from accelerate.utils.memory import clear_device_cache
 from peft import PeftModel
 from tokenizers import Tokenizer, models
+from torch.nn import functional
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers import (
     DataCollatorForSeq2Seq,
@@ -31,7 +32,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from benchmarks.counting import Positions, Row, padding_share, real_tokens, saved_bytes
 from benchmarks.shapes import make_model, make_rows
-from recipes.training import AdapterTrainer, token_mean_loss
+from recipes.training import AdapterTrainer
 
 OURS, PEFT_LOOP = "ours", "PEFT's example loop"
 # The newest release, of 2024-12, and what it asks for (METADATA of autotrain_advanced-0.8.36-py3-none-any.whl).
@@ -253,8 +254,15 @@ def collator(model: PeftModel) -> DataCollatorForSeq2Seq:
     )
 
 
+def token_mean_loss(outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy over the optimizer step's real target tokens, as `Trainer` believes that T5 takes it."""
+    logits = outputs["logits"].flatten(0, 1).float()
+    return functional.cross_entropy(logits, labels.flatten(), ignore_index=-100, reduction="sum") / num_items_in_batch
+
+
 def stock_trainer(model: PeftModel, rows: list[Row], device: str, batch: int, effective: int) -> Seq2SeqTrainer:
-    """transformers' trainer as it comes, but for its loss: see `recipes.training.token_mean_loss`."""
+    """transformers' trainer as it comes, but for its loss, which it multiplies by the
+    accumulation steps."""
     return StockTrainer(
         model=model,
         args=training_arguments(device, batch, effective // batch),
@@ -265,13 +273,9 @@ def stock_trainer(model: PeftModel, rows: list[Row], device: str, batch: int, ef
 
 
 def our_trainer(model: PeftModel, rows: list[Row], device: str, effective: int, tokens: int | None) -> AdapterTrainer:
-    """This project's trainer; an optimizer step's rows come as one batch, which it cuts by itself."""
-    return OurTrainer(
-        model=model,
-        args=training_arguments(device, effective, 1),
-        train_dataset=rows,
-        data_collator=collator(model),
-    )
+    """This project's trainer; an optimizer step's rows come as one batch, which it cuts by itself (tokens None: as
+    memory allows)."""
+    return OurTrainer(model=model, args=training_arguments(device, effective, 1), train_dataset=rows, tokens=tokens)
 
 
 def stock_training(model: PeftModel, device: str, batch: int, effective: int) -> Callable[[list[Row]], float]:

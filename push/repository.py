@@ -9,6 +9,7 @@ import tempfile
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import quote
 
 from recipes.errors import UserError, xet_errors
 from recipes.pins import BESIDE_THE_CARD, fetch, pull, unlisted
@@ -159,8 +160,13 @@ def open_proposal(api, repo_id: str, release: Path) -> int | None:
 
 def author(api, repo_id: str, revision: str) -> tuple[str, str]:
     """Who made the commit `revision`, and when (ISO 8601)."""
-    newest = api.list_repo_commits(repo_id, revision=revision)[0]
-    return ", ".join(newest.authors), newest.created_at.isoformat(timespec="seconds")
+    from huggingface_hub.utils import build_hf_headers, paginate, parse_datetime
+
+    # `list_repo_commits` reads the whole history, page by page; the newest stands first.
+    address = f"{api.endpoint}/api/models/{repo_id}/commits/{quote(revision, safe='')}"
+    newest = next(iter(paginate(address, params={}, headers=build_hf_headers(token=api.token))))
+    when = parse_datetime(newest["date"]).isoformat(timespec="seconds")
+    return ", ".join(person["user"] for person in newest["authors"]), when
 
 
 def publisher(api, repo_id: str, revision: str) -> tuple[str, str]:

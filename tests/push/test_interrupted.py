@@ -104,7 +104,7 @@ def test_one_run_is_published_by_one_process_at_a_time(run, tmp_path, hub):
     assert finish(first) == 0, (tmp_path / "first.log").read_text()
 
 
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(600 + 10 * ROUNDS)
 def test_many_releases_leave_no_memory_files_or_folders_behind(run, tmp_path, monkeypatch):
     folder, temporary = copy_of(run, tmp_path / "run", "many"), tmp_path / "tmp"
     temporary.mkdir()
