@@ -107,7 +107,10 @@ class Row:
 
 
 class Cache:
-    """Keys and values of rows of like age, and of their prompts: (layers, 2, rows, heads, places, d_kv), rows in use first."""
+    """Keys and values of rows of like age, and those of their prompts, (layers, 2, rows, heads, places, d_kv) each.
+
+    The rows in use come first.
+    """
 
     def __init__(self, shape: tuple[int, int, int], places: int, like: Tensor):
         self.rows: list[Row] = []
@@ -158,7 +161,7 @@ class Batch:
         self.device = weights.decoder.embedding.device
         self.start, self.end = generation.decoder_start_token_id, generation.eos_token_id
         self.forced = lengths is not None
-        self.limits = lengths or [max_new_tokens] * len(prompts)
+        self.limits = [min(one, max_new_tokens) for one in lengths or [max_new_tokens] * len(prompts)]
         self.left, self.waiting = deque(order), deque()
         self.steps = 1 if self.device.type == "cpu" else STEPS_PER_LOOK
         places = max_new_tokens + self.steps

@@ -17,8 +17,10 @@ from recipes.record import Contract
 PROMPT_TOKENS = 8192
 # Keys of a generation config that say nothing of the tokens to take: ids, limits that the contract sets, and figures
 # for sampling.
-HARMLESS = {"decoder_start_token_id", "eos_token_id", "pad_token_id", "bos_token_id", "max_length", "max_new_tokens",
-            "do_sample", "temperature", "top_k", "top_p", "use_cache", "_from_model_config", "transformers_version"}  # fmt: skip
+HARMLESS = {
+    *("decoder_start_token_id", "eos_token_id", "pad_token_id", "bos_token_id", "max_length", "max_new_tokens"),
+    *("do_sample", "temperature", "top_k", "top_p", "use_cache", "_from_model_config", "transformers_version"),
+}
 
 
 def generate(
