@@ -102,9 +102,7 @@ def measure(device: str, rows: int, repeats: int, size: str) -> dict:
         "tokens": sum(lengths),
         "slots": slots,
         "score_vs_predict": round(median["predict"] / median["torch"], 2),
-        "score_ct2_vs_predict": round(median["predict"] / median["ctranslate2"], 2)
-        if "ctranslate2" in median
-        else None,
+        "score_ct2_vs_predict": ct2 and round(median["predict"] / ct2, 2),
         "score_equal_rows": equal,
         "seconds": {name: round(found, 2) for name, found in median.items()},
         "ranges": {name: [round(min(found), 2), round(max(found), 2)] for name, found in seconds.items()},

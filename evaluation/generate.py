@@ -1,8 +1,10 @@
 """Outputs of the base model and the adapter for a list of prompts."""
 
 import contextlib
+import importlib.util
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 
 import torch
 from peft import PeftModel
@@ -11,6 +13,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from evaluation.decoding import greedy
 from recipes.batch import out_of_memory
+from recipes.errors import UserError
 from recipes.record import Contract
 
 # Prompt tokens, padding included, that `generate` takes at once.
@@ -40,11 +43,28 @@ def generate(
     start = time.perf_counter()
     bar = tqdm(total=len(prompts), unit="row", desc="Adapter" if adapter else "Base model")
     with torch.inference_mode(), contextlib.nullcontext() if adapter else model.disable_adapter(), bar:
-        if contract.num_beams == 1 and is_plain(model.generation_config):
+        plain = contract.num_beams == 1 and is_plain(model.generation_config)
+        if contract.dtype == "float32" and engine_here(contract.engine) != "transformers":
+            if not plain:
+                raise UserError(f"{contract.engine} decodes greedily only: beams and what else the base model's own "
+                                "generation config asks for need `engine: transformers`")  # fmt: skip
+            from evaluation import ctranslate
+
+            outputs = ctranslate.greedy(
+                model, adapter, encoded, contract.max_new_tokens, contract.batch_size, bar.update
+            )
+        elif plain:
             outputs = greedy(model, encoded, contract.max_new_tokens, contract.batch_size, bar.update)
         else:
             outputs = in_batches(model, tokenizer, encoded, contract, bar.update)
     return outputs, time.perf_counter() - start
+
+
+def engine_here(asked: str) -> str:
+    """`ctranslate2` and its version where it is asked for, in whatever version, and installed; else `transformers`."""
+    if not asked.startswith("ctranslate2") or importlib.util.find_spec("ctranslate2") is None:
+        return "transformers"
+    return f"ctranslate2 {version('ctranslate2')}"
 
 
 def is_plain(config: GenerationConfig) -> bool:
