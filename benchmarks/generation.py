@@ -62,7 +62,7 @@ def measure(device: str, rows: int, repeats: int, size: str) -> dict:
     logging.set_verbosity_error()
     source, made = make_rows(rows)
     prompts = [row["input_ids"] for row in made]
-    lengths = [len(row["labels"]) - 1 for row in made]
+    lengths = [max(1, len(row["labels"]) - 1) for row in made]
     longest, slots = max(lengths), SLOTS[device]
 
     def torch_engine() -> list[list[int]]:

@@ -158,5 +158,5 @@ def _with_lora(module: LoraLinear) -> Layer:
 def _product(weight: Tensor) -> Layer:
     if weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available():
         packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous())
-        return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
+        return lambda x: torch.ops.mkldnn._linear_pointwise(x.float(), packed, None, "none", [], "")
     return lambda x: F.linear(x.to(weight.dtype), weight)
