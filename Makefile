@@ -110,9 +110,10 @@ claims: $(READY) ## README's results from the Hub: claims.yaml's adapters, their
 readme: $(READY) ## render README's tables from docs/claims and the recipes, without any Hub
 	@$(PY) -m model_cards.readme
 
-# Signatures and the measuring of energy are extras: what they need is installed where they are tested.
-$(READY)-extras: requirements-signing.txt requirements-energy.txt $(READY)
-	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-signing.txt -r requirements-energy.txt
+# Signatures, the measuring of energy and CTranslate2 are extras: what they need is installed where they are tested.
+EXTRAS := requirements-signing.txt requirements-energy.txt requirements-ctranslate2.txt
+$(READY)-extras: $(EXTRAS) $(READY)
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check $(addprefix -r ,$(EXTRAS))
 	touch $@
 
 bench: $(READY) ## measure this project beside its peers, and render README's figures: [DEVICE=cuda] [ARGS="--only training"]

@@ -1,15 +1,29 @@
 """Outputs of the base model and the adapter for a list of prompts."""
 
 import contextlib
+import importlib.util
 import time
+from collections.abc import Callable
+from importlib.metadata import version
 
 import torch
 from peft import PeftModel
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from evaluation.decoding import greedy
 from recipes.batch import out_of_memory
+from recipes.errors import UserError
 from recipes.record import Contract
+
+# Prompt tokens, padding included, that `generate` takes at once.
+PROMPT_TOKENS = 8192
+# Keys of a generation config that say nothing of the tokens to take: ids, limits that the contract sets, and figures
+# for sampling.
+HARMLESS = {
+    *("decoder_start_token_id", "eos_token_id", "pad_token_id", "bos_token_id", "max_length", "max_new_tokens"),
+    *("do_sample", "temperature", "top_k", "top_p", "use_cache", "_from_model_config", "transformers_version"),
+}
 
 
 def generate(
@@ -17,12 +31,60 @@ def generate(
 ) -> tuple[list[list[int]], float]:
     """Generates an output for every prompt, with the adapter or (`adapter=False`) with the bare base model.
 
-    Rows run sorted by length, so that a batch holds little padding; the outputs come back in the prompts' order. Where
-    memory does not suffice for a batch, half as many rows run at once: in float32 the outputs do not depend on it.
+    Greedy decoding runs in `evaluation.decoding`, or in CTranslate2 where the contract says so; beams, and whatever
+    else a base model's own generation config asks for, in transformers' `generate`. In float32 all give the same
+    tokens, whichever rows run at once.
 
     Returns:
         Token ids per row, without decoder start, padding and `</s>` (a row cut at `max_new_tokens` has that many);
         the seconds it took.
+    """
+    encoded = tokenizer(prompts)["input_ids"]
+    start = time.perf_counter()
+    bar = tqdm(total=len(prompts), unit="row", desc="Adapter" if adapter else "Base model")
+    with torch.inference_mode(), contextlib.nullcontext() if adapter else model.disable_adapter(), bar:
+        plain = contract.num_beams == 1 and is_plain(model.generation_config)
+        if contract.dtype == "float32" and engine_here(contract.engine) != "transformers":
+            if not plain:
+                raise UserError(f"{contract.engine} decodes greedily only: beams and what else the base model's own "
+                                "generation config asks for need `engine: transformers`")  # fmt: skip
+            from evaluation import ctranslate
+
+            outputs = ctranslate.greedy(
+                model, adapter, encoded, contract.max_new_tokens, contract.batch_size, bar.update
+            )
+        elif plain:
+            outputs = greedy(model, encoded, contract.max_new_tokens, contract.batch_size, bar.update)
+        else:
+            outputs = in_batches(model, tokenizer, encoded, contract, bar.update)
+    return outputs, time.perf_counter() - start
+
+
+def engine_here(asked: str) -> str:
+    """`ctranslate2` and its version where it is asked for, in whatever version, and installed; else `transformers`."""
+    if not asked.startswith("ctranslate2") or importlib.util.find_spec("ctranslate2") is None:
+        return "transformers"
+    return f"ctranslate2 {version('ctranslate2')}"
+
+
+def is_plain(config: GenerationConfig) -> bool:
+    """Whether a model's own generation config changes nothing about greedy decoding.
+
+    `generate` takes from it whatever a caller leaves open: penalties, forbidden and forced tokens.
+    """
+    return isinstance(config.eos_token_id, int) and config.to_diff_dict().keys() <= HARMLESS
+
+
+def in_batches(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: list[list[int]],
+    contract: Contract,
+    finished: Callable[[int], object],
+) -> list[list[int]]:
+    """transformers' `generate` over batches of prompts of like length, of `PROMPT_TOKENS` at most.
+
+    Where memory does not suffice for a batch, half as many rows run at once.
     """
     config = model.generation_config
     decoding = GenerationConfig(
@@ -33,29 +95,27 @@ def generate(
         eos_token_id=config.eos_token_id,
         pad_token_id=config.pad_token_id,
     )
-    encoded = tokenizer(prompts)["input_ids"]
-    order = sorted(range(len(prompts)), key=lambda row: (-len(encoded[row]), row))
-    outputs: list[list[int]] = [[] for _ in prompts]
-    start = time.perf_counter()
-    bar = tqdm(total=len(prompts), unit="row", desc="Adapter" if adapter else "Base model")
+    ends = {config.eos_token_id} if isinstance(config.eos_token_id, int) else set(config.eos_token_id)
+    order = sorted(range(len(encoded)), key=lambda row: (-len(encoded[row]), row))
+    outputs: list[list[int]] = [[] for _ in encoded]
     size = contract.batch_size
-    with torch.inference_mode(), contextlib.nullcontext() if adapter else model.disable_adapter(), bar:
-        while order:
-            rows = order[:size]
-            batch = tokenizer.pad({"input_ids": [encoded[row] for row in rows]}, return_tensors="pt").to(model.device)
-            try:
-                generated = model.generate(**batch, generation_config=decoding)
-            except RuntimeError as error:
-                if not out_of_memory(error) or size == 1:
-                    raise
-                size //= 2
-                continue
-            # The decoder start token is dropped here, `</s>` and the padding after it below.
-            for row, ids in zip(rows, generated[:, 1:].tolist(), strict=True):
-                outputs[row] = ids[: ids.index(config.eos_token_id)] if config.eos_token_id in ids else ids
-            order = order[size:]
-            bar.update(len(rows))
-    return outputs, time.perf_counter() - start
+    while order:
+        rows = order[: max(1, min(size, PROMPT_TOKENS // len(encoded[order[0]])))]
+        batch = tokenizer.pad({"input_ids": [encoded[row] for row in rows]}, return_tensors="pt").to(model.device)
+        try:
+            generated = model.generate(**batch, generation_config=decoding)
+        except RuntimeError as error:
+            if not out_of_memory(error) or len(rows) == 1:
+                raise
+            size = len(rows) // 2
+            continue
+        # The decoder start token is dropped here, `</s>` and the padding after it below.
+        for row, ids in zip(rows, generated[:, 1:].tolist(), strict=True):
+            end = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+            outputs[row] = ids[:end]
+        order = order[len(rows) :]
+        finished(len(rows))
+    return outputs
 
 
 def shortfalls(

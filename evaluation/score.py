@@ -143,6 +143,7 @@ def contract_of(recipe, dtype: str, batch_size: int) -> Contract:
 
     sql = f"sqlglot {version('sqlglot')}, SQLite {sqlite3.sqlite_version}"
     return Contract(
+        engine=_engine(recipe.engine, dtype),
         metric="rouge-score-rs",
         metric_version=version("rouge-score-rs"),
         stemmer=True,
@@ -156,6 +157,17 @@ def contract_of(recipe, dtype: str, batch_size: int) -> Contract:
         confidence=CONFIDENCE,
         seed=SEED,
     )
+
+
+def _engine(asked: str, dtype: str) -> str:
+    from evaluation.generate import engine_here
+
+    if asked != "transformers" and dtype != "float32":
+        raise UserError(f"`engine: {asked}` computes in float32: set `dtype: float32`, or leave `engine` out")
+    here = engine_here(asked)
+    if not here.startswith(asked):
+        raise UserError(f"`engine: {asked}` is an extra: pip install -r requirements-{asked}.txt")
+    return here
 
 
 def predict(model, tokenizer, test, seen: list[str], contract: Contract):

@@ -93,6 +93,7 @@ class PublishedRecipe(TypedDict, total=False):
     early_stopping_patience: Annotated[int, Field(ge=0, le=10_000)]
     max_new_tokens: Many
     num_beams: Annotated[int, Field(ge=1, le=64)]
+    engine: Literal["transformers", "ctranslate2"]
     expect: Expected | None
 
     # ModelConfig

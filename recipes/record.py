@@ -234,7 +234,7 @@ class Leakage(Section):
 class Contract(Section):
     """The scoring contract: all that decides a score besides weights and data. `sql` is None without SQL metrics.
 
-    `engine` generated the outputs: `transformers`, or another with its version, whose tokens in float32 are the same.
+    `engine` wrote the outputs, `batch_size` rows at once (CTranslate2: a thread). In float32 tokens depend on neither.
     """
 
     engine: Line = "transformers"

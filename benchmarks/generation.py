@@ -1,0 +1,182 @@
+"""Times greedy generation side by side with `Seq2SeqTrainer.predict`, on FLAN-T5 of a true shape with random weights.
+
+    python -m benchmarks.generation [--device cpu] [--rows 1000] [--repeats 5] [--size small]
+
+All write the same number of tokens for each row, its reference's: `</s>` is forbidden before and ends the row there.
+The stock way is measured at its best: of several batch sizes the fastest counts, and its rows carry no labels, so that
+no loss is computed on the way. It gets its rows in random order, as `Seq2SeqTrainer` takes them from a test split.
+"""
+
+import argparse
+import importlib.util
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from random import Random
+
+import torch
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+)
+from transformers.utils import logging
+
+from benchmarks.shapes import make_model, make_rows
+from evaluation import decoding
+
+SIZES = (8, 16, 32, 64)
+# Rows in work at once: with more, less of the last rows' time is shared, and a CPU gains nothing.
+SLOTS = {"cpu": 64, "cuda": 512}
+SAMPLE = 20
+START, END = 0, 1
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.generation", description=__doc__.partition("\n")[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rows", type=int, default=1000)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--size", default="small")
+    print(json.dumps(measure(**vars(parser.parse_args(argv))), indent=1))
+
+
+def measure(device: str, rows: int, repeats: int, size: str) -> dict:
+    """Seconds of every way, medians and ranges, and how many times faster than the stock one ours are.
+
+    The stock batch sizes are tried on a quarter of the rows first; the best of them then runs on all, interleaved with
+    the others.
+
+    Returns:
+        `score_vs_predict`, `score_ct2_vs_predict` (None without CTranslate2), `score_equal_rows`, the share of a sample
+        whose tokens equal those of `generate` at batch 1, by engine, and what they came from.
+    """
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    model = make_model(size, dtype=dtype).to(device).eval()
+    # The predictions' `max_length` of 20 beside `max_new_tokens` is worth a line a call to transformers.
+    logging.set_verbosity_error()
+    source, made = make_rows(rows)
+    prompts = [row["input_ids"] for row in made]
+    lengths = [max(1, len(row["labels"]) - 1) for row in made]
+    longest, slots = max(lengths), SLOTS[device]
+
+    def torch_engine() -> list[list[int]]:
+        return decoding.greedy(model, prompts, longest, slots, lengths=lengths)
+
+    ways: dict[str, Callable[[], list[list[int]]]] = {"torch": torch_engine}
+    if device == "cpu" and importlib.util.find_spec("ctranslate2"):
+        from evaluation import ctranslate
+
+        ways["ctranslate2"] = lambda: ctranslate.greedy(model, True, prompts, longest, slots, lengths=lengths)
+    with torch.inference_mode():
+        few = max(1, rows // 4)
+        tried = {}
+        for batch in SIZES:
+            tried[batch], _ = _seconds(partial(predict, model, prompts[:few], lengths[:few], batch, device))
+        best = min(tried, key=tried.get)
+        ways["predict"] = lambda: predict(model, prompts, lengths, best, device)
+        outputs, seconds = {}, {name: [] for name in ways}
+        for _ in range(repeats):
+            for name, way in ways.items():
+                took, outputs[name] = _seconds(way)
+                seconds[name].append(took)
+        sample = sorted(Random(0).sample(range(rows), min(SAMPLE, rows)))
+        alone = [generate_alone(model, prompts[row], lengths[row]) for row in sample]
+    equal = {
+        name: sum(found[row] == one for row, one in zip(sample, alone, strict=True)) / len(sample)
+        for name, found in outputs.items()
+    }
+    median = {name: statistics.median(found) for name, found in seconds.items()}
+    ct2 = median.get("ctranslate2")
+    return {
+        "lengths": source,
+        "size": size,
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "rows": rows,
+        "tokens": sum(lengths),
+        "slots": slots,
+        "score_vs_predict": round(median["predict"] / median["torch"], 2),
+        "score_ct2_vs_predict": ct2 and round(median["predict"] / ct2, 2),
+        "score_equal_rows": equal,
+        "seconds": {name: round(found, 2) for name, found in median.items()},
+        "ranges": {name: [round(min(found), 2), round(max(found), 2)] for name, found in seconds.items()},
+        "batch_sizes_tried": {batch: round(found, 2) for batch, found in tried.items()},
+        "best_batch_size": best,
+    }
+
+
+class Lengths(LogitsProcessor):
+    """Ends each row of a batch at its own length, and not before.
+
+    Parameters:
+        lengths: of all rows, in the order in which their batches come.
+    """
+
+    def __init__(self, lengths: list[int]):
+        self.lengths, self.next = lengths, 0
+
+    def __call__(self, input_ids, scores):
+        rows, step = len(input_ids), input_ids.shape[1] - 1
+        if step == 0:
+            self.now = torch.tensor(self.lengths[self.next : self.next + rows], device=scores.device)
+            self.next += rows
+        ended = self.now <= step
+        scores.masked_fill_(ended[:, None], -torch.inf)
+        scores[:, END] = torch.where(ended, 0.0, -torch.inf).to(scores.dtype)
+        return scores
+
+
+def predict(model, prompts: list[list[int]], lengths: list[int], batch_size: int, device: str) -> list[list[int]]:
+    """What `Seq2SeqTrainer.predict` writes: stock, but that its rows end where they should."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = Seq2SeqTrainingArguments(
+            folder, per_device_eval_batch_size=batch_size, predict_with_generate=True, use_cpu=device == "cpu",
+            report_to="none", disable_tqdm=True,
+        )  # fmt: skip
+        trainer = Seq2SeqTrainer(model, arguments, data_collator=_pad)
+        found = trainer.predict(
+            [{"input_ids": prompt} for prompt in prompts],
+            max_new_tokens=max(lengths) + 1,
+            logits_processor=LogitsProcessorList([Lengths(lengths)]),
+        )
+    return [_cut(ids) for ids in found.predictions.tolist()]
+
+
+def _pad(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+    ids = [torch.tensor(row["input_ids"]) for row in rows]
+    padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
+    return {"input_ids": padded, "attention_mask": (padded != START).long()}
+
+
+def generate_alone(model, prompt: list[int], length: int) -> list[int]:
+    """What `generate` writes for one row by itself."""
+    how = GenerationConfig(
+        max_new_tokens=length + 1, do_sample=False, decoder_start_token_id=START, pad_token_id=START, eos_token_id=END
+    )
+    ids = torch.tensor([prompt], device=model.device)
+    found = model.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=how,
+        logits_processor=LogitsProcessorList([Lengths([length])]),
+    )  # fmt: skip
+    return _cut(found[0].tolist())
+
+
+def _cut(ids: list[int]) -> list[int]:
+    """Without the decoder start token, and up to `</s>`."""
+    return ids[1 : ids.index(END)]
+
+
+def _seconds(way: Callable[[], list]) -> tuple[float, list]:
+    start = time.perf_counter()
+    found = way()
+    return time.perf_counter() - start, found
+
+
+if __name__ == "__main__":
+    main()
