@@ -21,7 +21,7 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
 PICTURES = Path(__file__).parents[1] / "docs" / "benchmarks"
-PARTS = ("training", "generation", "scoring", "growth", "machine")
+PARTS = ("training", "generation", "scoring", "growth", "profiles", "machine")
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "rouge-score-rs", "ctranslate2")
 # What is also given at the top: ratios above 1 mean that this project is faster.
 FLAT = {
@@ -125,7 +125,7 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
     def generation() -> dict:
         from benchmarks.generation import measure
 
-        return measure(device, 16 if quick else 256 if cuda else 96, repeats, size)
+        return measure(device, 16 if quick else 1_000 if cuda else 256, repeats, size)
 
     def scoring() -> dict:
         from benchmarks.scoring import time_level_score, time_rouge
@@ -142,6 +142,11 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
         grown = measure(device, size, repeats, (8, 16)) if quick else measure(device, size, 2)
         return grown | {"projection": projection(speed if cuda else None)}
 
+    def profiles() -> dict:
+        from benchmarks.profiles import measure
+
+        return measure(device, size, 8 if quick else 32, 16 if quick else 64)
+
     def machine() -> dict:
         import torch
 
@@ -154,7 +159,8 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
         return found | ({"small_card": small_card(size)} if cuda else {})
 
     return {
-        "training": training, "generation": generation, "scoring": scoring, "growth": growth, "machine": machine,
+        "training": training, "generation": generation, "scoring": scoring, "growth": growth,
+        "profiles": profiles, "machine": machine,
     }  # fmt: skip
 
 

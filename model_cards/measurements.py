@@ -137,6 +137,30 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
+def profile_tables(root: Path) -> str:
+    """Of every device: the operators that take the most time by themselves, the stock way and this project's."""
+    blocks = []
+    for result in kept_results(root).values():
+        for work in ("training", "generation") if "profiles" in result["parts"] else ():
+            found = result["parts"]["profiles"][work]
+            stock, ours = found["stock"], found["ours"]
+            lines = [
+                f"{work.capitalize()} on {result['device']}: stock {stock['seconds']:.1f} s, this project "
+                f"{ours['seconds']:.1f} s under the profiler.",
+                "",
+                "| stock | share | calls | this project | share | calls |",
+                "|---|---|---|---|---|---|",
+            ]
+            for pair in zip(stock["top"], ours["top"], strict=True):
+                cells = [
+                    f"`{name}` | {seconds / whole['seconds']:.1%} | {calls:,}"
+                    for (name, seconds, calls), whole in zip(pair, (stock, ours), strict=True)
+                ]
+                lines.append(f"| {' | '.join(cells)} |")
+            blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) or "Not measured yet: `make bench`."
+
+
 def scoring_table(root: Path) -> str:
     """What `make bench` measured of ROUGE and of checking at LEVEL=score."""
     results = kept_results(root).get("cpu", {}).get("parts", {})

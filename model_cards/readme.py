@@ -15,7 +15,7 @@ from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from evaluation.verdict import Verdict
 from model_cards.escape import cell, shorten
-from model_cards.measurements import scoring_table, speed_tables
+from model_cards.measurements import profile_tables, scoring_table, speed_tables
 from recipes.errors import UserError, one_line_errors
 from recipes.record import METRIC_NAMES, Record, Scores, Section, Sha1, load_record
 
@@ -107,19 +107,22 @@ def recipes() -> dict[str, tuple[str, dict[str, Any]]]:
 
 
 def render(root: Path) -> None:
-    """Renders the README in the folder `root`."""
-    readme = root / "README.md"
-    readme.write_text(rendered(readme.read_text(encoding="utf-8"), root), encoding="utf-8")
+    """Renders README.md and benchmarks/README.md in the folder `root`."""
+    for readme in (root / "README.md", root / "benchmarks" / "README.md"):
+        readme.write_text(rendered(readme.read_text(encoding="utf-8"), root), encoding="utf-8")
     print(f"Rendered {readme.name} from {len(kept_records(root))} records and {len(recipes())} recipes")
 
 
 def rendered(readme: str, root: Path = ROOT) -> str:
-    """README.md with every rendered table made anew.
+    """A README with every rendered table made anew.
 
     Raises:
         `KeyError`: a mark names no table.
     """
-    tables = {"results": results_table, "recipes": recipes_table, "scoring": scoring_table, "speed": speed_tables}
+    tables = {
+        "results": results_table, "recipes": recipes_table, "scoring": scoring_table, "speed": speed_tables,
+        "profiles": profile_tables,
+    }  # fmt: skip
     return RENDERED.sub(lambda match: f"{match[1]}{tables[match[2]](root)}\n{match[4]}", readme)
 
 

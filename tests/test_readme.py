@@ -12,6 +12,8 @@ README = Path("README.md").read_text(encoding="utf-8")
 
 def test_the_tables_are_the_rendered_ones():
     assert rendered(README) == README, "run `make readme`"
+    beside = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    assert rendered(beside) == beside, "run `make readme`"
 
 
 def test_every_recipe_and_every_reference_score_stands_in_the_table():

@@ -258,7 +258,7 @@ def test_a_recipe_names_an_engine_that_there_is():
 
 def test_the_measurement_compares_equal_tokens():
     found = measure("cpu", rows=6, repeats=1, size="tiny")
-    assert found["score_equal_rows"]["torch"] == found["score_equal_rows"]["predict"] == 1
+    assert found["score_equal_rows"] == found["equal_rows"]["torch"] == found["equal_rows"]["predict"] == 1
     assert found["score_vs_predict"] == pytest.approx(found["seconds"]["predict"] / found["seconds"]["torch"], rel=0.05)
 
 

@@ -1,0 +1,56 @@
+"""Where the time goes, before and after: torch.profiler's operators of a training step and of generating."""
+
+from collections.abc import Callable
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.generation import SLOTS, predict
+from benchmarks.shapes import make_model, make_rows
+from benchmarks.training import our_trainer, stock_trainer, timed
+from evaluation import decoding
+
+TOP = 15
+
+
+def measure(device: str, size: str, rows: int, written: int) -> dict:
+    """The operators that took the most time by themselves, the stock way and this project's.
+
+    Parameters:
+        rows: of one optimizer step (stock: in micro-batches of 8).
+        written: rows that are generated (stock: in batches of 16).
+
+    Returns:
+        For `training` and `generation`, for `stock` and `ours`: `seconds` in all and `top`, (operator, seconds, calls).
+    """
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    theirs, ours = (make_model(size, dtype=dtype).to(device) for _ in range(2))
+    step = make_rows(rows)[1]
+    asked = make_rows(written)[1]
+    prompts, lengths = [row["input_ids"] for row in asked], [max(1, len(row["labels"]) - 1) for row in asked]
+    trained = {
+        "stock": lambda: timed(stock_trainer(theirs, step, device, 8, rows)),
+        "ours": lambda: timed(our_trainer(ours, step, device, rows, None)),
+    }
+    found = {"training": {name: operators(way) for name, way in trained.items()}}
+    theirs.eval()
+    generated = {
+        "stock": lambda: predict(theirs, prompts, lengths, 16, device),
+        "ours": lambda: decoding.greedy(theirs, prompts, max(lengths), SLOTS[device], lengths=lengths),
+    }
+    with torch.inference_mode():
+        return found | {"generation": {name: operators(way) for name, way in generated.items()}}
+
+
+def operators(way: Callable[[], object]) -> dict:
+    """The operators of one call by the time that each took by itself, on the device where there is one."""
+    way()
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
+    with profile(activities=activities) as profiled:
+        way()
+    key = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+    events = sorted(profiled.key_averages(), key=lambda event: -getattr(event, key))
+    return {
+        "seconds": round(sum(getattr(event, key) for event in events) / 1e6, 3),
+        "top": [(event.key, round(getattr(event, key) / 1e6, 3), event.count) for event in events[:TOP]],
+    }
