@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from evaluation.generate import engine_here, generate, shortfalls
+from evaluation.engines import engine_here
+from evaluation.generate import generate, shortfalls
 from evaluation.predictions import FORGETTING_FILE, Predictions, load_predictions
 from evaluation.score import load_for_scoring, metric_rows, parent_predictions, predict
 from evaluation.verdict import DECIDING, TIE, Change, Check, Drift, Found, Verdict, change_interval, equivalent

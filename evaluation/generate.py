@@ -1,10 +1,8 @@
 """Outputs of the base model and the adapter for a list of prompts."""
 
 import contextlib
-import importlib.util
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 
 import torch
 from peft import PeftModel
@@ -12,6 +10,7 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from evaluation.decoding import greedy
+from evaluation.engines import engine_here
 from recipes.batch import out_of_memory
 from recipes.errors import UserError
 from recipes.record import Contract
@@ -58,13 +57,6 @@ def generate(
         else:
             outputs = in_batches(model, tokenizer, encoded, contract, bar.update)
     return outputs, time.perf_counter() - start
-
-
-def engine_here(asked: str) -> str:
-    """`ctranslate2` and its version where it is asked for, in whatever version, and installed; else `transformers`."""
-    if not asked.startswith("ctranslate2") or importlib.util.find_spec("ctranslate2") is None:
-        return "transformers"
-    return f"ctranslate2 {version('ctranslate2')}"
 
 
 def is_plain(config: GenerationConfig) -> bool:

@@ -160,7 +160,7 @@ def contract_of(recipe, dtype: str, batch_size: int) -> Contract:
 
 
 def _engine(asked: str, dtype: str) -> str:
-    from evaluation.generate import engine_here
+    from evaluation.engines import engine_here
 
     if asked != "transformers" and dtype != "float32":
         raise UserError(f"`engine: {asked}` computes in float32: set `dtype: float32`, or leave `engine` out")
