@@ -173,7 +173,8 @@ def _words_between(texts: list[Words], others: list[Words]) -> set[str]:
 
 def _near(indexed: list[Words], queried: list[Words]) -> Iterator[tuple[int, int]]:
     """Numbers of an indexed and of a queried text with a similarity of at least `NEAR`."""
-    known, asked = _sketches(indexed), _sketches(queried)
+    known = _sketches(indexed)
+    asked = known if queried is indexed else _sketches(queried)
     pairs = _candidates(known, asked)
     for chunk in np.array_split(pairs, len(pairs) // CHUNK + 1):
         # The sketches' own estimate has a standard error of 0.04 at 0.8: five of them away, nothing is near.

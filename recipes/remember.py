@@ -1,4 +1,4 @@
-"""Results of this code kept in the cache of `datasets`, under the hash of all that they follow from."""
+"""What this code has made, kept in a file under the hash of all that it follows from."""
 
 import hashlib
 import json
@@ -9,10 +9,12 @@ from functools import cache
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
-from datasets.fingerprint import Hasher
+from huggingface_hub import constants
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 # Rows that are in memory at once.
 BATCH = 10_000
@@ -32,14 +34,14 @@ def code() -> str:
     return digest.hexdigest()
 
 
-def map_batches(
-    rows: datasets.Dataset, function: Callable[..., dict[str, list]], desc: str, **arguments: Any
-) -> datasets.Dataset:
+def map_batches(rows: "Dataset", function: Callable[..., dict[str, list]], desc: str, **arguments: Any) -> "Dataset":
     """The columns that `function` gives for each batch of `rows`, streamed to a file and kept.
 
     Parameters:
         function: takes a batch as a dict of columns, and the `arguments`.
     """
+    from datasets.fingerprint import Hasher
+
     # The name under which datasets itself keeps what a dataset has become; it has no public way to it.
     fingerprint = Hasher.hash((rows._fingerprint, code(), function.__name__, arguments))
     return rows.map(
@@ -59,22 +61,30 @@ def batches(texts: Sequence[str]) -> Iterator[list[str]]:
 
 
 def remembered(name: str, compute: Callable[[], Any], settings: str, *columns: Sequence[str]) -> Any:
-    """What `compute` gives (JSON's types) for these settings and columns of texts; kept in a file."""
-    digest = hashlib.sha256(json.dumps([code(), name, settings]).encode())
+    """What `compute` gives (JSON's types) for these settings and columns of texts."""
+    digest = hashlib.sha256(json.dumps([code(), settings]).encode())
     for column in columns:
         for text in chain.from_iterable(batches(column)):
             encoded = text.encode("utf-8", "surrogatepass")
             digest.update(b"%d:" % len(encoded) + encoded)
         digest.update(b"end;")
-    folder = Path(datasets.config.HF_DATASETS_CACHE, "recipes")
-    path = folder / f"{name}-{digest.hexdigest()}.json"
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        found = compute()
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=folder)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(found, file)
+    return json.loads(kept(name, lambda: json.dumps(compute()).encode(), digest.hexdigest()))
+
+
+def kept(name: str, make: Callable[[], bytes], key: str) -> bytes:
+    """The bytes that `make` gives, read from the file of this name and key if it is whole, else made and written.
+
+    Parameters:
+        key: a hash of all that the bytes follow from, the code among it.
+    """
+    path = Path(constants.HF_HOME, "kept", f"{name}-{key}")
+    stored = path.read_bytes() if path.is_file() else b""
+    if len(stored) >= 32 and hashlib.sha256(stored[32:]).digest() == stored[:32]:
+        return stored[32:]
+    made = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(hashlib.sha256(made).digest() + made)
     Path(temporary).replace(path)
-    return found
+    return made
