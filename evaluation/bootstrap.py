@@ -29,7 +29,7 @@ def intervals(per_row: dict[str, list[float]], resamples: int, confidence: float
     names = list(per_row)
     scores = np.array([per_row[name] for name in names], dtype=np.float64)
     rows = scores.shape[1]
-    counts = _draws(resamples, rows, seed).astype(np.float64)
+    counts = draws(resamples, rows, seed).astype(np.float64)
     applies = ~np.isnan(scores)
     scores = np.where(applies, scores, 0.0)
     means = counts @ scores.T / np.maximum(counts @ applies.T, 1)
@@ -40,7 +40,7 @@ def intervals(per_row: dict[str, list[float]], resamples: int, confidence: float
 
 
 @lru_cache(maxsize=2)
-def _draws(resamples: int, rows: int, seed: int) -> np.ndarray:
+def draws(resamples: int, rows: int, seed: int) -> np.ndarray:
     """How often each row stands in each resample, shape `(resamples, rows)`; models and differences share them.
 
     They are the very resamples that rouge_score's aggregator draws after `numpy.random.seed(seed)`.
