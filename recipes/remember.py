@@ -11,8 +11,6 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import constants
-
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -77,6 +75,8 @@ def kept(name: str, make: Callable[[], bytes], key: str) -> bytes:
     Parameters:
         key: a hash of all that the bytes follow from, the code among it.
     """
+    from huggingface_hub import constants
+
     path = Path(constants.HF_HOME, "kept", f"{name}-{key}")
     stored = path.read_bytes() if path.is_file() else b""
     if len(stored) >= 32 and hashlib.sha256(stored[32:]).digest() == stored[:32]:

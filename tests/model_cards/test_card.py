@@ -1,11 +1,10 @@
 import re
 
 import pytest
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCard, ModelCardData, constants
 
 from model_cards.card import keep_free_sections, loss_by_epoch, render_card
 from model_cards.plots import draw_plots
-from recipes import remember
 from recipes.errors import UserError
 from recipes.record import Unwritable
 
@@ -104,7 +103,7 @@ def test_the_same_record_gives_the_same_plots(record, tmp_path, monkeypatch):
     first = [(tmp_path / path).read_bytes() for path in draw_plots(record, tmp_path)]
     assert first == [(tmp_path / path).read_bytes() for path in draw_plots(record, tmp_path)]
     # Without the plots that are kept.
-    monkeypatch.setattr(remember.constants, "HF_HOME", str(tmp_path / "empty"))
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "empty"))
     assert first == [(tmp_path / path).read_bytes() for path in draw_plots(record, tmp_path)]
     record.scores.adapter["rouge1"].mean += 0.1
     assert first != [(tmp_path / path).read_bytes() for path in draw_plots(record, tmp_path)]

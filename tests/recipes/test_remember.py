@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from datasets import Dataset
+from huggingface_hub import constants
 
 from recipes import data, remember
 from recipes.config import parse_recipe
@@ -90,7 +91,7 @@ def test_what_is_remembered_depends_on_every_text_and_where_it_ends(monkeypatch)
 
 @pytest.mark.parametrize("torn", [b"", b"short", bytes(40)])
 def test_a_torn_file_is_made_anew(tmp_path, monkeypatch, torn):
-    monkeypatch.setattr(remember.constants, "HF_HOME", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path))
     assert kept("test", lambda: b"made", "key") == b"made"
     (file,) = (tmp_path / "kept").iterdir()
     whole = file.read_bytes()
