@@ -1,6 +1,7 @@
 """Percentile bootstrap of a mean over rows (Efron & Tibshirani 1993, chapter 13)."""
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -28,11 +29,7 @@ def intervals(per_row: dict[str, list[float]], resamples: int, confidence: float
     names = list(per_row)
     scores = np.array([per_row[name] for name in names], dtype=np.float64)
     rows = scores.shape[1]
-    # The very resamples that rouge_score's aggregator draws after `numpy.random.seed(seed)`.
-    rng = np.random.RandomState(seed)
-    counts = np.empty((resamples, rows))
-    for drawn in counts:
-        drawn[:] = np.bincount(rng.randint(rows, size=rows), minlength=rows)
+    counts = draws(resamples, rows, seed).astype(np.float64)
     applies = ~np.isnan(scores)
     scores = np.where(applies, scores, 0.0)
     means = counts @ scores.T / np.maximum(counts @ applies.T, 1)
@@ -40,3 +37,16 @@ def intervals(per_row: dict[str, list[float]], resamples: int, confidence: float
     low, high = np.quantile(means, [tail, 1 - tail], axis=0)
     mean = scores.sum(axis=1) / np.maximum(applies.sum(axis=1), 1)
     return {name: Interval(mean=float(mean[i]), low=float(low[i]), high=float(high[i])) for i, name in enumerate(names)}
+
+
+@lru_cache(maxsize=2)
+def draws(resamples: int, rows: int, seed: int) -> np.ndarray:
+    """How often each row stands in each resample, shape `(resamples, rows)`; models and differences share them.
+
+    They are the very resamples that rouge_score's aggregator draws after `numpy.random.seed(seed)`.
+    """
+    rng = np.random.RandomState(seed)
+    counts = np.empty((resamples, rows), dtype=np.min_scalar_type(rows))
+    for drawn in counts:
+        drawn[:] = np.bincount(rng.randint(rows, size=rows), minlength=rows)
+    return counts

@@ -67,7 +67,7 @@ def draw(records: list[Record], path: Path) -> None:
     figure, axes = new_axes("ROUGE-L on the test rows" + (" (miniatures)" if any(r.miniature for r in records) else ""))
     bars(axes, [r.name for r in records], [r.scores.base["rougeL"] for r in records],
          [r.scores.adapter["rougeL"] for r in records])  # fmt: skip
-    save(figure, path)
+    path.write_bytes(save(figure))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,17 @@
 """The card's plots, drawn from the record; they hold no number of their own."""
 
+import hashlib
+import io
 import textwrap
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from evaluation.verdict import Verdict
 from model_cards.escape import INVISIBLE, REPLACEMENT, cut
-from recipes.record import METRIC_NAMES, Interval, Record
+from recipes.record import METRIC_NAMES, Interval, Record, Scores, Training
+from recipes.remember import code, kept
 
 PLOTS = {"verdict": "plots/verdict.png", "loss": "plots/loss.png", "scores": "plots/scores.png"}
 # Okabe & Ito's palette, told apart by readers with any common colour vision deficiency.
@@ -25,12 +31,25 @@ def draw_plots(record: Record, folder: Path, verdict: Verdict | None = None) -> 
     Returns:
         Their paths inside `folder`.
     """
-    for path in PLOTS.values():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-    _badge(verdict, folder / PLOTS["verdict"])
-    _loss(record, folder / PLOTS["loss"])
-    _scores(record, folder / PLOTS["scores"])
+    drawings = {
+        "verdict": (_badge, verdict),
+        "loss": (_loss, record.recipe["adapter_name"], record.training),
+        "scores": (_scores, record.scores, record.contract.confidence),
+    }
+    for name, (draw, *shown) in drawings.items():
+        path = folder / PLOTS[name]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_drawn(draw, shown))
     return list(PLOTS.values())
+
+
+def _drawn(draw: Callable[..., bytes], shown: list[Any]) -> bytes:
+    """The plot of what is shown, which is all that `draw` gets to see; drawn once for it, this code and matplotlib."""
+    key = hashlib.sha256(" ".join(map(version, ("matplotlib", "numpy", "pillow"))).encode())
+    for source in ("plots.py", "escape.py"):
+        key.update(Path(__file__).with_name(source).read_bytes())
+    key.update((code() + draw.__name__ + repr(shown)).encode())
+    return kept(draw.__name__.strip("_"), lambda: draw(*shown), key.hexdigest())
 
 
 def start_pyplot():
@@ -56,12 +75,14 @@ def new_axes(title: str):
     return figure, axes
 
 
-def save(figure, path: Path) -> None:
-    """Writes the figure; the bytes depend on the drawing alone, not on matplotlib's version string."""
+def save(figure, **options: Any) -> bytes:
+    """The figure as PNG; the bytes depend on the drawing alone, not on matplotlib's version string."""
     import matplotlib.pyplot as plt
 
-    figure.savefig(path, metadata={"Software": None})
+    written = io.BytesIO()
+    figure.savefig(written, format="png", metadata={"Software": None}, **options)
     plt.close(figure)
+    return written.getvalue()
 
 
 def badge_text(verdict: Verdict | None) -> str:
@@ -72,7 +93,7 @@ def badge_text(verdict: Verdict | None) -> str:
     return f"{verdict.verdict} at level {verdict.level}{sample} on {verdict.date[:10]}"
 
 
-def _badge(verdict: Verdict | None, path: Path) -> None:
+def _badge(verdict: Verdict | None) -> bytes:
     """A pill with a sign, the verdict, its level and its date in white on the verdict's colour, and nothing around."""
     plt = start_pyplot()
     colour, sign = BADGES[verdict.verdict if verdict else "UNCHECKED"]
@@ -89,23 +110,22 @@ def _badge(verdict: Verdict | None, path: Path) -> None:
         ha="center",
         bbox=pill,
     )
-    figure.savefig(path, transparent=True, bbox_inches="tight", pad_inches=0.1, metadata={"Software": None})
-    plt.close(figure)
+    return save(figure, transparent=True, bbox_inches="tight", pad_inches=0.1)
 
 
-def _loss(record: Record, path: Path) -> None:
-    history = record.training.history
+def _loss(name: str, training: Training) -> bytes:
+    history = training.history
     train = [(point.step, point.loss) for point in history if point.loss is not None]
     held_out = [(point.step, point.eval_loss) for point in history if point.eval_loss is not None]
-    figure, axes = new_axes(f"Loss of {record.recipe['adapter_name']}")
+    figure, axes = new_axes(f"Loss of {name}")
     axes.plot(*zip(*train, strict=True), color=ADAPTER, linewidth=1.8, label="training (dropout on)")
     if held_out:
         axes.plot(*zip(*held_out, strict=True), color=EVAL, marker="o", markersize=5, linewidth=1.8, label="validation")
-    best = dict(held_out).get(record.training.best_step)
+    best = dict(held_out).get(training.best_step)
     if best is not None:
         axes.annotate(
-            f"published: step {record.training.best_step}, {best:.3f}",
-            (record.training.best_step, best),
+            f"published: step {training.best_step}, {best:.3f}",
+            (training.best_step, best),
             xytext=(0, 14),
             textcoords="offset points",
             ha="right",
@@ -115,15 +135,14 @@ def _loss(record: Record, path: Path) -> None:
     axes.set_ylabel("cross-entropy per target token (nats)")
     axes.margins(y=0.15)
     axes.legend(frameon=False)
-    save(figure, path)
+    return save(figure)
 
 
-def _scores(record: Record, path: Path) -> None:
-    scores = record.scores
-    figure, axes = new_axes(f"Scores on {scores.rows:,} test rows, with {record.contract.confidence:.0%} intervals")
+def _scores(scores: Scores, confidence: float) -> bytes:
+    figure, axes = new_axes(f"Scores on {scores.rows:,} test rows, with {confidence:.0%} intervals")
     names = scores.shown()
     bars(axes, [METRIC_NAMES[n] for n in names], [scores.base[n] for n in names], [scores.adapter[n] for n in names])
-    save(figure, path)
+    return save(figure)
 
 
 def bars(axes, names: list[str], base: list[Interval], adapter: list[Interval]) -> None:

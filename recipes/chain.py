@@ -10,6 +10,7 @@ from recipes.errors import UserError
 from recipes.leakage import compare
 from recipes.pins import pull
 from recipes.record import Leakage, Pin, Pins
+from recipes.remember import remembered
 from recipes.tokens import load_tokens
 
 # A record is untrusted, and each ancestor costs a dataset.
@@ -30,7 +31,8 @@ def look_back(splits: Splits, pins: Pins) -> tuple[list[str], list[Leakage]]:
     """
     findings, counts = [], []
     for adapter, dataset, training in _trainings(splits, pins):
-        seen = compare(splits.test["input"][:], training["input"][:])
+        test, trained = splits.test["input"], training["input"]
+        seen = remembered("seen", lambda: compare(test[:], trained[:]), "", test, trained)  # noqa: B023
         findings.append(seen)
         counts.append(
             Leakage(

@@ -3,14 +3,14 @@
 import hashlib
 import json
 import math
-import os
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import regex
-from datasets import Dataset, concatenate_datasets
+from datasets import Column, Dataset, concatenate_datasets
 from tokenizers import Tokenizer
 
 from recipes.config import RecipeArguments, template_columns
@@ -18,13 +18,12 @@ from recipes.dataset_files import load_rows
 from recipes.errors import UserError
 from recipes.leakage import groups
 from recipes.record import Data, Lengths, Pin
+from recipes.remember import BATCH, map_batches, remembered
 from recipes.rules import Rule
-from recipes.tokens import count_tokens
+from recipes.tokens import count_tokens, encode
 
 # A pattern from somebody else's record may take for ever; an honest one takes microseconds.
 PATTERN_SECONDS = 5
-# Below this many rows a worker process costs more than it saves.
-ROWS_PER_WORKER = 5_000
 # Not to be mistaken for columns of the dataset: no template can name them.
 INPUT, SCHEMA = "the model's input", "the tables of the SQL"
 
@@ -58,17 +57,14 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer) ->
     loaded = len(rows)
     rows, unmatched = _extract(rows, recipe)
     rows = _used_columns(rows, recipe, dataset.id)
-    rows = rows.map(
+    rows = map_batches(
+        rows,
         _fill,
-        fn_kwargs={
-            "prompts": recipe.prompt,
-            "target": recipe.target,
-            "seed": recipe.split_seed,
-            "schema": recipe.sql_schema or "",
-        },
-        batched=True,
-        num_proc=_workers(loaded),
-        desc="Filling the prompt",
+        "Filling the prompt",
+        prompts=recipe.prompt,
+        target=recipe.target,
+        seed=recipe.split_seed,
+        schema=recipe.sql_schema or "",
     )
     rows, dropped, truncated, limits = apply_rules(rows, recipe.parsed_rules(), tokenizer)
     dropped = unmatched | dropped
@@ -79,7 +75,8 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer) ->
             f"the length rules keep {len(rows)} of {loaded} rows of {dataset.id}: nothing is left to train on"
         )
     if recipe.split == "grouped":
-        rows = rows.add_column("group", groups(rows["input"][:]))
+        numbers = remembered("groups", lambda: groups(rows["input"][:]).tolist(), "", rows["input"])
+        rows = rows.add_column("group", np.array(numbers))
     train, test = _split(rows, recipe.test_size, recipe)
     validation = None
     if recipe.validation_size and not recipe.select_on_test:
@@ -91,7 +88,7 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer) ->
         dropped=dropped,
         truncated=truncated,
         limits=limits,
-        lengths={column: _lengths(count_tokens(tokenizer, train[column][:])) for column in ("prompt", "target")},
+        lengths=_lengths(tokenize(train, tokenizer)),
         train=len(train),
         validation=0 if validation is None else len(validation),
         test=len(test),
@@ -100,8 +97,13 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer) ->
     return Splits(train, validation, test, counts)
 
 
-def _lengths(tokens: list[int]) -> Lengths:
-    return Lengths(min=min(tokens), mean=sum(tokens) / len(tokens), max=max(tokens))
+def _lengths(tokens: Dataset) -> dict[str, Lengths]:
+    found = {}
+    for column, ids in (("prompt", "input_ids"), ("target", "labels")):
+        batches = tokens.select_columns(ids).with_format("arrow").iter(BATCH)
+        counts = np.concatenate([pc.list_value_length(batch[ids]).to_numpy() for batch in batches])
+        found[column] = Lengths(min=counts.min(), mean=int(counts.sum()) / len(counts), max=counts.max())
+    return found
 
 
 def _load(recipe: RecipeArguments, dataset: Pin) -> Dataset:
@@ -117,18 +119,20 @@ def _extract(rows: Dataset, recipe: RecipeArguments) -> tuple[Dataset, dict[str,
     for column, pattern in recipe.parsed_extract().items():
         if column not in rows.column_names:
             raise UserError(f"`extract` reads a column `{column}`, but there are {', '.join(rows.column_names)}")
-        found = rows.map(_groups, fn_kwargs={"column": column, "pattern": pattern}, desc=f"Reading {column}")
-        rows = found.filter(lambda matched: matched, input_columns="matched").remove_columns("matched")
-        unmatched[f"extract: no match in {column}"] = len(found) - len(rows)
+        found = map_batches(rows, _groups, f"Reading {column}", column=column, pattern=pattern)
+        matched = np.array(found["matched"][:], dtype=bool)
+        rows = found.remove_columns("matched").select(np.flatnonzero(matched))
+        unmatched[f"extract: no match in {column}"] = int((~matched).sum())
     return rows, unmatched
 
 
-def _groups(row: dict[str, Any], column: str, pattern: regex.Pattern) -> dict[str, Any]:
+def _groups(batch: dict[str, list], column: str, pattern: regex.Pattern) -> dict[str, list]:
     try:
-        match = pattern.search(row[column] or "", timeout=PATTERN_SECONDS)
+        matches = [pattern.search(text or "", timeout=PATTERN_SECONDS) for text in batch[column]]
     except TimeoutError:
         raise UserError(f"`extract` of `{column}` takes over {PATTERN_SECONDS} s on one row: simplify it") from None
-    return (match.groupdict("") if match else dict.fromkeys(pattern.groupindex, "")) | {"matched": match is not None}
+    read = {name: [match[name] or "" if match else "" for match in matches] for name in pattern.groupindex}
+    return {**batch, **read, "matched": [match is not None for match in matches]}
 
 
 def _used_columns(rows: Dataset, recipe: RecipeArguments, dataset_id: str) -> Dataset:
@@ -151,17 +155,19 @@ def fill_templates(row: dict[str, Any], prompts: list[str], target: str, seed: i
     of processes matters.
     """
     texts = {name: "" if value is None else str(value) for name, value in row.items()}
-    draw = hashlib.sha256(json.dumps([seed, sorted(texts.items())], ensure_ascii=False).encode()).digest()
-    prompt = prompts[int.from_bytes(draw[:8]) % len(prompts)]
+    prompt = prompts[0]
+    if len(prompts) > 1:
+        draw = hashlib.sha256(json.dumps([seed, sorted(texts.items())], ensure_ascii=False).encode()).digest()
+        prompt = prompts[int.from_bytes(draw[:8]) % len(prompts)]
     return {"prompt": prompt.format_map(texts).strip(), "target": target.format_map(texts).strip()}
 
 
 def _fill(batch: dict[str, list], prompts: list[str], target: str, seed: int, schema: str) -> dict[str, list[str]]:
     read = dict.fromkeys(column for template in prompts for column in template_columns(template))
-    filled = {name: [] for name in ("prompt", "target", INPUT, SCHEMA)}
+    filled = {name: [] for name in (*batch, "prompt", "target", INPUT, SCHEMA)}
     for values in zip(*batch.values(), strict=True):
         texts = {name: "" if value is None else str(value) for name, value in zip(batch, values, strict=True)}
-        row = fill_templates(texts, prompts, target, seed)
+        row = dict(zip(batch, values, strict=True)) | fill_templates(texts, prompts, target, seed)
         row |= {INPUT: " ".join(texts[column] for column in read).strip(), SCHEMA: schema.format_map(texts).strip()}
         for name, text in row.items():
             filled[name].append(text)
@@ -170,7 +176,8 @@ def _fill(batch: dict[str, list], prompts: list[str], target: str, seed: int, sc
 
 def _split(rows: Dataset, size: float, recipe: RecipeArguments) -> tuple[Dataset, Dataset]:
     if recipe.split == "grouped":
-        kept, held_out = hold_out_groups(np.array(rows["group"]), size, recipe.split_seed)
+        numbers = rows.with_format("numpy", columns=["group"])["group"][:]
+        kept, held_out = hold_out_groups(numbers, size, recipe.split_seed)
         return rows.select(kept), rows.select(held_out)
     halves = rows.train_test_split(test_size=size, seed=recipe.split_seed)
     return halves["train"], halves["test"]
@@ -216,7 +223,7 @@ def apply_rules(
         percentile rules came to.
     """
     dropped, truncated, limits = {}, {}, {}
-    loaded = {rule: np.array(lengths(rows, rule, tokenizer)) for rule in rules if rule.percentile}
+    loaded = {rule: lengths(rows, rule, tokenizer) for rule in rules if rule.percentile}
     kept = np.arange(len(rows))
     for rule in rules:
         limit = rule.limit
@@ -224,36 +231,34 @@ def apply_rules(
             limit = limits[rule.text] = float(np.percentile(loaded[rule], rule.limit))
         # Measured again where a rule before has cut texts.
         known = loaded[rule][kept] if rule.percentile and not truncated else lengths(rows, rule, tokenizer)
-        breaks = np.array([rule.breaks(length, limit) for length in known], dtype=bool)
+        breaks = rule.breaks(known, limit)
         if rule.action == "drop":
             dropped[rule.text] = int(breaks.sum())
             rows, kept = rows.select(np.flatnonzero(~breaks)), kept[~breaks]
         else:
             truncated[rule.text] = int(breaks.sum())
-            rows = rows.map(
+            rows = map_batches(
+                rows,
                 _cut,
-                fn_kwargs={
-                    "text": rule.texts[0],
-                    "unit": rule.unit,
-                    "longest": rule.longest(limit),
-                    "tokenizer": tokenizer,
-                },
-                desc=f"Applying: {rule.text}",
+                f"Applying: {rule.text}",
+                text=rule.texts[0],
+                unit=rule.unit,
+                longest=rule.longest(limit),
+                tokenizer=tokenizer if rule.unit == "tokens" else None,
             )
     return rows, dropped, truncated, limits
 
 
-def lengths(rows: Dataset, rule: Rule, tokenizer: Tokenizer) -> list[int]:
-    """Length of the rule's text (or sum of texts) in the rule's unit, row by row."""
-    measured = rows.select_columns(list(rule.texts)).map(
+def lengths(rows: Dataset, rule: Rule, tokenizer: Tokenizer) -> np.ndarray:
+    """Length of the rule's text (or sum of texts) in the rule's unit, shape `(len(rows),)`."""
+    measured = map_batches(
+        rows.select_columns(list(rule.texts)),
         _measure,
-        batched=True,
-        fn_kwargs={"unit": rule.unit, "tokenizer": tokenizer if rule.unit == "tokens" else None},
-        remove_columns=list(rule.texts),
-        num_proc=_workers(len(rows)),
-        desc=f"Measuring: {rule.text}",
+        f"Measuring: {rule.text}",
+        unit=rule.unit,
+        tokenizer=tokenizer if rule.unit == "tokens" else None,
     )
-    return measured["length"][:]
+    return measured.with_format("numpy")["length"][:]
 
 
 def _measure(batch: dict[str, list], unit: str, tokenizer: Tokenizer | None) -> dict[str, list[int]]:
@@ -263,55 +268,45 @@ def _measure(batch: dict[str, list], unit: str, tokenizer: Tokenizer | None) -> 
     elif unit == "words":
         measured = [[len(text.split()) for text in column] for column in columns]
     else:
-        measured = [[len(encoding.ids) for encoding in tokenizer.encode_batch(column)] for column in columns]
+        measured = [count_tokens(tokenizer, column) for column in columns]
     return {"length": [sum(row) for row in zip(*measured, strict=True)]}
 
 
-def _cut(row: dict[str, Any], text: str, unit: str, longest: int, tokenizer: Tokenizer) -> dict[str, str]:
-    whole = row[text]
+def _cut(batch: dict[str, list], text: str, unit: str, longest: int, tokenizer: Tokenizer | None) -> dict[str, list]:
+    return {**batch, text: [_shortened(whole, unit, longest, tokenizer) for whole in batch[text]]}
+
+
+def _shortened(whole: str, unit: str, longest: int, tokenizer: Tokenizer | None) -> str:
     if unit == "characters":
-        return {text: whole[:longest]}
+        return whole[:longest]
     if unit == "words":
-        return {text: " ".join(whole.split()[:longest])} if len(whole.split()) > longest else {text: whole}
+        return " ".join(whole.split()[:longest]) if len(whole.split()) > longest else whole
     encoding = tokenizer.encode(whole)
     if len(encoding.ids) <= longest:
-        return {text: whole}
+        return whole
     # The last token is `</s>`, which is added again when the cut text is tokenized.
-    return {text: whole[: encoding.offsets[longest - 2][1]] if longest > 1 else ""}
+    return whole[: encoding.offsets[longest - 2][1]] if longest > 1 else ""
 
 
 def tokenize(rows: Dataset, tokenizer: Tokenizer) -> Dataset:
     """Token ids of prompts (`input_ids`) and targets (`labels`), each ended by `</s>`; not padded."""
-    return rows.map(
-        _tokenize,
-        batched=True,
-        fn_kwargs={"tokenizer": tokenizer},
-        remove_columns=rows.column_names,
-        num_proc=_workers(len(rows)),
-        desc="Tokenizing",
-    )
+    return map_batches(rows.select_columns(["prompt", "target"]), _tokenize, "Tokenizing", tokenizer=tokenizer)
 
 
 def _tokenize(batch: dict[str, list], tokenizer: Tokenizer) -> dict[str, list[list[int]]]:
-    return {
-        key: [encoding.ids for encoding in tokenizer.encode_batch(batch[column])]
-        for key, column in (("input_ids", "prompt"), ("labels", "target"))
-    }
+    return {"input_ids": encode(tokenizer, batch["prompt"]), "labels": encode(tokenizer, batch["target"])}
 
 
-def references(splits: Splits) -> list[str]:
-    """The targets of all rows."""
-    return [target for rows in (splits.train, splits.validation, splits.test) if rows for target in rows["target"][:]]
+def references(splits: Splits) -> Column:
+    """The targets of all rows, read from their file as they are gone through."""
+    parts = (splits.train, splits.validation, splits.test)
+    return concatenate_datasets([rows.select_columns("target") for rows in parts if rows])["target"]
 
 
 def rows_sha256(rows: Dataset) -> str:
     """Hex sha256 over the prompts and targets, in order, one JSON array a line."""
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(json.dumps([row["prompt"], row["target"]], ensure_ascii=False).encode() + b"\n")
+    digest, line = hashlib.sha256(), json.JSONEncoder(ensure_ascii=False).encode
+    for batch in rows.select_columns(["prompt", "target"]).iter(BATCH):
+        for pair in zip(batch["prompt"], batch["target"], strict=True):
+            digest.update(line(pair).encode() + b"\n")
     return digest.hexdigest()
-
-
-def _workers(rows: int) -> int | None:
-    workers = min(os.cpu_count() or 1, rows // ROWS_PER_WORKER)
-    return workers if workers > 1 else None

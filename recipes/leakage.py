@@ -129,14 +129,16 @@ def _without_lines(text: str, lines: set[str]) -> str:
 def _without_layout(one: set[Words], other: set[Words]) -> tuple[dict[Words, Words], dict[Words, Words]]:
     large = [texts for texts in (one, other) if len(texts) >= LAYOUT_TEXTS]
     starts = [_shared_start(texts) for texts in large]
-    ends = [_shared_start({text[::-1] for text in texts})[::-1] for texts in large]
+    ends = [_shared_end(texts) for texts in large]
     cores = [{text: _core(text, starts, ends) for text in texts} for texts in (one, other)]
     ours, theirs = (list(texts.values()) for texts in cores)
     between = _words_between(ours, theirs) | _words_between(theirs, ours)
-    one, other = (
-        {text: tuple(word for word in core if word not in between) or text for text, core in texts.items()}
-        for texts in cores
-    )
+    if between:
+        cores = [
+            {text: tuple(word for word in core if word not in between) for text, core in texts.items()}
+            for texts in cores
+        ]
+    one, other = ({text: core or text for text, core in texts.items()} for texts in cores)
     return one, other
 
 
@@ -148,6 +150,17 @@ def _shared_start(texts: set[Words]) -> Words:
         if count < LAYOUT_WORDS * len(texts):
             return start
         start += (word,)
+
+
+def _shared_end(texts: set[Words]) -> Words:
+    end = ()
+    while True:
+        longer = (text for text in texts if len(text) > len(end) and text[len(text) - len(end) :] == end)
+        following = Counter(text[-1 - len(end)] for text in longer)
+        word, count = next(iter(following.most_common(1)), ("", 0))
+        if count < LAYOUT_WORDS * len(texts):
+            return end
+        end = (word, *end)
 
 
 def _core(text: Words, starts: list[Words], ends: list[Words]) -> Words:
@@ -173,7 +186,8 @@ def _words_between(texts: list[Words], others: list[Words]) -> set[str]:
 
 def _near(indexed: list[Words], queried: list[Words]) -> Iterator[tuple[int, int]]:
     """Numbers of an indexed and of a queried text with a similarity of at least `NEAR`."""
-    known, asked = _sketches(indexed), _sketches(queried)
+    known = _sketches(indexed)
+    asked = known if queried is indexed else _sketches(queried)
     pairs = _candidates(known, asked)
     for chunk in np.array_split(pairs, len(pairs) // CHUNK + 1):
         # The sketches' own estimate has a standard error of 0.04 at 0.8: five of them away, nothing is near.

@@ -3,6 +3,9 @@
 import json
 import re
 from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -11,8 +14,11 @@ from recipes import strict_json
 from recipes.errors import UserError, one_line
 from recipes.pins import download
 from recipes.record import Pin, Unwritable
+from recipes.remember import batches, remembered
 
 MOST_FREQUENT = 20
+# Words whose ids are kept, some 50 MB.
+MOST_WORDS = 200_000
 # The white space that the tokenizer takes for a space wherever it stands; it deletes some other.
 SPACES = re.compile(r"[ \t\r\n]+")
 # The kinds of parts that a T5's tokenizer.json is made of; of its normalizer only the table of characters is used.
@@ -79,18 +85,39 @@ def _build(base: Pin, stored: dict[str, Any]) -> Tokenizer:
         raise UserError(f"tokenizer.json of {base.id} is none of a T5: {one_line(str(error), 200)}") from None
 
 
-def count_tokens(tokenizer: Tokenizer, texts: list[str]) -> list[int]:
-    """Number of tokens of each text with its final `</s>`, as `encode` gives them.
+class Words(dict[str, list[int]]):
+    """The ids of each word, without `</s>`, encoded when it is first asked for.
 
-    The tokenizer takes a text apart at white space before all else, so each word is encoded once.
+    The tokenizer takes a text apart at white space before all else, so a text's ids are those of its words.
     """
-    rows = [SPACES.split(text) for text in texts]
-    words = list({word for row in rows for word in row})
-    tokens_of = dict(zip(words, (len(one.ids) - 1 for one in tokenizer.encode_batch_fast(words)), strict=True))
-    return [1 + sum(tokens_of[word] for word in row) for row in rows]
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._encode = tokenizer.encode
+
+    def __missing__(self, word: str) -> list[int]:
+        if len(self) >= MOST_WORDS:
+            self.clear()
+        self[word] = ids = self._encode(word).ids[:-1]
+        return ids
 
 
-def audit(tokenizer: Tokenizer, texts: list[str]) -> Unwritable:
+# A tokenizer is no more changed once `load_tokens` has given it.
+words_of = lru_cache(maxsize=2)(Words)
+
+
+def encode(tokenizer: Tokenizer, texts: Iterable[str]) -> list[list[int]]:
+    """Token ids of each text with its final `</s>`, as the tokenizer's own `encode` gives them."""
+    ids_of, end = words_of(tokenizer).__getitem__, tokenizer.encode("").ids
+    return [[*chain.from_iterable(map(ids_of, SPACES.split(text))), *end] for text in texts]
+
+
+def count_tokens(tokenizer: Tokenizer, texts: Iterable[str]) -> list[int]:
+    """Number of tokens of each text with its final `</s>`."""
+    ids_of = words_of(tokenizer).__getitem__
+    return [1 + sum(map(len, map(ids_of, SPACES.split(text)))) for text in texts]
+
+
+def audit(tokenizer: Tokenizer, texts: Sequence[str]) -> Unwritable:
     """Counts the texts that do not survive encoding and decoding, and the characters without a token in them.
 
     The tokenizer takes a text apart at white space before all else: what holds for its words holds for the text, and
@@ -100,18 +127,22 @@ def audit(tokenizer: Tokenizer, texts: list[str]) -> Unwritable:
         tokenizer: without truncation, as `load_tokens` gives it.
         texts: all references of a recipe: a model can only write what its tokenizer gives back.
     """
-    words = list({word for text in texts for word in text.split()})
-    encoded = tokenizer.encode_batch_fast(words)
-    written = [back.strip() for back in tokenizer.decode_batch([word.ids for word in encoded])]
-    lost = {
-        word: _unknown(tokenizer, word)
-        for word, back in zip(words, written, strict=True)
-        if "".join(back.split()) != word
-    }
-    parted = {word for word, back in zip(words, written, strict=True) if back != word} - lost.keys()
+    found = remembered("unwritable", lambda: _audit(tokenizer, texts).model_dump(), tokenizer.to_str(), texts)
+    return Unwritable(**found)
+
+
+def _audit(tokenizer: Tokenizer, texts: Sequence[str]) -> Unwritable:
+    words = list({word for batch in batches(texts) for text in batch for word in text.split()})
+    encoded = [word.ids for word in tokenizer.encode_batch_fast(words)]
+    lost, parted = {}, set()
+    for word, back in zip(words, map(str.strip, tokenizer.decode_batch(encoded)), strict=True):
+        if "".join(back.split()) != word:
+            lost[word] = _unknown(tokenizer, word)
+        elif back != word:
+            parted.add(word)
     unwritable = white_space = 0
     rows_of: Counter[str] = Counter()
-    for text in texts:
+    for text in chain.from_iterable(batches(texts)):
         own = text.split()
         if not lost.keys().isdisjoint(own):
             unwritable += 1

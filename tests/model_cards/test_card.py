@@ -1,7 +1,7 @@
 import re
 
 import pytest
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCard, ModelCardData, constants
 
 from model_cards.card import keep_free_sections, loss_by_epoch, render_card
 from model_cards.plots import draw_plots
@@ -99,8 +99,11 @@ def test_an_unscored_run_has_no_card(record, predictions):
         render_card(record, predictions, "someone/adapter")
 
 
-def test_the_same_record_gives_the_same_plots(record, tmp_path):
+def test_the_same_record_gives_the_same_plots(record, tmp_path, monkeypatch):
     first = [(tmp_path / path).read_bytes() for path in draw_plots(record, tmp_path)]
+    assert first == [(tmp_path / path).read_bytes() for path in draw_plots(record, tmp_path)]
+    # Without the plots that are kept.
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "empty"))
     assert first == [(tmp_path / path).read_bytes() for path in draw_plots(record, tmp_path)]
     record.scores.adapter["rouge1"].mean += 0.1
     assert first != [(tmp_path / path).read_bytes() for path in draw_plots(record, tmp_path)]

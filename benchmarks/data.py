@@ -1,0 +1,130 @@
+"""How time and memory of preparing a dataset grow with its rows.
+
+    python -m benchmarks.data [--sizes 1000 10000 100000] [--into benchmarks/data.json]
+
+Each size runs in a process of its own, so that its peak of memory is known, against a local Hub that serves generated
+rows in finance-alpaca's columns: first with empty caches, then again.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from random import Random
+
+SIZES = (1_000, 10_000, 100_000)
+STAGES = ("load the libraries", "splits and token ids", "one epoch's ids", "audit", "leakage")
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.data", description=__doc__.partition("\n")[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--into", type=Path)
+    parser.add_argument("--prepare", help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    if arguments.prepare:
+        print(json.dumps(prepare(arguments.prepare)))
+        return
+    text = json.dumps(measure(arguments.sizes), indent=1)
+    if arguments.into:
+        arguments.into.write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+def measure(sizes: tuple[int, ...] = SIZES) -> dict:
+    """Seconds by stage and peak memory by size, and how many bytes a row adds between the last two sizes."""
+    from local_hub.miniatures import Repository, repositories
+    from local_hub.testing import running
+
+    measured = []
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        base = next(repository for repository in repositories() if repository.id == "google/flan-t5-large")
+        datasets = [
+            Repository("dataset", f"local-user/rows-{rows}", {"rows.jsonl": b"\n".join(lines(rows))}) for rows in sizes
+        ]
+        with running(root / "hub", [base, *datasets]) as hub:
+            for rows in sizes:
+                environ = hub.env(root / f"home-{rows}") | {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+                first, again = (_run(environ, f"local-user/rows-{rows}") for _ in range(2))
+                measured.append({"rows": rows, "first": first, "again": again})
+    slope = {}
+    if len(sizes) > 1:
+        small, large = measured[-2:]
+        for which in ("first", "again"):
+            more = large[which]["peak_bytes"] - small[which]["peak_bytes"]
+            slope[which] = round(more / (large["rows"] - small["rows"]))
+    return {"cores": os.cpu_count(), "sizes": measured, "bytes_a_row": slope}
+
+
+def lines(rows: int):
+    """Rows in finance-alpaca's columns, one JSON object a line; each question has words of its own."""
+    from local_hub.miniatures.finance import row
+
+    rng = Random(1)
+    made = [row(rng) for _ in range(1_000)]
+    for number in range(rows):
+        text = made[number % len(made)]
+        # Three words of 5,000 keep questions apart, as names and sums do in real ones.
+        words = " ".join(f"w{rng.randrange(5_000)}" for _ in range(3))
+        yield json.dumps(text | {"instruction": f"{text['instruction']} {words}"}).encode()
+
+
+def _run(environ: dict[str, str], dataset: str) -> dict:
+    command = [sys.executable, "-m", "benchmarks.data", "--prepare", dataset]
+    answer = subprocess.run(command, env=environ, capture_output=True, text=True)
+    if answer.returncode:
+        raise SystemExit(answer.stdout[-2000:] + answer.stderr[-2000:])
+    return json.loads(answer.stdout.splitlines()[-1])
+
+
+def prepare(dataset_id: str) -> dict:
+    """All that a run does to its data, with one pass over the token ids as an epoch makes; seconds and peak memory."""
+    clock = [time.perf_counter()]
+    from types import SimpleNamespace
+
+    from recipes.chain import look_back
+    from recipes.config import parse_recipe
+    from recipes.data import build_splits, references, tokenize
+    from recipes.pins import pin
+    from recipes.tokens import audit, load_tokens
+
+    # The parser of recipes loads TRL and transformers.
+    recipe = parse_recipe(["--config", "recipes/finance.yaml"]).arguments
+    clock.append(time.perf_counter())
+    dataset = pin("dataset", dataset_id, "main")
+    tokens = load_tokens(pin("model", "google/flan-t5-large", "main"), [])
+    splits = build_splits(recipe, dataset, tokens)
+    rows = tokenize(splits.train, tokens)
+    clock.append(time.perf_counter())
+    found = sum(len(ids) for batch in rows.iter(1_000) for ids in batch["input_ids"])
+    clock.append(time.perf_counter())
+    audit(tokens, references(splits))
+    clock.append(time.perf_counter())
+    before_leakage = peak_bytes()
+    look_back(splits, SimpleNamespace(dataset=dataset, parent_adapter=None))
+    clock.append(time.perf_counter())
+    return {
+        "seconds": {
+            name: round(end - start, 2) for name, start, end in zip(STAGES, clock[:-1], clock[1:], strict=True)
+        },
+        "tokens": found,
+        "peak_before_leakage_bytes": before_leakage,
+        "peak_bytes": peak_bytes(),
+    }
+
+
+def peak_bytes() -> int:
+    """The most memory of its own (without mapped files) that this process has had so far; Linux alone tells it."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    peak, mapped = (int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) * 1024 for name in ("VmHWM", "RssFile"))
+    return peak - mapped
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
