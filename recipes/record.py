@@ -14,20 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationEr
 
 from recipes.allowed import PublishedRecipe
 from recipes.bounds import (
-    Amount,
-    Count,
-    Line,
-    PlainName,
-    Positive,
-    RepoId,
-    RepoPath,
-    Seed,
-    Sha1,
-    Sha256,
-    Share,
-    Shift,  # fmt: skip
-    bounded,
-)
+    Amount, Count, Line, PlainName, Positive, RepoId, RepoPath, Seed, Sha1, Sha256, Share, Shift, bounded,
+)  # fmt: skip
 from recipes.errors import UserError, one_line
 from recipes.versions import VERSION, upgraded
 
@@ -152,9 +140,8 @@ class Expectation(Section):
 class Batch(Section):
     """How an optimizer step of `per_device · accumulation · processes` rows is cut.
 
-    Each process cuts its rows into micro-batches of at most `tokens` source and target tokens (a longer row is one by
-    itself); `too_large` lists the budgets that memory refused. A record before version 3 has no `tokens`: there a
-    micro-batch was `per_device` rows, and `too_large` numbers of rows.
+    A micro-batch holds at most `tokens` tokens, or one row; memory refused the budgets in `too_large`. Before version 3
+    it held `per_device` rows, and `too_large` lists numbers of rows.
     """
 
     per_device: Positive
@@ -232,7 +219,7 @@ class Leakage(Section):
 
 
 class Contract(Section):
-    """The scoring contract: all that decides a score besides weights and data. `sql` is None without SQL metrics.
+    """The scoring contract: all that decides a score besides weights and data; `sql` is None without SQL metrics.
 
     `engine` wrote the outputs, `batch_size` rows at once (CTranslate2: a thread). In float32 tokens depend on neither.
     """
