@@ -14,7 +14,19 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationEr
 
 from recipes.allowed import PublishedRecipe
 from recipes.bounds import (
-    Amount, Count, Line, PlainName, Positive, RepoId, RepoPath, Seed, Sha1, Sha256, Share, Shift, bounded,
+    Amount,
+    Count,
+    Line,
+    PlainName,
+    Positive,
+    RepoId,
+    RepoPath,
+    Seed,
+    Sha1,
+    Sha256,
+    Share,
+    Shift,
+    bounded,
 )  # fmt: skip
 from recipes.errors import UserError, one_line
 from recipes.versions import VERSION, upgraded
