@@ -1,9 +1,8 @@
 """The run record: the one thing the rooms hand each other, stored as `record.json` beside the adapter.
 
 Training starts it, evaluation adds the scores, the card is rendered from it, push adds the hashes of what it uploads,
-and reproduce reads it back from the Hub. A record read from the Hub is untrusted: unknown keys, missing keys, wrong
-types, and numbers and texts out of all bounds are refused. recipes/schemas/ holds the format for others, and
-`recipes.versions` tells how it changes.
+and reproduce reads it back from the Hub. A record from the Hub is untrusted: unknown and missing keys, wrong types,
+numbers and texts out of bounds are refused. recipes/schemas/ holds the format, `recipes.versions` how it changes.
 """
 
 import os
