@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
 
 
 def measure(sizes: tuple[int, ...] = SIZES) -> dict:
-    """Seconds by stage and peak memory by size, and how many bytes a row adds between the last two sizes."""
+    """Seconds by stage and peak memory by size, and the bytes that a row adds."""
     from local_hub.miniatures import Repository, repositories
     from local_hub.testing import running
 
@@ -53,13 +53,18 @@ def measure(sizes: tuple[int, ...] = SIZES) -> dict:
                 environ = hub.env(root / f"home-{rows}") | {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
                 first, again = (_run(environ, f"local-user/rows-{rows}") for _ in range(2))
                 measured.append({"rows": rows, "first": first, "again": again})
-    slope = {}
-    if len(sizes) > 1:
-        small, large = measured[-2:]
-        for which in ("first", "again"):
-            more = large[which]["peak_bytes"] - small[which]["peak_bytes"]
-            slope[which] = round(more / (large["rows"] - small["rows"]))
-    return {"cores": os.cpu_count(), "sizes": measured, "bytes_a_row": slope}
+    return {"cores": os.cpu_count(), "sizes": measured, "bytes_a_row": bytes_a_row(measured)}
+
+
+def bytes_a_row(measured: list[dict]) -> dict[str, int]:
+    """By how much the peak of memory grows with a row, between the last two sizes."""
+    if len(measured) < 2:
+        return {}
+    small, large = measured[-2:]
+    rows = large["rows"] - small["rows"]
+    return {
+        which: round((large[which]["peak_bytes"] - small[which]["peak_bytes"]) / rows) for which in ("first", "again")
+    }
 
 
 def lines(rows: int):
@@ -79,7 +84,7 @@ def _run(environ: dict[str, str], dataset: str) -> dict:
     command = [sys.executable, "-m", "benchmarks.data", "--prepare", dataset]
     answer = subprocess.run(command, env=environ, capture_output=True, text=True)
     if answer.returncode:
-        raise SystemExit(answer.stdout[-2000:] + answer.stderr[-2000:])
+        raise SystemExit(f"{dataset} ended with {answer.returncode}: {answer.stdout[-2000:]}{answer.stderr[-2000:]}")
     return json.loads(answer.stdout.splitlines()[-1])
 
 
