@@ -108,7 +108,7 @@ def recipes() -> dict[str, tuple[str, dict[str, Any]]]:
 
 def render(root: Path) -> None:
     """Renders README.md and benchmarks/README.md in the folder `root`."""
-    for readme in (root / "README.md", root / "benchmarks" / "README.md"):
+    for readme in filter(Path.is_file, (root / "README.md", root / "benchmarks" / "README.md")):
         readme.write_text(rendered(readme.read_text(encoding="utf-8"), root), encoding="utf-8")
     print(f"Rendered {readme.name} from {len(kept_records(root))} records and {len(recipes())} recipes")
 
