@@ -21,7 +21,7 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
 PICTURES = Path(__file__).parents[1] / "docs" / "benchmarks"
-PARTS = ("training", "generation", "scoring", "growth", "profiles", "machine")
+PARTS = ("training", "generation", "scoring", "data", "growth", "profiles", "machine")
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "rouge-score-rs", "ctranslate2")
 # What is also given at the top: ratios above 1 mean that this project is faster.
 FLAT = {
@@ -128,12 +128,14 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
         return measure(device, 16 if quick else 1_000 if cuda else 256, repeats, size)
 
     def scoring() -> dict:
-        from benchmarks.scoring import time_level_score, time_rouge
+        from benchmarks.scoring import measure
 
-        rows = 50 if quick else 5_000
-        rouge = time_rouge(rows, repeats)
-        found = {"rows": rows, "repeats": repeats, "cores": os.cpu_count(), "rouge": rouge}
-        return found | {"level_score": time_level_score(rows, repeats), "rouge_vs_evaluate": rouge["ratio"]}
+        return measure(50 if quick else 5_000, repeats)
+
+    def data() -> dict:
+        from benchmarks.data import measure
+
+        return measure((100, 200) if quick else (1_000, 10_000, 50_000))
 
     def growth() -> dict:
         from benchmarks.growth import measure, projection
@@ -159,7 +161,7 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
         return found | ({"small_card": small_card(size)} if cuda else {})
 
     return {
-        "training": training, "generation": generation, "scoring": scoring, "growth": growth,
+        "training": training, "generation": generation, "scoring": scoring, "data": data, "growth": growth,
         "profiles": profiles, "machine": machine,
     }  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Times ROUGE with its intervals, and a reproduction at LEVEL=score.
 
-    python -m benchmarks.scoring [--rows 5000] [--repeats 5] [--into benchmarks/scoring.json]
+    python -m benchmarks.scoring [--rows 5000] [--repeats 5]
 
 ROUGE runs side by side with the way of `evaluate`'s own rouge metric (rouge_score row by row, then its bootstrap
 aggregator of 1,000 resamples), interleaved, on the same texts: those of Google's test pairs that REAL_DATA holds, or
@@ -25,11 +25,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.scoring", description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, default=5_000)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--into", type=Path, default=Path("benchmarks/scoring.json"))
-    arguments = parser.parse_args(argv)
-    result = measure(arguments.rows, arguments.repeats)
-    arguments.into.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
+    print(json.dumps(measure(**vars(parser.parse_args(argv))), indent=1))
 
 
 def measure(rows: int, repeats: int) -> dict:

@@ -25,6 +25,8 @@ def speed_tables(root: Path) -> str:
             blocks.append(generation_lines(result))
         if "growth" in found:
             blocks += [growth_table(found["growth"]), picture(root, name, "growth", "A step by its rows' length")]
+        if "data" in found:
+            blocks.append(data_table(found["data"]))
         if "machine" in found:
             blocks.append(machine_lines(found["machine"]))
         blocks += [f"Not measured for lack of {what}: {part}." for part, what in missing.items()]
@@ -110,6 +112,23 @@ def growth_table(growth: dict) -> str:
     return "\n".join(lines)
 
 
+def data_table(data: dict) -> str:
+    """Seconds and memory of preparing a dataset, by its rows: the first time and again."""
+    lines = [
+        f"| rows to prepare, on {data['cores']} cores | seconds the first time (again) | of these, leakage "
+        "| peak memory (again) |",
+        "|---|---|---|---|",
+    ]
+    for size in data["sizes"]:
+        first, again = size["first"], size["again"]
+        spent, later = sum(first["seconds"].values()), sum(again["seconds"].values())
+        lines.append(
+            f"| {size['rows']:,} | {spent:.1f} ({later:.1f}) | {first['seconds']['leakage']:.1f} | "
+            f"{first['peak_bytes'] / 1e6:,.0f} MB ({again['peak_bytes'] / 1e6:,.0f} MB) |"
+        )
+    return "\n".join(lines)
+
+
 def machine_lines(machine: dict) -> str:
     """The share of the machine's rate that is used, and what an epoch and the job take at the measured speeds."""
     rate = machine["matmul_flop_per_second"]
@@ -163,9 +182,9 @@ def profile_tables(root: Path) -> str:
 
 def scoring_table(root: Path) -> str:
     """What `make bench` measured of ROUGE and of checking at LEVEL=score."""
-    results = kept_results(root).get("cpu", {}).get("parts", {})
-    kept = (root / "benchmarks" / "scoring.json").read_text(encoding="utf-8") if "scoring" not in results else None
-    found = results["scoring"] if kept is None else json.loads(kept)
+    found = kept_results(root).get("cpu", {}).get("parts", {}).get("scoring")
+    if found is None:
+        return "Not measured yet: `make bench`."
     rouge, level = found["rouge"], found["level_score"]
     return "\n".join(
         [

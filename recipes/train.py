@@ -134,7 +134,12 @@ def _attempt(
     arguments = recipe.training
     arguments.remove_unused_columns = False
     arguments.ddp_find_unused_parameters = False
-    arguments.dataloader_pin_memory = arguments.device.type == "cuda"
+    on_gpu = arguments.dataloader_pin_memory = arguments.accelerator_config.non_blocking = (
+        arguments.device.type == "cuda"
+    )
+    if on_gpu and not arguments.dataloader_num_workers:
+        # The next step's rows are laid flat and sent while the GPU works on this one's.
+        arguments.dataloader_num_workers = 2
     # A step is cut inside `AdapterTrainer`.
     arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = batch.effective, 1
     # The filter asks the device for every step's loss, and would hide a loss that is no number.
