@@ -42,7 +42,7 @@ def draw_training(training: dict, device: str, path: Path) -> None:
     axes.set_yticks(range(len(found)), ["this project" if name == "ours" else name for name, _ in found])
     axes.set_xlim(0, 1.4 * max(high for _, high in ranges))
     axes.set_xlabel("tokens a second, padding not counted")
-    save(figure, path)
+    path.write_bytes(save(figure))
 
 
 def draw_growth(growth: dict, device: str, path: Path) -> None:
@@ -59,4 +59,4 @@ def draw_growth(growth: dict, device: str, path: Path) -> None:
     axes.set_xlabel("source tokens, and as many target tokens")
     axes.set_ylabel("seconds")
     axes.legend(frameon=False)
-    save(figure, path)
+    path.write_bytes(save(figure))
