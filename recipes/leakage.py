@@ -218,7 +218,10 @@ def _candidates(known: np.ndarray, asked: np.ndarray) -> Iterator[np.ndarray]:
     datasketch's own index is asked text by text, which takes several times as long.
     """
     odd = np.random.RandomState(1).randint(2**62, size=ROWS).astype(np.uint64) * 2 + 1
-    keys, others = ((sketches * odd).sum(axis=2, dtype=np.uint64).T for sketches in (known, asked))
+    keys, others = (
+        np.stack([(sketches[:, band] * odd).sum(axis=1, dtype=np.uint64) for band in range(BANDS)])
+        for sketches in (known, asked)
+    )
     orders = np.argsort(keys, axis=1)
     ordered = np.take_along_axis(keys, orders, axis=1)
     for start in range(0, len(asked), QUERIES):
