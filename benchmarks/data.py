@@ -75,8 +75,8 @@ def lines(rows: int):
     made = [row(rng) for _ in range(1_000)]
     for number in range(rows):
         text = made[number % len(made)]
-        # Three words of 5,000 keep questions apart, as names and sums do in real ones.
-        words = " ".join(f"w{rng.randrange(5_000)}" for _ in range(3))
+        # Ten words of 50,000 keep questions apart: among real ones few are nearly alike.
+        words = " ".join(f"w{rng.randrange(50_000)}" for _ in range(10))
         yield json.dumps(text | {"instruction": f"{text['instruction']} {words}"}).encode()
 
 

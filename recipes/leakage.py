@@ -30,8 +30,9 @@ LAYOUT_TEXTS = 10
 LAYOUT_LINES = 0.2
 LAYOUT_WORDS = 0.95
 
-# Candidates whose sketches are compared at once, which bounds the memory (some 10 MB).
-CHUNK = 10_000
+# Texts whose candidates are looked up at once, and candidates whose sketches are compared at once: some 10 MB each,
+# unless thousands of texts are alike.
+QUERIES, CHUNK = 1_000, 10_000
 
 Words = tuple[str, ...]
 
@@ -188,15 +189,15 @@ def _near(indexed: list[Words], queried: list[Words]) -> Iterator[tuple[int, int
     """Numbers of an indexed and of a queried text with a similarity of at least `NEAR`."""
     known = _sketches(indexed)
     asked = known if queried is indexed else _sketches(queried)
-    pairs = _candidates(known, asked)
-    for chunk in np.array_split(pairs, len(pairs) // CHUNK + 1):
-        # The sketches' own estimate has a standard error of 0.04 at 0.8: five of them away, nothing is near.
-        likely = np.mean(known[chunk[:, 0]] == asked[chunk[:, 1]], axis=(1, 2)) >= NEAR - 0.2
-        for number, place in chunk[likely].tolist():
-            one, other = _pairs(indexed[number]), _pairs(queried[place])
-            shared = len(one & other)
-            if shared >= NEAR * (len(one) + len(other) - shared):
-                yield number, place
+    for pairs in _candidates(known, asked):
+        for chunk in np.array_split(pairs, len(pairs) // CHUNK + 1):
+            # The sketches' own estimate has a standard error of 0.04 at 0.8: five of them away, nothing is near.
+            likely = np.mean(known[chunk[:, 0]] == asked[chunk[:, 1]], axis=(1, 2)) >= NEAR - 0.2
+            for number, place in chunk[likely].tolist():
+                one, other = _pairs(indexed[number]), _pairs(queried[place])
+                shared = len(one & other)
+                if shared >= NEAR * (len(one) + len(other) - shared):
+                    yield number, place
 
 
 def _sketches(texts: list[Words]) -> np.ndarray:
@@ -211,22 +212,28 @@ def _sketches(texts: list[Words]) -> np.ndarray:
     return sketches
 
 
-def _candidates(known: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """Pairs of numbers, shape `(m, 2)`, of the sketches that agree in a whole band.
+def _candidates(known: np.ndarray, asked: np.ndarray) -> Iterator[np.ndarray]:
+    """Pairs of numbers, shape `(m, 2)`, of the sketches that agree in a whole band; for `QUERIES` of `asked` at a time.
 
     datasketch's own index is asked text by text, which takes several times as long.
     """
     odd = np.random.RandomState(1).randint(2**62, size=ROWS).astype(np.uint64) * 2 + 1
-    found = [np.empty(0, dtype=np.int64)]
-    for band in range(BANDS):
-        keys, others = ((sketches[:, band] * odd).sum(axis=1, dtype=np.uint64) for sketches in (known, asked))
-        order = np.argsort(keys)
-        first, last = (np.searchsorted(keys[order], others, side) for side in ("left", "right"))
-        many = last - first
-        places = np.repeat(np.arange(len(others)), many)
-        numbers = order[np.arange(many.sum()) - np.repeat(many.cumsum() - many - first, many)]
-        found.append(numbers * len(others) + places)
-    return np.stack(np.divmod(np.unique(np.concatenate(found)), max(len(asked), 1)), axis=1)
+    keys, others = (
+        np.stack([(sketches[:, band] * odd).sum(axis=1, dtype=np.uint64) for band in range(BANDS)])
+        for sketches in (known, asked)
+    )
+    orders = np.argsort(keys, axis=1)
+    ordered = np.take_along_axis(keys, orders, axis=1)
+    for start in range(0, len(asked), QUERIES):
+        found = []
+        for band in range(BANDS):
+            queries = others[band, start : start + QUERIES]
+            first, last = (np.searchsorted(ordered[band], queries, side) for side in ("left", "right"))
+            many = last - first
+            places = np.repeat(np.arange(start, start + len(queries)), many)
+            numbers = orders[band][np.arange(many.sum()) - np.repeat(many.cumsum() - many - first, many)]
+            found.append(numbers * len(asked) + places)
+        yield np.stack(np.divmod(np.unique(np.concatenate(found)), len(asked)), axis=1)
 
 
 def _pairs(text: Words) -> set[Words]:
