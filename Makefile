@@ -114,8 +114,8 @@ claims: $(READY) ## README's results from the Hub: claims.yaml's adapters, their
 readme: $(READY) ## render README's tables from docs/claims and the recipes, without any Hub
 	@$(PY) -m model_cards.readme
 
-# Signatures, the measuring of energy and CTranslate2 are extras: what they need is installed where they are tested.
-EXTRAS := requirements-signing.txt requirements-energy.txt requirements-ctranslate2.txt
+# Signatures, the measuring of energy, CTranslate2 and the browser are extras: what they need is installed where they are tested.
+EXTRAS := requirements-signing.txt requirements-energy.txt requirements-ctranslate2.txt requirements-browser.txt
 $(READY)-extras: $(EXTRAS) $(READY)
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check $(addprefix -r ,$(EXTRAS))
 	touch $@
