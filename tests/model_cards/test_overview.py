@@ -39,8 +39,13 @@ def test_scores_verdict_and_leakage_stand_in_it(record, predictions):
     local.commit, local.record.leakage = None, None
     html = render_overview([checked, local])
     page = Page(re.sub(r"<script.*?</script>|<input[^>]*>", "", html, flags=re.S))
-    for told in ("2 adapters side by side", "✓ REPRODUCED at level score on 2026-11-23", "– not checked by anybody yet",
-                 "! 1 of 2 test rows (50.0 %) seen in training", "test rows not compared with the training rows"):  # fmt: skip
+    for told in (
+        "2 adapters side by side",
+        "✓ REPRODUCED at level score on 2026-11-23",
+        "– not checked by anybody yet",
+        "! 1 of 2 test rows (50.0 %) seen in training",
+        "test rows not compared with the training rows",
+    ):
         assert told in page.text, told
     scores = record.scores
     mean, low, high = (f"{getattr(scores.adapter['rougeL'], name):.4f}" for name in ("mean", "low", "high"))
@@ -123,16 +128,9 @@ def test_runs_are_read_from_their_folders_alone(record, predictions, tmp_path, c
         record.save(folder)
     record.model_copy(update={"scores": None}).save(unscored)
     predictions.save(scored)
-    (scored / "verdict.json").write_text(
-        Verdict(
-            verdict="REPRODUCED",
-            adapter="a/b",
-            revision="7" * 40,
-            level="score",
-            date="2026-11-23T09:00:00+00:00",
-            adapter_sha256="0" * 64,
-        ).model_dump_json()  # fmt: skip
-    )
+    foreign = Verdict(verdict="REPRODUCED", adapter="a/b", revision="7" * 40, level="score",
+                      date="2026-11-23T09:00:00+00:00", adapter_sha256="0" * 64)  # fmt: skip
+    (scored / "verdict.json").write_text(foreign.model_dump_json())
     main([str(scored), str(unscored), "--into", str(tmp_path / "pages" / "report.html")])
     printed = capsys.readouterr().out
     assert f"{unscored} is left out: it is not scored yet" in printed and "(1 adapters, 2 rows, " in printed

@@ -1,4 +1,4 @@
-"""The page over several adapters as a reader uses it, in Chromium: by mouse and keyboard, narrow and wide, in the dark."""
+"""The page over several adapters in Chromium: by mouse and keyboard, narrow and wide, light and dark."""
 
 import shutil
 
