@@ -15,6 +15,25 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 # The test rows of the finance recipe on the real dataset (its `expect`), the largest number that a newcomer meets.
 MANY = 4_827
+# The contrast of every text with what is behind it (WCAG 2.2, "relative luminance" and "contrast ratio").
+CONTRAST = """() => {
+  const light = (colour) => {
+    const parts = colour.match(/[0-9.]+/g).slice(0, 3).map((part) => part / 255);
+    const [r, g, b] = parts.map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
+  };
+  const behind = (element) => {
+    const colour = getComputedStyle(element).backgroundColor;
+    return colour.endsWith(", 0)") && element.parentElement ? behind(element.parentElement) : colour;
+  };
+  const shown = [...document.body.querySelectorAll("*")].filter((element) => element.getClientRects().length
+    && [...element.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim()));
+  return shown.map((element) => {
+    const style = getComputedStyle(element);
+    const [ink, page] = [light(element.closest("svg") ? style.fill : style.color), light(behind(element))];
+    return [Math.max(ink, page) / Math.min(ink, page), element.outerHTML.slice(0, 80)];
+  });
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -126,8 +145,8 @@ def test_it_is_used_by_keyboard_alone(record, show):
         visited.append(page.evaluate("document.activeElement.id || document.activeElement.tagName"))
         if visited[-1] == "next":
             break
-    # The links, the table that scrolls, the form from top to bottom, the pager without its disabled `previous`.
-    assert visited == ["A"] * 4 + ["DIV", "adapter", "search", "sort", "seen", "page", "next"]
+    # The links, the table that scrolls, its adapter, the form from top to bottom, the pager without `previous`.
+    assert visited == ["A"] * 4 + ["DIV", "A", "adapter", "search", "sort", "seen", "page", "next"]
     page.focus("#search")
     page.keyboard.type("question 1")
     assert numbers(page) == [1, *range(10, 20)] and page.is_disabled("#next")
@@ -176,10 +195,12 @@ def test_axe_finds_nothing(record, predictions, show, scheme):
     # The page's own policy would keep axe out.
     page = show([entry(record, predictions), local], 400, scheme, bypass_csp=True)
     page.evaluate(axe.read_text(encoding="utf-8"))
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations', 'incomplete']})")
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
     assert [(item["id"], [node["html"] for node in item["nodes"]][:3]) for item in found["violations"]] == []
-    undecided = [node for item in found["incomplete"] if item["id"] == "color-contrast" for node in item["nodes"]]
-    assert [(node["html"], node["any"][0]["message"]) for node in undecided] == []
+    # Where text wraps, floats or stands in a drawing, axe does not tell its contrast.
+    ratios = page.evaluate(CONTRAST)
+    assert len(ratios) > 100 and [told for ratio, told in ratios if ratio < 4.5] == []
+    assert {"<text", "<ins>", "<del>", "<span", "<a hr"} <= {told[:5] for _, told in ratios}
     assert "color-contrast" in {item["id"] for item in found["passes"]}
 
 
