@@ -7,8 +7,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 ADAPTER = "local-user/flan-t5-base-sql2text"
 
-# Run by test_newcomer.py in a clean folder, in this order. Beside a command about the real Hub or somebody's adapter stands
-# what is run instead.
+# Run by test_newcomer.py in a clean folder, in this order. Beside a command about the real Hub or a stranger's adapter
+# stands what is run instead.
 RUN = {
     "make lint": None,
     "make train-sql2text HUB=local": None,
@@ -25,9 +25,10 @@ RUN = {
     "openssl ecparam -name prime256v1 -genkey -noout -out key.pem": None,
     "openssl pkey -in key.pem -pubout -out public.pem": None,
 }
+# Run as it stands by a test of its own; `make -n` would run the makes inside it.
+ALONE = {"make demo": "tests/test_demo.py"}
 # Too slow here, or endless, or in need of GPUs: `make -n` reads them, and the file beside runs what they call.
 READ = {
-    "make demo": "tests/test_demo.py",
     "make publish-finance DRY_RUN=1": "tests/test_demo.py",
     "make publish-finance": "tests/test_demo.py",
     "make publish": "tests/test_demo.py",

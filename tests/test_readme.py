@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from readme_commands import OPTIONS, PAGES, READ, RUN, commands, scripts
+from readme_commands import ALONE, OPTIONS, PAGES, READ, RUN, commands, scripts
 
 from model_cards.readme import ROOT, kept_records, listed, recipes, rendered
 
@@ -62,7 +62,12 @@ def test_every_link_leads_somewhere(page):
 
 def test_every_command_is_tested():
     told = {command for page in PAGES for command in commands(page)}
-    assert told == RUN.keys() | READ.keys() | OPTIONS.keys(), "add it to tests/readme_commands.py"
+    assert told == RUN.keys() | ALONE.keys() | READ.keys() | OPTIONS.keys(), "add it to tests/readme_commands.py"
+
+
+@pytest.mark.parametrize("command", ALONE)
+def test_what_has_a_test_of_its_own_stands_in_it(command):
+    assert ", ".join(f'"{word}"' for word in command.split()) in Path(ALONE[command]).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("command", READ)
