@@ -19,7 +19,7 @@ from evaluation.verdict import DECIDING, VERDICT_FILE, Verdict, load_verdict, mi
 from recipes.errors import UserError, one_line_errors
 from recipes.record import METRIC_NAMES, RECORD_FILE, Record, load_record
 
-# Rows of one adapter, and characters of one text, that the page holds: 11,490 news articles come to some 35 MB so.
+# Rows of one adapter, and characters of one text, that the page holds: 11,490 news articles come to 33 MB so.
 ROWS, TEXT = 20_000, 2_000
 TEXTS = ("prompt", "reference", "schema", "base", "adapter")
 

@@ -15,7 +15,7 @@ RUN = {
     "make evaluate-sql2text HUB=local": None,
     "make publish-sql2text HUB=local": None,
     f"make reproduce ADAPTER={ADAPTER} HUB=local": None,
-    "make reproduce ADAPTER=owner/name": f"make reproduce ADAPTER={ADAPTER} HUB=local LEVEL=score",
+    "make reproduce ADAPTER=owner/name": f"make reproduce ADAPTER={ADAPTER} HUB=local",
     "make reproduce ADAPTER=owner/name REVISION=commit LEVEL=score": (
         f"make reproduce ADAPTER={ADAPTER} HUB=local REVISION=v1 LEVEL=score JSON=1"
     ),

@@ -30,6 +30,9 @@ def typed(clone):
     environ["VENV"] = sys.prefix
     printed = {}
     for command, instead in RUN.items():
+        if instead in printed:
+            printed[command] = printed[instead]
+            continue
         answer = subprocess.run(
             ["bash", "-c", instead or command],
             cwd=clone,

@@ -91,7 +91,9 @@ def test_there_are_ten_of_them():
     assert len(LINES) == len(HAPPENINGS) == 10
 
 
-@pytest.mark.parametrize(("line", "happen"), zip(LINES, HAPPENINGS, strict=False), ids=lambda value: "")
+@pytest.mark.parametrize(
+    ("line", "happen"), list(zip(LINES, HAPPENINGS, strict=False)), ids=lambda value: getattr(value, "__name__", "")
+)
 def test_the_line_is_what_the_program_says(line, happen, run, tmp_path, hub, monkeypatch, capfd):
     capfd.readouterr()
     with pytest.raises((SystemExit, subprocess.CalledProcessError)):
