@@ -35,7 +35,7 @@ RUNS ?= runs
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 endif
 
-.PHONY: help install demo test lint hub publish reproduce retrain claims compare readme bench _demo _clean-demo
+.PHONY: help install demo test lint hub publish reproduce retrain claims compare report readme bench _demo _clean-demo
 help: ## print this list
 	@sed -nE 's/^([a-zA-Z][a-zA-Z0-9_%-]*):.*## (.*)/\1\t\2/p' Makefile | sed 's/%/R/' | expand -t 14
 	echo
@@ -101,6 +101,10 @@ retrain: $(READY) ## train a published adapter again from its record alone, and 
 compare: $(READY) ## base models side by side: RECIPES="finance-base finance finance-xl", scored runs
 	@$(PY) -m model_cards.compare $(addprefix $(RUNS)/,$(or $(RECIPES),finance-base finance finance-xl)) --into $(RUNS)/compare
 
+report: $(READY) ## one page over all scored runs, row by row: [RECIPES= | ADAPTERS="owner/a owner/b"] [INTO=page.html]
+	@$(if $(OFFLINE),HF_HUB_OFFLINE=1) $(if $(ADAPTERS),$(ON_HUB)) $(PY) -m model_cards.overview --into $(or $(INTO),$(RUNS)/report.html) \
+		$(or $(ADAPTERS),$(if $(RECIPES),$(addprefix $(RUNS)/,$(RECIPES)),$(patsubst %/record.json,%,$(wildcard $(RUNS)/*/record.json))))
+
 hub: $(READY) ## the local Hub in the foreground
 	@$(PY) -m local_hub serve $(ARGS)
 
@@ -110,8 +114,8 @@ claims: $(READY) ## README's results from the Hub: claims.yaml's adapters, their
 readme: $(READY) ## render README's tables from docs/claims and the recipes, without any Hub
 	@$(PY) -m model_cards.readme
 
-# Signatures, the measuring of energy and CTranslate2 are extras: what they need is installed where they are tested.
-EXTRAS := requirements-signing.txt requirements-energy.txt requirements-ctranslate2.txt
+# Signatures, the measuring of energy, CTranslate2 and the browser are extras: what they need is installed where they are tested.
+EXTRAS := requirements-signing.txt requirements-energy.txt requirements-ctranslate2.txt requirements-browser.txt
 $(READY)-extras: $(EXTRAS) $(READY)
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check $(addprefix -r ,$(EXTRAS))
 	touch $@

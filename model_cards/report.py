@@ -34,20 +34,11 @@ WORDS = re.compile(r"\s*(?:\w+|[^\w\s])|\s+")
 
 
 def render_report(verdict: Verdict, found: Found) -> str:
-    """The page as one HTML file that loads nothing and runs no script.
-
-    Texts of record and data are hostile until escaped: every value passes `tame` and Jinja's autoescape.
-    """
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import SandboxedEnvironment
-
-    environment = SandboxedEnvironment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=tame
-    )
-    environment.filters |= {"csp_hash": csp_hash, "signed": signed}
-    template = environment.from_string(Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8"))
+    """The page as one HTML file that loads nothing and runs no script."""
     scored_in = found.record.scored_in if found.record else None
-    return template.render(
+    return render_page(
+        "report.html.jinja",
+        style=source("page.css"),
         verdict=verdict,
         found=found,
         record=found.record,
@@ -65,6 +56,26 @@ def render_report(verdict: Verdict, found: Found) -> str:
         examples=example_rows(found),
         environments=side_by_side(scored_in, verdict.environment),
     )
+
+
+def render_page(template: str, **values: Any) -> str:
+    """A template of this folder, filled.
+
+    Texts of record and data are hostile until escaped: every value passes `tame` and Jinja's autoescape.
+    """
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import SandboxedEnvironment
+
+    environment = SandboxedEnvironment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=tame
+    )
+    environment.filters |= {"csp_hash": csp_hash, "signed": signed}
+    return environment.from_string(source(template)).render(**values)
+
+
+def source(*names: str) -> Markup:
+    """Files of this folder, one after the other, as they stand: they are ours."""
+    return Markup("").join(Markup(Path(__file__).with_name(name).read_text(encoding="utf-8")) for name in names)
 
 
 def differing_rows(verdict: Verdict, found: Found, model: str) -> list[dict[str, Any]]:
@@ -155,8 +166,13 @@ def _side(tag: str, parts: list[tuple[str, str]], before: int, after: int) -> Ma
 
 
 def visible(text: str) -> Markup:
-    """The text as HTML; marks that hide or reorder what stands around them are replaced by their code points."""
-    return escape(INVISIBLE.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text))
+    """The text as HTML, every character of it to be seen."""
+    return escape(revealed(text))
+
+
+def revealed(text: str) -> str:
+    """The text; marks that hide or reorder what stands around them are replaced by their code points."""
+    return INVISIBLE.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)
 
 
 def tame(value: Any) -> Any:
@@ -198,9 +214,9 @@ def command(verdict: Verdict) -> str:
     return " ".join(words)
 
 
-def csp_hash(style: str) -> str:
-    """The source that a Content-Security-Policy allows this style sheet by (CSP level 3, section 2.3.1)."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}"
+def csp_hash(text: str) -> str:
+    """The source that a Content-Security-Policy allows a style sheet or script by (CSP level 3, section 2.3.1)."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def signed(number: float) -> str:

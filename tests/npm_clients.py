@@ -1,4 +1,4 @@
-"""The official npm packages ``@huggingface/hub`` and ``@huggingface/tasks``, for tests that run a program with them."""
+"""The official npm packages ``@huggingface/hub`` and ``@huggingface/tasks``, and axe-core, for tests that run them."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 
 from local_hub import durable
 
-PACKAGES = {"@huggingface/hub": "2.17.5", "@huggingface/tasks": "0.21.54"}
+PACKAGES = {"@huggingface/hub": "2.17.5", "@huggingface/tasks": "0.21.54", "axe-core": "4.14.1"}
 
 
 def install() -> Path:

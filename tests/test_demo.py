@@ -14,7 +14,7 @@ from recipes.record import load_record
 
 ADAPTER = "local-user/flan-t5-large-finance"
 MODULES = ["recipes.train", "evaluation.score", "evaluation.reproduce", "push.publish", "model_cards.compare",
-           "model_cards.claims", "model_cards.readme", "local_hub"]  # fmt: skip
+           "model_cards.claims", "model_cards.overview", "model_cards.readme", "local_hub"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +120,7 @@ def test_make_help_names_every_target():
         "publish",
         "reproduce",
         "claims",
+        "report",
     ):
         assert re.search(rf"^{target} +\w", listed, re.MULTILINE), target
 

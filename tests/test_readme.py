@@ -1,9 +1,14 @@
 """README says what is so: its tables are those of the records and recipes, and its commands exist."""
 
 import re
+import shlex
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
+
+import pytest
+from readme_commands import ALONE, OPTIONS, PAGES, READ, RUN, commands, scripts
 
 from model_cards.readme import ROOT, kept_records, listed, recipes, rendered
 
@@ -40,13 +45,55 @@ def test_every_make_target_and_file_that_readme_names_exists():
     known = set(re.findall(r"^([a-z-]+)(?:-R)? ", listed, re.MULTILINE))
     for target in targets - {"itself"}:
         step, _, recipe = target.partition("-")
-        assert target in known or (step in known and recipe in recipes()), target
-    headings = {heading.lower().replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", README, re.MULTILINE)}
-    for path in re.findall(r"\]\(((?!http)[^)]+)\)", README):
-        assert Path(path).exists() or path.removeprefix("#") in headings, path
+        assert target in known or (step in known and recipe in {*recipes(), "R", "sql2text"}), target
     folders = (Path(), Path("recipes"), Path("recipes/accelerate"))
     for name in re.findall(r"`([\w-]+\.yaml)`", README):
         assert name == "recipe.yaml" or any((folder / name).exists() for folder in folders), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    for link in re.findall(r"\]\(((?!http)[^)]+)\)", page.read_text(encoding="utf-8")):
+        path, _, heading = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in {re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in headings}, link
+
+
+def test_every_command_is_tested():
+    told = {command for page in PAGES for command in commands(page)}
+    assert told == RUN.keys() | ALONE.keys() | READ.keys() | OPTIONS.keys(), "add it to tests/readme_commands.py"
+
+
+@pytest.mark.parametrize("command", ALONE)
+def test_what_has_a_test_of_its_own_stands_in_it(command):
+    assert ", ".join(f'"{word}"' for word in command.split()) in Path(ALONE[command]).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("command", READ)
+def test_what_is_too_slow_to_run_is_a_target_with_such_arguments(command):
+    assert Path(READ[command]).is_file()
+    answer = subprocess.run(
+        [*shlex.split(command), "-n", f"VENV={sys.prefix}"], capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0 and answer.stdout.strip(), answer.stderr
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_others_programs_know_the_options(command):
+    program, *words = shlex.split(OPTIONS[command])
+    answer = subprocess.run([f"{sys.prefix}/bin/{program}", *words], capture_output=True, text=True, check=True)
+    for option in re.findall(r"--[\w-]+", command):
+        assert option in answer.stdout, option
+
+
+def test_scripts_are_bash():
+    found = [script for page in PAGES for script in scripts(page)]
+    assert found
+    for script in found:
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
 
 
 def test_the_job_script_carries_the_projects_pins():

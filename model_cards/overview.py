@@ -1,0 +1,202 @@
+"""Puts adapters on one page: scores, losses, lineage, verdicts, and every test row with what both models wrote.
+
+    python -m model_cards.overview runs/finance runs/text2sql --into runs/report.html
+    python -m model_cards.overview owner/name owner/other --into report.html
+
+The page is one file that loads nothing. Folders of runs are read without any Hub; ids are taken from the Hub, or with
+HF_HUB_OFFLINE=1 from the cache. What is not scored yet is named and left out.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluation.predictions import PREDICTIONS_FILE, Predictions, load_predictions
+from evaluation.verdict import DECIDING, VERDICT_FILE, Verdict, load_verdict, misfit
+from recipes.errors import UserError, one_line_errors
+from recipes.record import METRIC_NAMES, RECORD_FILE, Record, load_record
+
+# Rows of one adapter, and characters of one text, that the page holds: 11,490 news articles come to 33 MB so.
+ROWS, TEXT = 20_000, 2_000
+TEXTS = ("prompt", "reference", "schema", "base", "adapter")
+
+
+@dataclass
+class Entry:
+    """A scored adapter: `name` is its id on the Hub, or of a local run the name that it would be published under.
+
+    `commit` is the one that it was taken from, None of a local run. `verdict` speaks of these very numbers.
+    """
+
+    name: str
+    commit: str | None
+    record: Record
+    predictions: Predictions
+    verdict: Verdict | None
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="model_cards.overview", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("adapters", nargs="*", help="folders of runs, or ids on the Hub")
+    parser.add_argument("--into", type=Path, required=True, metavar="FILE", help="the page (HTML) to write")
+    arguments = parser.parse_args(argv)
+    with one_line_errors():
+        entries = read_all(arguments.adapters)
+        page = render_overview(entries)
+        arguments.into.parent.mkdir(parents=True, exist_ok=True)
+        arguments.into.write_text(page, encoding="utf-8")
+        rows = sum(len(entry.predictions.prompt) for entry in entries)
+        print(f"Report: {arguments.into} ({len(entries)} adapters, {rows:,} rows, {len(page.encode()) / 1e6:,.1f} MB)")
+
+
+def read_all(adapters: Sequence[str]) -> list[Entry]:
+    """The scored ones among folders and ids; says which are left out.
+
+    Raises:
+        `UserError`: one is neither a folder nor an id or is not as its record says, or none is scored.
+    """
+    entries = []
+    for adapter in adapters:
+        entry = read_run(Path(adapter)) if Path(adapter).is_dir() else read_published(adapter)
+        if entry is None:
+            print(f"{adapter} is left out: it is not scored yet", flush=True)
+        else:
+            entries.append(entry)
+    if not entries:
+        raise UserError("there is no scored run to show: make train-finance and make evaluate-finance, or ADAPTERS=id")
+    return entries
+
+
+def read_run(run: Path) -> Entry | None:
+    """The run in a folder; None where it is not scored."""
+    record = load_record(run)
+    return None if record.scores is None else _entry(record.recipe["adapter_name"], None, record, run)
+
+
+def read_published(adapter: str) -> Entry | None:
+    """The adapter published under an id, at its newest commit; None where it is not scored."""
+    from recipes.pins import commit_of, pull
+
+    if adapter.count("/") != 1 or adapter.startswith("."):
+        raise UserError(f"{adapter} is neither the folder of a run nor an id on the Hub (owner/name)")
+    commit = commit_of(adapter, "main")
+    _, record, _ = pull(adapter, commit, names=[])
+    if record.scores is None:
+        return None
+    names = [name for name in (PREDICTIONS_FILE, VERDICT_FILE) if name in record.files]
+    folder, record, differing = pull(adapter, commit, names)
+    if differing:
+        raise UserError(f"{adapter}@{commit} is damaged: {', '.join(differing)} differ from its record")
+    return _entry(adapter, commit, record, folder)
+
+
+def _entry(name: str, commit: str | None, record: Record, folder: Path) -> Entry:
+    if record.training is None or record.contract is None:
+        raise UserError(f"{folder / RECORD_FILE} holds scores without the training or the contract behind them")
+    predictions = load_predictions(folder, rows=record.scores.rows)
+    verdict = load_verdict(folder)
+    if verdict and (reason := misfit(verdict, name if commit else verdict.adapter, record, folder)):
+        print(f"{name}: its {VERDICT_FILE} is left out: {reason}", flush=True)
+        verdict = None
+    return Entry(name, commit, record, predictions, verdict)
+
+
+def render_overview(entries: list[Entry]) -> str:
+    """The page as one HTML file that loads nothing; its script is its own, and the texts of the rows are data."""
+    from model_cards.card import HUB
+    from model_cards.charts import loss_chart, score_chart
+    from model_cards.plots import BADGES, badge_text
+    from model_cards.report import render_page, source
+
+    decided = [metric for metric in DECIDING if any(metric in entry.record.scores.base for entry in entries)]
+    return render_page(
+        "overview.html.jinja",
+        style=source("page.css", "overview.css"),
+        script=source("overview.js"),
+        hub=HUB,
+        entries=entries,
+        metric_names=METRIC_NAMES,
+        deciding=DECIDING,
+        badges={kind: sign for kind, (_, sign) in BADGES.items()},
+        badge_text=badge_text,
+        losses=[loss_chart(entry.name, entry.record.training) for entry in entries],
+        plots=[score_chart(metric, [(entry.name, entry.record.scores) for entry in entries]) for metric in decided],
+        lineage=lineage(entries),
+        rows=[browsed(entry) for entry in entries],
+        text=TEXT,
+    )
+
+
+def browsed(entry: Entry) -> dict[str, Any]:
+    """An adapter's rows, column by column, as the page's script reads them: texts are cut, scores are ROUGE-L."""
+    from evaluation.metrics import rouge_rows
+    from model_cards.report import revealed
+
+    rows = entry.predictions.take(range(min(ROWS, len(entry.predictions.prompt))))
+    stemmer = entry.record.contract.stemmer
+    return {
+        "all": len(entry.predictions.prompt),
+        "seen": rows.seen,
+        "cut": {
+            name: {row: len(text) for row, text in enumerate(getattr(rows, name)) if len(text) > TEXT} for name in TEXTS
+        },
+        **{name: [revealed(text[:TEXT]) for text in getattr(rows, name)] for name in TEXTS},
+        "score": {
+            who: [round(value, 4) for value in rouge_rows(getattr(rows, who), rows.reference, stemmer)["rougeL"]]
+            for who in ("base", "adapter")
+        },
+    }
+
+
+def lineage(entries: list[Entry]) -> list[dict[str, Any]]:
+    """What came of what, as a forest: base models, the adapters trained on them, and those that continue these.
+
+    A parent that is not among the entries stands in the forest too. Parents are told by their ids; a local run has no
+    owner yet and is told by its name.
+    """
+    nodes = [_node("adapter", entry.name, entry) for entry in entries]
+    bases: dict[str, dict[str, Any]] = {}
+    missing: dict[str, dict[str, Any]] = {}
+    for node, entry in zip(nodes, entries, strict=True):
+        pins = entry.record.pins
+        base = bases.setdefault(pins.base_model.id, _node("base", pins.base_model.id))
+        above = base
+        if pins.parent_adapter is not None:
+            parent = _parent(entry, entries)
+            if parent is not None:
+                above = nodes[parent]
+            else:
+                above = missing.setdefault(pins.parent_adapter.id, _node("absent", pins.parent_adapter.id))
+                if above not in base["children"]:
+                    base["children"].append(above)
+        above["children"].append(node)
+    return list(bases.values())
+
+
+def _node(kind: str, name: str, entry: Entry | None = None) -> dict[str, Any]:
+    return {"kind": kind, "name": name, "entry": entry, "children": []}
+
+
+def _parent(entry: Entry, entries: list[Entry]) -> int | None:
+    """The place of the entry that this one continues; None where it is not there, or continues this one in turn."""
+    line, found = {entry.name}, None
+    while (pin := entry.record.pins.parent_adapter) is not None:
+        names = (pin.id, pin.id.rpartition("/")[2])
+        place = next((place for place, other in enumerate(entries) if other.name in names), None)
+        if place is None:
+            return found
+        if entries[place].name in line:
+            return None
+        found = place if found is None else found
+        entry = entries[place]
+        line.add(entry.name)
+    return found
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

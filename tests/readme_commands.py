@@ -1,0 +1,75 @@
+"""What README and docs/ tell a reader to type, and how each command is tested."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+ADAPTER = "local-user/flan-t5-base-sql2text"
+
+# Run by test_newcomer.py in a clean folder, in this order. Beside a command about the real Hub or a stranger's adapter
+# stands what is run instead.
+RUN = {
+    "make lint": None,
+    "make train-sql2text HUB=local": None,
+    "make evaluate-sql2text HUB=local": None,
+    "make publish-sql2text HUB=local": None,
+    f"make reproduce ADAPTER={ADAPTER} HUB=local": None,
+    "make reproduce ADAPTER=owner/name": f"make reproduce ADAPTER={ADAPTER} HUB=local",
+    "make reproduce ADAPTER=owner/name REVISION=commit LEVEL=score": (
+        f"make reproduce ADAPTER={ADAPTER} HUB=local REVISION=v1 LEVEL=score JSON=1"
+    ),
+    "make report HUB=local": None,
+    'make report ADAPTERS="owner/name owner/other"': f'make report ADAPTERS="{ADAPTER} {ADAPTER}" HUB=local',
+    "make readme": None,
+    "openssl ecparam -name prime256v1 -genkey -noout -out key.pem": None,
+    "openssl pkey -in key.pem -pubout -out public.pem": None,
+}
+# Run as it stands by a test of its own; `make -n` would run the makes inside it.
+ALONE = {"make demo": "tests/test_demo.py"}
+# Too slow here, or endless, or in need of GPUs: `make -n` reads them, and the file beside runs what they call.
+READ = {
+    "make publish-finance DRY_RUN=1": "tests/test_demo.py",
+    "make publish-finance": "tests/test_demo.py",
+    "make publish": "tests/test_demo.py",
+    "make publish-finance SIGN=key.pem": "tests/recipes/test_signing.py",
+    "make reproduce ADAPTER=owner/name VERIFY_KEY=public.pem": "tests/recipes/test_signing.py",
+    "make train-finance ACCELERATE=recipes/accelerate/ddp.yaml": "tests/recipes/test_parallel.py",
+    'make compare RECIPES="finance-base finance finance-xl"': "tests/test_every_recipe.py",
+    "make test": ".ci/run",
+    "make claims HUB=local": "tests/model_cards/test_claims.py",
+    "make claims CHECK=1 LEVEL=score": "tests/model_cards/test_claims.py",
+    "make bench": "tests/benchmarks/test_training.py",
+    "make hub": "tests/local_hub/test_processes.py",
+}
+# Others' programs, which speak with the real Hub or a cluster: they know every option that is named.
+OPTIONS = {
+    "hf auth login": "hf auth login --help",
+    "hf download owner/name --local-dir release": "hf download --help",
+    "model_signing verify key release --signature release/model.sig --public_key public.pem "
+    "--ignore-paths release/.cache": "model_signing verify key --help",
+    "hf jobs uv run --timeout 24h --flavor a10g-large --secrets HF_TOKEN recipes/hf_job.py "
+    "https://github.com/OWNER/REPOSITORY finance": "hf jobs uv run --help",
+}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of that language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def commands(page: Path) -> list[str]:
+    """Every command in the page's bash blocks, without its comment; scripts are none."""
+    lines = [line for block in blocks(page, "bash") if not block.startswith("#!") for line in block.splitlines()]
+    return [command for line in lines if (command := re.sub(r"\s*#.*", "", line))]
+
+
+def scripts(page: Path) -> list[str]:
+    """The bash blocks that are scripts."""
+    return [block for block in blocks(page, "bash") if block.startswith("#!")]
+
+
+def failures() -> list[str]:
+    """The lines of "When it fails", `…` standing for what varies."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.findall(r"^\| ``(.+?)`` \|", readme.partition("## When it fails")[2], re.MULTILINE)
