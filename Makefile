@@ -35,7 +35,7 @@ RUNS ?= runs
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 endif
 
-.PHONY: help install demo test lint hub publish reproduce retrain claims compare readme bench _demo _clean-demo
+.PHONY: help install demo test lint hub publish reproduce retrain claims compare readme bench serve _demo _clean-demo
 help: ## print this list
 	@sed -nE 's/^([a-zA-Z][a-zA-Z0-9_%-]*):.*## (.*)/\1\t\2/p' Makefile | sed 's/%/R/' | expand -t 14
 	echo
@@ -97,6 +97,10 @@ reproduce: $(READY) ## check a published adapter's numbers: ADAPTER=owner/name [
 
 retrain: $(READY) ## train a published adapter again from its record alone, and compare: ADAPTER=owner/name
 	@$(MAKE) reproduce LEVEL=train
+
+serve: $(READY) ## answer over HTTP as OpenAI does: ADAPTER="owner/name runs/finance" [HOST= PORT=] [ARGS="--timeout 60"]
+	@[ -n "$(ADAPTER)" ] || { echo 'error: no adapter was named: make serve ADAPTER=owner/name' >&2; exit 1; }
+	exec $(ON_HUB) $(PY) -m serving.server $(ADAPTER) $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(ARGS)
 
 compare: $(READY) ## base models side by side: RECIPES="finance-base finance finance-xl", scored runs
 	@$(PY) -m model_cards.compare $(addprefix $(RUNS)/,$(or $(RECIPES),finance-base finance finance-xl)) --into $(RUNS)/compare
