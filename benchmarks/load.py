@@ -93,9 +93,10 @@ def measure(adapters: list[str], seconds: float, clients: int, kill: bool = Fals
         kill: the service is killed (SIGKILL) half-way and started again on its port; the time it takes is added.
 
     Returns:
-        `requests`, `statuses` (how often each HTTP status came), `broken` (connections that broke or were refused, which
-        is right while there is no service), `per_second`, `p50` and `p95` in seconds, `rss_before` and `rss_after` in
-        bytes: of the service after a first eighth of the time, and at the end (of the second process after a kill).
+        `requests`, `statuses` (how often each HTTP status came), `broken` (connections that broke or were refused,
+        which is right while there is no service), `per_second`, `p50` and `p95` in seconds, `rss_before` and
+        `rss_after` in bytes: of the service after a first eighth of the time, and at the end (of the second process
+        after a kill).
     """
     with running(adapters) as service:
         models = [one["id"] for one in json.loads(service.get("/v1/models")[1])["data"]]

@@ -7,7 +7,7 @@ import time
 
 import torch
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -132,6 +132,7 @@ class Rows(Collector):
     def collect(self):
         yield GaugeMetricFamily("serving_rows_waiting", "Rows that wait for a slot", self.engine.waiting())
         yield GaugeMetricFamily("serving_rows_decoding", "Rows that are decoded", self.engine.decoding())
+        yield CounterMetricFamily("serving_steps", "Steps, each of which writes a token a row", self.engine.steps)
 
 
 def _check_lengths(prompts: list[list[int]]) -> list[str]:

@@ -60,6 +60,7 @@ class Engine:
         self.lanes = {one.id: Lane(one, slots, self.most) for one in models}
         self.queue, self.stopped = queue, stopped
         self.draining = False
+        self.steps = 0
         # Reentrant: `drain` is called by a signal, in whatever line of `submit` the main thread is.
         self.changed = threading.Condition()
         self.thread = threading.Thread(target=self._run, name="decoding", daemon=True)
@@ -100,7 +101,7 @@ class Engine:
                     for lane in self.lanes.values():
                         with self.changed:
                             entering = lane.entering()
-                        lane.step(entering)
+                        self.steps += lane.step(entering)
         finally:
             self.stopped()
 
@@ -136,12 +137,14 @@ class Lane:
                 entering.append(row)
         return entering
 
-    def step(self, entering: list[Row]) -> None:
-        """Lets the rows in and all write their next token."""
+    def step(self, entering: list[Row]) -> bool:
+        """Lets the rows in and all write their next token; whether there were any."""
         for row in sorted(entering, key=lambda row: -len(row.prompt)):
             number = next(self.numbers)
             self.rows[number], self.prompts[number], self.limits[number] = row, row.prompt, row.limit
             self.batch.left.append(number)
+        if not self.rows:
+            return False
         try:
             if self.batch.admit():
                 for number, ids in self.batch.advance():
@@ -155,6 +158,7 @@ class Lane:
             for row in self.rows.values():
                 _answer(row, error)
             self._begin()
+        return True
 
     def _leave(self, number: int) -> Row:
         del self.prompts[number], self.limits[number]
