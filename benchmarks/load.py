@@ -86,8 +86,8 @@ def running(adapters: list[str], *options: str) -> Iterator[Process]:
         process.end()
 
 
-def measure(adapters: list[str], seconds: float, clients: int, kill: bool = False) -> dict:
-    """Clients that ask one question after another, each of one of the adapters or the base model.
+def measure(service: Process, seconds: float, clients: int, kill: bool = False) -> dict:
+    """Clients that ask one question after another, each time one of the adapters or the base model.
 
     Parameters:
         kill: the service is killed (SIGKILL) half-way and started again on its port; the time it takes is added.
@@ -98,72 +98,71 @@ def measure(adapters: list[str], seconds: float, clients: int, kill: bool = Fals
         `rss_after` in bytes: of the service after a first eighth of the time, and at the end (of the second process
         after a kill).
     """
-    with running(adapters) as service:
-        models = [one["id"] for one in json.loads(service.get("/v1/models")[1])["data"]]
-        over, lock = threading.Event(), threading.Lock()
-        statuses, taken, broken = Counter(), [], Counter()
+    models = [one["id"] for one in json.loads(service.get("/v1/models")[1])["data"]]
+    over, lock = threading.Event(), threading.Lock()
+    statuses, taken, broken = Counter(), [], Counter()
 
-        def client(number: int) -> None:
-            draw = random.Random(number)
-            while not over.is_set():
-                connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=100)
-                try:
-                    while not over.is_set():
-                        asked = {"model": draw.choice(models), "prompt": draw.choice(QUESTIONS), "max_tokens": 32}
-                        begun = time.monotonic()
-                        headers = {"Content-Type": "application/json"}
-                        connection.request("POST", "/v1/completions", json.dumps(asked), headers)
-                        response = connection.getresponse()
-                        body = response.read()
-                        with lock:
-                            taken.append(time.monotonic() - begun)
-                            statuses[response.status] += 1
-                            if response.status != 200:
-                                print(body.decode(), file=sys.stderr)
-                except (OSError, http.client.HTTPException) as error:
+    def client(number: int) -> None:
+        draw = random.Random(number)
+        while not over.is_set():
+            connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=100)
+            try:
+                while not over.is_set():
+                    asked = {"model": draw.choice(models), "prompt": draw.choice(QUESTIONS), "max_tokens": 32}
+                    begun = time.monotonic()
+                    headers = {"Content-Type": "application/json"}
+                    connection.request("POST", "/v1/completions", json.dumps(asked), headers)
+                    response = connection.getresponse()
+                    body = response.read()
                     with lock:
-                        broken[type(error).__name__] += 1
-                    time.sleep(0.1)
-                finally:
-                    connection.close()
+                        taken.append(time.monotonic() - begun)
+                        statuses[response.status] += 1
+                        if response.status != 200:
+                            print(body.decode(), file=sys.stderr)
+            except (OSError, http.client.HTTPException) as error:
+                with lock:
+                    broken[type(error).__name__] += 1
+                time.sleep(0.1)
+            finally:
+                connection.close()
 
-        threads = [threading.Thread(target=client, args=(number,), daemon=True) for number in range(clients)]
-        begun = time.monotonic()
-        for thread in threads:
-            thread.start()
-        found = {}
-        try:
-            if kill:
-                time.sleep(seconds / 2)
-                before = sum(statuses.values())
-                service.process.kill()
-                service.process.wait()
-                died = time.monotonic()
-                service.start()
-                service.ready()
-                found = {"requests_before_kill": before, "restart_seconds": time.monotonic() - died}
-                seconds /= 2
-            time.sleep(seconds / 8)
-            rss_before = service.figure("process_resident_memory_bytes")
-            time.sleep(seconds * 7 / 8)
-        finally:
-            over.set()
-        for thread in threads:
-            thread.join()
-        whole = time.monotonic() - begun - found.get("restart_seconds", 0)
-        taken.sort()
-        return found | {
-            "seconds": whole,
-            "clients": clients,
-            "requests": len(taken),
-            "statuses": dict(statuses),
-            "broken": dict(broken),
-            "per_second": len(taken) / whole,
-            "p50": taken[len(taken) // 2],
-            "p95": taken[int(len(taken) * 0.95)],
-            "rss_before": rss_before,
-            "rss_after": service.figure("process_resident_memory_bytes"),
-        }
+    threads = [threading.Thread(target=client, args=(number,), daemon=True) for number in range(clients)]
+    begun = time.monotonic()
+    for thread in threads:
+        thread.start()
+    found = {}
+    try:
+        if kill:
+            time.sleep(seconds / 2)
+            before = sum(statuses.values())
+            service.process.kill()
+            service.process.wait()
+            died = time.monotonic()
+            service.start()
+            service.ready()
+            found = {"requests_before_kill": before, "restart_seconds": time.monotonic() - died}
+            seconds /= 2
+        time.sleep(seconds / 8)
+        rss_before = service.figure("process_resident_memory_bytes")
+        time.sleep(seconds * 7 / 8)
+    finally:
+        over.set()
+    for thread in threads:
+        thread.join()
+    whole = time.monotonic() - begun - found.get("restart_seconds", 0)
+    taken.sort()
+    return found | {
+        "seconds": whole,
+        "clients": clients,
+        "requests": len(taken),
+        "statuses": dict(statuses),
+        "broken": dict(broken),
+        "per_second": len(taken) / whole,
+        "p50": taken[len(taken) // 2],
+        "p95": taken[int(len(taken) * 0.95)],
+        "rss_before": rss_before,
+        "rss_after": service.figure("process_resident_memory_bytes"),
+    }
 
 
 def main(argv: list[str]) -> None:
@@ -172,7 +171,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--kill", action="store_true", help="kill the service half-way and start it again")
-    print(json.dumps(measure(**vars(parser.parse_args(argv))), indent=1))
+    options = parser.parse_args(argv)
+    with running(options.adapters) as service:
+        print(json.dumps(measure(service, options.seconds, options.clients, options.kill), indent=1))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from recipes.errors import one_line
 
 MAX_BODY_BYTES = 2**20
 MAX_ROWS = 64
+# No piece of T5's vocabulary has more than 16 characters: this is twice what 1,024 tokens can hold.
+MAX_PROMPT_CHARACTERS = 2**15
 # Below, logits divided by it would leave float32; vLLM takes the likeliest token there, too.
 LEAST_TEMPERATURE = 1e-5
 
@@ -40,6 +42,10 @@ def _readable(text: str) -> str:
         raise ValueError("a prompt is empty")
     if "\0" in text:
         raise ValueError("a prompt holds a null character")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a prompt holds half a character (a lone surrogate)") from None
     return text
 
 
@@ -67,7 +73,7 @@ class Completion(BaseModel):
 
     model: Annotated[str, Field(max_length=300)]
     prompt: Annotated[
-        list[Annotated[str, AfterValidator(_readable)]],
+        list[Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS), AfterValidator(_readable)]],
         BeforeValidator(_listed),
         Field(min_length=1, max_length=MAX_ROWS),
     ]

@@ -28,8 +28,8 @@ def text2sql(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tight(finance):
-    """A service with one slot, and half a second for an answer."""
-    process = Process([finance], "--slots", "1", "--queue", "64", "--timeout", "0.5")
+    """A service with one slot, and two seconds for an answer."""
+    process = Process([finance], "--slots", "1", "--queue", "64", "--timeout", "2")
     process.start()
     yield process
     process.end()
