@@ -3,17 +3,21 @@
 import http.client
 import json
 import re
+import shutil
 import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from short_runs import SHORT, publish, train_short
 
-from benchmarks.load import Process, measure
+from benchmarks.load import Process, measure, running
+from evaluation import score
 from evaluation.generate import decode, generate
 from evaluation.score import contract_of, load_for_scoring
 from local_hub.miniatures import finance as questions
+from recipes import train
 from recipes.config import recipe_from_record
 from recipes.errors import UserError
 from recipes.record import load_record
@@ -47,7 +51,49 @@ def texts(answer: dict) -> list[str]:
     return [choice["text"] for choice in answer["choices"]]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
+def finance(tmp_path_factory):
+    run = train_short(tmp_path_factory.mktemp("serving") / "finance", "--learning_rate", "0.01")
+    score.main([str(run)])
+    publish(run)
+    return "local-user/flan-t5-large-finance"
+
+
+@pytest.fixture(scope="module")
+def text2sql(tmp_path_factory):
+    run = tmp_path_factory.mktemp("serving") / "text2sql"
+    train.main(["--config", "recipes/text2sql.yaml", "--output_dir", str(run), *SHORT])
+    return run
+
+
+@pytest.fixture(scope="module")
+def tight(finance):
+    """A service with one slot, and two seconds for an answer."""
+    process = Process([finance], "--slots", "1", "--queue", "64", "--timeout", "2")
+    process.start()
+    yield process
+    process.end()
+
+
+@pytest.fixture(scope="module")
+def service(finance, text2sql, tight):
+    # `tight` starts at the same time.
+    with running([f"{finance}@main", str(text2sql)], "--slots", "8") as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def run_on_another_base(text2sql, tmp_path_factory):
+    """A copy of a run whose record names another commit of the base model."""
+    folder = tmp_path_factory.mktemp("serving") / "other"
+    shutil.copytree(text2sql, folder)
+    record = load_record(folder)
+    record.pins.base_model.revision = "0" * 40
+    record.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
 def expected(finance, text2sql):
     """What `generate` writes for `ASKED` and `TABLE`, by model."""
     found = {}
