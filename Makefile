@@ -21,6 +21,8 @@ PUBLISH_AS = $(if $(ORG),--org $(ORG),$(if $(HUB_USER),--user $(HUB_USER))) $(if
 ACCELERATE ?= recipes/accelerate/$(if $(shell command -v nvidia-smi),gpu,cpu).yaml
 LOCAL_HUB_ROOT ?= .local_hub
 export LOCAL_HUB_ROOT
+# Given to make alone: some shells export the machine's name as HOST, and the service would leave 127.0.0.1.
+SERVE_AT = $(foreach key,HOST PORT,$(if $(filter command,$(origin $(key))),--$(if $(filter HOST,$(key)),host,port) $($(key))))
 LOCAL_HUB := $(PY) -m local_hub run $(if $(ORG),--org $(ORG)) --
 
 ifeq ($(HUB),local)
@@ -35,7 +37,7 @@ RUNS ?= runs
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 endif
 
-.PHONY: help install demo test lint hub publish reproduce retrain claims compare report readme bench _demo _clean-demo
+.PHONY: help install demo test lint hub publish reproduce retrain claims compare report readme bench serve _demo _clean-demo
 help: ## print this list
 	@sed -nE 's/^([a-zA-Z][a-zA-Z0-9_%-]*):.*## (.*)/\1\t\2/p' Makefile | sed 's/%/R/' | expand -t 14
 	echo
@@ -97,6 +99,10 @@ reproduce: $(READY) ## check a published adapter's numbers: ADAPTER=owner/name [
 
 retrain: $(READY) ## train a published adapter again from its record alone, and compare: ADAPTER=owner/name
 	@$(MAKE) reproduce LEVEL=train
+
+serve: $(READY) ## answer over HTTP as OpenAI does: ADAPTER="owner/name runs/finance" [HOST= PORT=] [ARGS="--timeout 60"]
+	@[ -n "$(ADAPTER)" ] || { echo 'error: no adapter was named: make serve ADAPTER=owner/name' >&2; exit 1; }
+	exec env $(ON_HUB) $(PY) -m serving.server $(ADAPTER) $(SERVE_AT) $(ARGS)
 
 compare: $(READY) ## base models side by side: RECIPES="finance-base finance finance-xl", scored runs
 	@$(PY) -m model_cards.compare $(addprefix $(RUNS)/,$(or $(RECIPES),finance-base finance finance-xl)) --into $(RUNS)/compare

@@ -72,6 +72,7 @@ def greedy(
 def _in_threads(model, prompts, order, max_new_tokens, slots, lengths, write) -> None:
     """Deals the rows to the threads beforehand, so that a repetition forms the same batches."""
     weights = weights_of(model)
+    limits = [min(one, max_new_tokens) for one in lengths or [max_new_tokens] * len(prompts)]
     threads = torch.get_num_threads()
     alone = model.device.type != "cpu" or weights.stateful
     workers = 1 if alone else max(1, min(threads, slots // ROWS_PER_THREAD))
@@ -80,7 +81,8 @@ def _in_threads(model, prompts, order, max_new_tokens, slots, lengths, write) ->
     def run(worker: int) -> None:
         torch.set_num_threads(threads // workers)
         with torch.inference_mode():
-            batch = Batch(model, weights, prompts, order[worker::workers], max_new_tokens, slots // workers, lengths)
+            batch = Batch(model, weights, prompts, limits, max_new_tokens, slots // workers, forced=lengths is not None)
+            batch.left.extend(order[worker::workers])
             while not stopped.is_set() and batch.admit():
                 for row, ids in batch.advance():
                     write(row, ids)
@@ -153,16 +155,32 @@ def _enlarged(old: Tensor, rows: int, places: int, used: int) -> Tensor:
 
 
 class Batch:
-    """The rows that one thread has in work."""
+    """The rows that one thread has in work.
 
-    def __init__(self, model, weights: Weights, prompts, order, max_new_tokens: int, slots: int, lengths):
+    Parameters:
+        prompts, limits: per number of a row its token ids and how many tokens it may write, lists or mappings. The rows
+            whose numbers are put into `left` enter; those of one call of `admit` with the longest prompt first.
+        choose: picks each row's next token from the logits, (rows, vocabulary).
+        forced: every row writes as many tokens as it may.
+    """
+
+    def __init__(
+        self,
+        model,
+        weights: Weights,
+        prompts,
+        limits,
+        max_new_tokens: int,
+        slots: int,
+        choose: Callable[[list[Row], Tensor], Tensor] = lambda rows, logits: likeliest(logits),
+        forced: bool = False,
+    ):
         config, generation = model.config, model.generation_config
-        self.weights, self.prompts, self.slots = weights, prompts, slots
+        self.weights, self.prompts, self.limits, self.slots, self.choose = weights, prompts, limits, slots, choose
         self.device = weights.decoder.embedding.device
         self.start, self.end = generation.decoder_start_token_id, generation.eos_token_id
-        self.forced = lengths is not None
-        self.limits = [min(one, max_new_tokens) for one in lengths or [max_new_tokens] * len(prompts)]
-        self.left, self.waiting = deque(order), deque()
+        self.forced = forced
+        self.left, self.waiting = deque(), deque()
         self.steps = 1 if self.device.type == "cpu" else STEPS_PER_LOOK
         places = max_new_tokens + self.steps
         by_distance = weights.decoder_bias(1, places, past_seen_tokens=places - 1)[0, :, 0].flip(-1).T
@@ -233,7 +251,7 @@ class Batch:
         groups = [self._group(cache) for cache in live]
         tokens = []
         for step in range(self.steps):
-            last = self._step(last, groups, step)
+            last = self._step(last, rows, groups, step)
             tokens.append(last)
         done = []
         for row, ids in zip(rows, torch.stack(tokens, 1).tolist(), strict=True):
@@ -248,6 +266,19 @@ class Batch:
                     done.append((row.number, ids))
                     cache.drop(place)
         return done
+
+    def remove(self, number: int) -> None:
+        """Takes a row out that nobody waits for any more."""
+        for cache in self.caches:
+            for place in reversed(range(len(cache.rows))):
+                if cache.rows[place].number == number:
+                    cache.drop(place)
+
+    def shrink(self) -> None:
+        """Gives the memory of caches without rows back: else each keeps what its largest rows took."""
+        for cache in self.caches:
+            if not cache.rows:
+                cache.past, cache.source = cache.past[:, :, :0].clone(), cache.source[:, :, :0, :, :0].clone()
 
     def _complete(self, row: Row) -> list[int] | None:
         """A finished row's tokens."""
@@ -266,7 +297,7 @@ class Batch:
         oldest = max(row.places for row in cache.rows)
         return cache, numbers, places, oldest, longest, _padding(sources, longest, self.bias.dtype)
 
-    def _step(self, last: Tensor, groups, step: int) -> Tensor:
+    def _step(self, last: Tensor, rows: list[Row], groups, step: int) -> Tensor:
         """The next token of every row."""
         stack = self.weights.decoder
         x = stack.embedding[last]
@@ -295,7 +326,7 @@ class Batch:
         logits = self.weights.head(stack.norm(x)).float()
         if self.forced:
             logits[:, self.end] = -torch.inf
-        return _likeliest(logits)
+        return self.choose(rows, logits)
 
     def _bias(self, places: Tensor, seen: int) -> Tensor:
         distance = places[:, None] - torch.arange(seen, device=self.device)
@@ -316,7 +347,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q[:, :, None], k, v, attn_mask=mask, scale=1.0).flatten(1)
 
 
-def _likeliest(logits: Tensor) -> Tensor:
+def likeliest(logits: Tensor) -> Tensor:
     """`argmax(1)`, the first of equals; on a CPU that is slow over a whole vocabulary, and the maximum is not."""
     rows, vocabulary = logits.shape
     if logits.device.type != "cpu" or vocabulary % 128:

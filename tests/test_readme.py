@@ -110,5 +110,6 @@ def test_the_job_script_carries_the_projects_pins():
         "dulwich",
         "starlette",
         "uvicorn",
+        "prometheus_client",
     }
     assert job == [pin for pin in pins if pin.partition("==")[0] not in local]

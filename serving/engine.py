@@ -1,0 +1,188 @@
+"""One thread decodes for all requests: their rows share every step, and each enters and leaves by itself."""
+
+import itertools
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import TemperatureLogitsWarper, TopPLogitsWarper
+
+from evaluation import decoding
+from evaluation.decoding import Batch, likeliest
+from serving.loading import Served
+
+log = logging.getLogger("serving")
+
+# That any request may ask for; a recipe that scores longer outputs raises it.
+MAX_TOKENS = 512
+
+
+class Full(Exception):
+    """More rows wait than may."""
+
+
+class Stopping(Exception):
+    """The service takes no new rows."""
+
+
+@dataclass(eq=False)
+class Row:
+    """A prompt to be answered: token ids with `</s>`, at most `limit` tokens.
+
+    With `temperature` 0 the likeliest tokens are taken, else some are drawn, from those that make up `top_p` of the
+    probability, by `draws`. `answer` comes to hold the token ids without `</s>`; cancelled, it gives the row up.
+    """
+
+    prompt: list[int]
+    limit: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    draws: torch.Generator | None = None
+    answer: Future[list[int]] = field(default_factory=Future)
+
+
+class Engine:
+    """Decodes in a thread of its own, from `start` until all rows are answered after `drain`.
+
+    Parameters:
+        slots: rows of one model that are decoded at once.
+        queue: rows, of all models, that may wait for a slot.
+        stopped: called by the thread when it ends.
+    """
+
+    def __init__(self, models: list[Served], slots: int, queue: int, stopped: Callable[[], object] = lambda: None):
+        self.most = max(MAX_TOKENS, *(one.max_tokens for one in models))
+        self.lanes = {one.id: Lane(one, slots, self.most) for one in models}
+        self.queue, self.stopped = queue, stopped
+        self.draining = False
+        self.steps = 0
+        # Reentrant: `drain` is called by a signal, in whatever line of `submit` the main thread is.
+        self.changed = threading.Condition()
+        self.thread = threading.Thread(target=self._run, name="decoding", daemon=True)
+        self.start = self.thread.start
+
+    def submit(self, model: str, rows: list[Row]) -> None:
+        """Queues the rows of one request, all or none.
+
+        Raises:
+            `Full`, `Stopping`.
+        """
+        with self.changed:
+            if self.draining:
+                raise Stopping
+            if self.waiting() + len(rows) > self.queue:
+                raise Full
+            self.lanes[model].waiting.extend(rows)
+            self.changed.notify()
+
+    def drain(self) -> None:
+        """Takes no new rows; the thread ends when those it has are answered."""
+        with self.changed:
+            self.draining = True
+            self.changed.notify()
+
+    def waiting(self) -> int:
+        """How many rows wait for a slot."""
+        return sum(len(lane.waiting) for lane in self.lanes.values())
+
+    def decoding(self) -> int:
+        """How many rows have one."""
+        return sum(len(lane.rows) for lane in self.lanes.values())
+
+    def _run(self) -> None:
+        try:
+            with torch.inference_mode():
+                while self._work():
+                    for lane in self.lanes.values():
+                        with self.changed:
+                            entering = lane.entering()
+                        self.steps += lane.step(entering)
+        finally:
+            self.stopped()
+
+    def _work(self) -> bool:
+        """Waits for rows; False when there are none and no more will come."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.draining or self.waiting() or self.decoding())
+            return bool(self.waiting() or self.decoding())
+
+
+class Lane:
+    """The rows of one model: those that wait, and by number those that are decoded."""
+
+    def __init__(self, served: Served, slots: int, most: int):
+        self.served, self.slots, self.most = served, slots, most
+        self.waiting: deque[Row] = deque()
+        self.numbers = itertools.count()
+        self._begin()
+
+    def _begin(self) -> None:
+        self.rows: dict[int, Row] = {}
+        self.prompts: dict[int, list[int]] = {}
+        self.limits: dict[int, int] = {}
+        one = self.served
+        self.batch = Batch(one.model, one.weights, self.prompts, self.limits, self.most, self.slots, self._choose)
+
+    def entering(self) -> list[Row]:
+        """Takes from the queue what a slot is free for."""
+        entering = []
+        while self.waiting and len(entering) < self.slots - len(self.rows):
+            row = self.waiting.popleft()
+            if not row.answer.cancelled():
+                entering.append(row)
+        return entering
+
+    def step(self, entering: list[Row]) -> bool:
+        """Lets the rows in and all write their next token; whether there were any."""
+        for row in sorted(entering, key=lambda row: -len(row.prompt)):
+            number = next(self.numbers)
+            self.rows[number], self.prompts[number], self.limits[number] = row, row.prompt, row.limit
+            self.batch.left.append(number)
+        if not self.rows:
+            return False
+        try:
+            if self.batch.admit():
+                for number, ids in self.batch.advance():
+                    _answer(self._leave(number), ids)
+            for number in [number for number, row in self.rows.items() if row.answer.cancelled()]:
+                self.batch.remove(number)
+                self._leave(number)
+            self.batch.shrink()
+        except Exception as error:
+            log.exception("decoding with %s failed: %d rows are given up", self.served.id, len(self.rows))
+            for row in self.rows.values():
+                _answer(row, error)
+            self._begin()
+        return True
+
+    def _leave(self, number: int) -> Row:
+        del self.prompts[number], self.limits[number]
+        return self.rows.pop(number)
+
+    def _choose(self, rows: list[decoding.Row], logits: Tensor) -> Tensor:
+        tokens = likeliest(logits)
+        for place, one in enumerate(rows):
+            row = self.rows[one.number]
+            if row.temperature:
+                tokens[place] = draw(logits[place], row.temperature, row.top_p, row.draws)
+        return tokens
+
+
+def draw(logits: Tensor, temperature: float, top_p: float, draws: torch.Generator | None) -> Tensor:
+    """A token drawn from the likeliest ones that together have the probability `top_p`.
+
+    Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration".
+    """
+    scores = TemperatureLogitsWarper(temperature)(None, logits[None])
+    scores = TopPLogitsWarper(top_p)(None, scores)
+    return torch.multinomial(scores.softmax(1), 1, generator=draws)[0, 0]
+
+
+def _answer(row: Row, result: list[int] | Exception) -> None:
+    if row.answer.set_running_or_notify_cancel():
+        row.answer.set_exception(result) if isinstance(result, Exception) else row.answer.set_result(result)

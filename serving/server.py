@@ -1,0 +1,98 @@
+"""Serves adapters over HTTP, in OpenAI's format.
+
+    python -m serving.server owner/name [owner/other@revision runs/finance …] [--host 127.0.0.1] [--port 8000]
+
+One process holds the base model once, and every adapter of it; the `model` of a request picks one. A prompt is taken as
+it is: the recipe's template, which /v1/models tells, is the client's to fill in. There is no login: to let others than
+this machine in, put a proxy that knows them in front.
+"""
+
+import argparse
+import contextlib
+import logging
+import signal
+import socket
+import sys
+
+from recipes.errors import UserError, one_line_errors
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="serving.server", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("adapters", nargs="+", metavar="ADAPTER", help="owner/name[@revision] or the folder of a run")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)")
+    parser.add_argument("--slots", type=int, default=32, help="rows of a model decoded at once (default: %(default)s)")
+    parser.add_argument("--queue", type=int, default=256, help="rows that may wait, then 429 (default: %(default)s)")
+    parser.add_argument("--timeout", type=float, default=60, help="seconds for an answer, then 504 (default: 60)")
+    options = parser.parse_args(argv)
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("serving").setLevel(logging.INFO)
+    with one_line_errors():
+        serve(options)
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Loads the models and answers until SIGTERM or Ctrl-C, then finishes what was begun; a second one ends at once.
+
+    Raises:
+        `UserError`: the address is taken, or a setting makes no sense; and as `serving.loading.load`.
+    """
+    # Before the models are loaded, which takes minutes.
+    listener = _listen(options)
+
+    import uvicorn
+
+    from serving.app import build
+    from serving.engine import Engine
+    from serving.loading import load
+    from serving.requests import MAX_ROWS
+
+    if options.slots < 1 or options.timeout <= 0 or options.queue < MAX_ROWS:
+        raise UserError(f"`--slots` is 1 or more, `--timeout` more than 0, `--queue` {MAX_ROWS} or more")
+    models = load(options.adapters)
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, number, frame):
+            if engine.draining:
+                super().handle_exit(signal.SIGINT, frame)
+            engine.drain()
+
+        def stop(self):
+            self.should_exit = True
+
+    engine = Engine(models, options.slots, options.queue, lambda: server.stop())
+    config = uvicorn.Config(
+        build(models, engine, options.timeout),
+        http="h11",
+        loop="asyncio",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        # More connections would only hold memory; what they ask is bounded by the queue.
+        limit_concurrency=1000,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=5,
+    )
+    server = Server(config)
+    engine.start()
+    host, port = listener.getsockname()[:2]
+    print(f"Serving {', '.join(one.id for one in models)} at http://{host}:{port}", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
+
+
+def _listen(options: argparse.Namespace) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+        return socket.create_server((options.host, options.port), family=family, backlog=1024)
+    except (OSError, OverflowError) as error:
+        raise UserError(f"cannot listen on {options.host}:{options.port}: {error}: choose another PORT") from None
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
