@@ -11,8 +11,9 @@ import argparse
 import json
 import os
 import re
+import runpy
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 from importlib.util import find_spec
@@ -119,13 +120,12 @@ def run_here(adapter: str, revision: str, folder: Path, port: int | None) -> Non
     if find_spec("gradio") is None:
         raise UserError("the page needs Gradio: install the extra, pip install -r requirements-space.txt")
     lay_out(adapter, revision, folder)
-    environ = os.environ | ({"GRADIO_SERVER_PORT": str(port)} if port is not None else {})
-    try:
-        code = subprocess.run([sys.executable, "app.py"], cwd=folder, env=environ).returncode
-    except KeyboardInterrupt:
-        return
-    if code:
-        raise UserError(f"the page ended with exit code {code}: see above")
+    if port is not None:
+        os.environ["GRADIO_SERVER_PORT"] = str(port)
+    # So that a stop, too, removes the folder.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    sys.path.insert(0, str(folder))
+    runpy.run_path(str(folder / "app.py"), run_name="__main__")
 
 
 def publish(arguments: argparse.Namespace, folder: Path) -> None:

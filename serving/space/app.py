@@ -6,128 +6,79 @@
 """
 
 import json
-import re
-import string
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import gradio as gr
 import pandas as pd
 from answers import LONGEST_TEXT, PATIENCE, Answer, Models, Release, answer, examples, fetch, load, too_long
-from figures import heading, losses, scores, sentence, table
+from figures import code, heading, losses, scores, sentence, table
 from sandbox import Refused, Table, contents, open_tables, parse, run
+from template import Template
 
-# A template with more fields is asked for as a whole.
-MOST_BOXES = 4
 # Visitors that may wait at once: one answer is written at a time.
 WAITING = 20
-# Okabe & Ito's palette, told apart by readers with any common colour vision deficiency.
-COLOURS = {"training": "#0072B2", "validation": "#D55E00"}
+# Close to Okabe & Ito's palette, told apart with any common colour vision deficiency, on white and on black.
+COLOURS = {"training": "#2F8FD0", "validation": "#D55E00"}
 # System fonts: the page loads nothing from elsewhere.
 FONT, MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")
+# Contrasts of at least 4.5 (WCAG 2.2, 1.4.3) in both of Gradio's themes, whose own accents have less.
 CSS = """
-.table { overflow-x: auto; margin: 0.5rem 0; }
-.table:focus-visible { outline: 2px solid var(--color-accent); }
-.table table { border-collapse: collapse; font-size: 0.9rem; width: auto; min-width: 50%; }
-.table caption { text-align: left; font-weight: 600; padding: 0.25rem 0; }
-.table th, .table td { text-align: left; padding: 0.25rem 0.6rem; border: 1px solid var(--border-color-primary); }
-.table td { font-variant-numeric: tabular-nums; white-space: pre-wrap; overflow-wrap: anywhere; min-width: 4rem; }
+:root { --color-accent: #1d4ed8; } .dark { --color-accent: #93c5fd; }
+.scroll { overflow-x: auto; margin: 0.25rem 0 0.5rem; }
+.scroll:focus-visible { outline: 2px solid var(--color-accent); }
+.scroll table { border-collapse: collapse; font-size: 0.9rem; }
+.caption { font-weight: 600; margin: 0.5rem 0 0; }
+.scroll tr > :first-child { min-width: 5rem; }
+.scroll th, .scroll td { text-align: left; vertical-align: top; padding: 0.25rem 0.6rem; max-width: 24rem;
+  border: 1px solid var(--border-color-primary); font-variant-numeric: tabular-nums; overflow-wrap: break-word; }
+.scroll pre { font-family: ui-monospace, monospace; font-size: 0.85rem; margin: 0; }
 .note, .error { border-left: 4px solid var(--color-accent); padding: 0.25rem 0.6rem; margin: 0.5rem 0; }
 .error { border-left-color: #c62828; }
 .code textarea { font-family: ui-monospace, monospace; }
+@media (max-width: 480px) { .scroll table { font-size: 0.8rem; } .scroll th, .scroll td { padding: 0.25rem 0.4rem; } }
 """
-
-
-class Template:
-    """The recipe's prompt as boxes: fields that only white space parts share one.
-
-    `labels` are the boxes' names, `tables` the place of the one that holds a query's tables (None without).
-    """
-
-    def __init__(self, prompt: str, sql_schema: str | None):
-        self.texts, self.fields = _boxes(prompt)
-        self.labels = [", ".join(fields).replace("_", " ").capitalize() for fields in self.fields]
-        named = [f"{{{', '.join(fields)}}}" for fields in self.fields]
-        self.tables = named.index(sql_schema) if sql_schema in named else None
-
-    def fill(self, values: list[str]) -> str:
-        """The prompt with these texts in its boxes, outer white space removed, as in training."""
-        filled = [part for pair in zip(self.texts, [*values, ""], strict=True) for part in pair]
-        return "".join(filled).strip()
-
-    def read(self, prompt: str) -> list[str] | None:
-        """The texts of the boxes that give this prompt; None where it is of another template."""
-        first, *others = self.texts
-        texts = [first.lstrip(), *others[:-1], others[-1].rstrip()]
-        match = re.fullmatch("(.*?)".join(map(re.escape, texts)), prompt, re.DOTALL)
-        return [*match.groups()] if match and self.fill([*match.groups()]) == prompt else None
-
-
-def _boxes(prompt: str) -> tuple[list[str], list[list[str]]]:
-    """The template's own texts, and between each two of them the fields of a box."""
-    texts, fields = [""], []
-    for text, field, *_ in string.Formatter().parse(prompt):
-        if text.strip() or not fields:
-            texts[-1] += text
-        elif field is None:
-            continue
-        if field is None:
-            continue
-        if fields and not texts[-1].strip():
-            fields[-1].append(field)
-        else:
-            fields.append([field])
-            texts.append("")
-    names = [name for box in fields for name in box]
-    if not 1 <= len(fields) <= MOST_BOXES or len(set(names)) < len(names):
-        return ["", ""], [["prompt"]]
-    return texts, fields
 
 
 def measured(found: Answer) -> str:
     """A line about how an answer came to be."""
-    line = f"{found.seconds:.2f} s, {found.tokens:,} tokens"
-    if found.cut:
-        line += f"; cut off at the recipe's longest output or after {PATIENCE:g} s"
-    return sentence(line)
+    cut = f"; cut off, at the recipe's longest output or after {PATIENCE:g} s" if found.cut else ""
+    return f"<p>{found.seconds:.2f} s, {found.tokens:,} tokens{cut}</p>"
 
 
 def shown(result: Table, caption: str) -> str:
-    """A query's result."""
-    if not result.rows:
-        return sentence(f"{caption}: no row.")
-    note = f"Further rows are left out: the first {len(result.rows)} are shown." if result.more else ""
-    return table(f"{caption}: {len(result.rows)} row(s)", result.columns, result.rows, note)
+    """Rows as a table."""
+    count = len(result.rows)
+    said = f"the first {count} rows" if result.more else "1 row" if count == 1 else f"{count or 'no'} rows"
+    return table(f"{caption}: {said}", result.columns, result.rows)
 
 
-def tried(connection: Any, text: str) -> tuple[str, str]:
-    """An answer as it was parsed, and what it gives on the tables, or why it is not run."""
+def tried(text: str, tables: sqlite3.Connection | Refused) -> str:
+    """An answer as it was parsed, and what it gives on the tables; or why it is not run."""
+    parsed = ""
     try:
-        parsed = parse(text).sql(dialect="sqlite", pretty=True)
+        parsed = code("As parsed", parse(text).sql(dialect="sqlite", pretty=True))
+        if isinstance(tables, Refused):
+            raise tables
+        return parsed + shown(run(tables, text), "Result")
     except Refused as refusal:
-        return "", sentence(str(refusal), "error")
-    if isinstance(connection, Refused):
-        return parsed, sentence(str(connection), "error")
-    try:
-        return parsed, shown(run(connection, text), "Result")
-    except Refused as refusal:
-        return parsed, sentence(str(refusal), "error")
+        return parsed + sentence(str(refusal), "error")
 
 
-def on_tables(schema: str, inserts: str, answers: list[str]) -> tuple[list[tuple[str, str]], str]:
-    """Every answer parsed and run on the same tables; and these tables."""
+def on_tables(schema: str, inserts: str, answers: list[str]) -> tuple[list[str], str]:
+    """What every answer gives on the same tables; and these tables."""
     try:
-        connection, made_up = open_tables(schema, inserts, [text for text in answers if text])
+        tables, made_up = open_tables(schema, inserts, answers)
     except Refused as refusal:
-        return [tried(refusal, text) if text else ("", "") for text in answers], sentence(str(refusal), "error")
-    try:
-        found = [tried(connection, text) if text else ("", "") for text in answers]
-        said = "These rows are made up from the queries: give INSERT statements to use others." if made_up else ""
-        listed = "".join(shown(rows, name) for name, rows in contents(connection).items())
-        return found, sentence(said) + listed
-    finally:
-        connection.close()
+        return [tried(text, refusal) for text in answers], sentence(str(refusal), "error")
+    with closing(tables):
+        outcomes = [tried(text, tables) for text in answers]
+        said = "These rows are made up from the queries. Give INSERT statements to have others." if made_up else ""
+        return outcomes, sentence(said) + "".join(shown(rows, name) for name, rows in contents(tables).items())
 
 
 def build(release: Release, models: Models) -> gr.Blocks:
@@ -151,7 +102,7 @@ def build(release: Release, models: Models) -> gr.Blocks:
 
 
 def _try(template: Template, models: Models, rows: list[dict[str, Any]], sql: bool) -> None:
-    labels = [f"{number + 1}. {' '.join(row['boxes'][0].split())[:80]}" for number, row in enumerate(rows)]
+    labels = [f"{number}. {shorten(row['boxes'][0], 90, placeholder=' …')}" for number, row in enumerate(rows, start=1)]
     example = gr.Dropdown(labels, label="Example from the test split", type="index", value=None, interactive=True)
     boxes = [_box(f"{label} (the tables: CREATE TABLE …)" if place == template.tables else label, f"box-{place}")
              for place, label in enumerate(template.labels)]  # fmt: skip
@@ -160,65 +111,60 @@ def _try(template: Template, models: Models, rows: list[dict[str, Any]], sql: bo
         extra.append(_box("Tables (CREATE TABLE …)", "schema"))
     if sql:
         extra.append(_box("Rows (INSERT INTO …): left empty, some are made up", "rows", lines=1))
-    asked = "Reference, or a query of your own" if sql else "Reference answer of the example"
-    reference = _box(asked, "reference", lines=1, interactive=sql, code=sql)
+    wanted = "Reference, or a query of your own" if sql else "Reference answer of the example"
+    reference = _box(wanted, "reference", lines=1, interactive=sql, code=sql)
     button = gr.Button("Run", variant="primary", elem_id="run")
     notes = gr.HTML(elem_id="notes")
-    columns = []
+    outputs = []
     with gr.Row():
-        for who in ("Base model", "Adapter", *(["Reference"] if sql else [])):
-            name = who.split()[0].lower()
+        for who, name in {"Base model": "base", "Adapter": "adapter"}.items():
             with gr.Column(min_width=280):
-                if who != "Reference":
-                    columns += [_box(who, name, 3, interactive=False), gr.HTML(elem_id=f"{name}-time")]
-                if sql:
-                    columns.append(
-                        _box(f"{who}: the query as parsed", f"{name}-parsed", 3, interactive=False, code=True)
-                    )
-                    columns.append(gr.HTML(elem_id=f"{name}-result"))
-    tables = []
+                outputs += [_box(who, name, lines=3, interactive=False), gr.HTML(elem_id=f"{name}-outcome")]
+        if sql:
+            with gr.Column(min_width=280):
+                outcome = gr.HTML(elem_id="reference-outcome")
     if sql:
         with gr.Accordion("The tables with their rows", open=False):
-            tables.append(gr.HTML(elem_id="tables"))
+            outputs += [outcome, gr.HTML(elem_id="tables")]
 
-    def choose(number: int | None) -> list[str]:
-        if number is None:
-            return [gr.skip()] * (len(boxes) + len(extra) + 1)
+    def choose(number: int) -> list[str]:
         row = rows[number]
-        schema = [row["schema"]] if template.tables is None and sql else []
-        return [*row["boxes"], *schema, *([""] if sql else []), row["reference"]]
+        values = [*row["boxes"], *([row["schema"]] if template.tables is None else []), ""]
+        return [*(values if sql else row["boxes"]), row["reference"]]
 
-    def answered(*values: str) -> Iterator[dict]:
+    def answered(*values: str | None) -> Iterator[dict]:
         """Shows each model's answer as soon as it is there."""
-        texts, more, wish = [*values[: len(boxes)]], [*values[len(boxes) : -1]], values[-1] or ""
-        everything = [notes, *columns, *tables]
-        prompt = template.fill([text or "" for text in texts])
+        *texts, wish = [value or "" for value in values]
+        asked, more = texts[: len(boxes)], texts[len(boxes) :]
+        empty = dict.fromkeys(outputs, "")
+        prompt = template.fill(asked)
         refused, said = too_long(models, prompt)
-        if refused or not "".join(text or "" for text in texts).strip():
-            yield dict.fromkeys(everything, "") | {notes: sentence(said or "Type something first.", "error")}
+        if refused or not "".join(asked).strip():
+            yield empty | {notes: sentence(said or "Type something first.", "error")}
             return
-        yield dict.fromkeys(everything, "") | {notes: sentence(said) + sentence("The base model writes …")}
-        step = 4 if sql else 2
+        warning = sentence(said)
+        yield empty | {notes: warning + sentence("The base model writes …")}
         base = answer(models, prompt, adapter=False)
-        yield {notes: sentence(said) + sentence("The adapter writes …"), columns[0]: base.text,
-               columns[1]: measured(base)}  # fmt: skip
+        first = {outputs[0]: base.text, outputs[1]: measured(base)}
+        yield first | {notes: warning + sentence("The adapter writes …")}
         tuned = answer(models, prompt, adapter=True)
-        result = {notes: sentence(said), columns[step]: tuned.text, columns[step + 1]: measured(tuned)}
+        second = {outputs[2]: tuned.text, outputs[3]: measured(tuned)}
         if sql:
-            schema = texts[template.tables] if template.tables is not None else more[0]
-            found, filled = on_tables(schema or "", more[-1] or "", [base.text, tuned.text, wish])
-            places = (columns[2:4], columns[6:8], columns[8:10])
-            for (parsed, outcome), (box, area) in zip(found, places, strict=True):
-                result |= {box: parsed, area: outcome}
-            result[tables[0]] = filled
-        yield result
+            schema = more[0] if template.tables is None else asked[template.tables]
+            queries = [base.text, tuned.text, *([wish] if wish.strip() else [])]
+            outcomes, tables = on_tables(schema, more[-1], queries)
+            third = f"<p>The reference, or your own query:</p>{outcomes[2]}" if wish.strip() else ""
+            second[outputs[1]] = measured(base) + outcomes[0]
+            second |= {outputs[3]: measured(tuned) + outcomes[1], outputs[4]: third, outputs[5]: tables}
+        yield second | {notes: warning}
 
-    example.input(choose, example, [*boxes, *extra, reference], api_visibility="private", show_progress="hidden")
+    inputs = [*boxes, *extra, reference]
+    example.input(choose, example, inputs, api_visibility="private", show_progress="hidden")
     gr.on(
-        [button.click, *(box.submit for box in [*boxes, *extra])],
+        [button.click, *(box.submit for box in inputs)],
         answered,
-        [*boxes, *extra, reference],
-        [notes, *columns, *tables],
+        inputs,
+        [notes, *outputs],
         api_name="run",
         concurrency_limit=1,
         show_progress="minimal",
@@ -244,7 +190,7 @@ def main() -> None:
     page = build(release, load(release))
     page.queue(max_size=WAITING)
     page.launch(
-        theme=gr.themes.Default(font=FONT, font_mono=MONO),
+        theme=gr.themes.Default(primary_hue="blue", font=FONT, font_mono=MONO),
         css=CSS,
         footer_links=[],
         share=False,

@@ -23,20 +23,35 @@ def escape(value: Any) -> str:
     return html.escape(shown).replace("\0", "&#")
 
 
-def table(caption: str, columns: list[str], rows: list[tuple], note: str = "") -> str:
-    """A table that can be scrolled, also by keyboard, where it is wider than the page."""
+def table(caption: str, columns: list[str], rows: list[tuple]) -> str:
+    """A table that can be scrolled, also by keyboard, where it is wider than the page.
+
+    Parameters:
+        columns: their names; without any, each row's first value is its name.
+    """
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
-    body = "".join("<tr>" + "".join(f"<td>{escape(value)}</td>" for value in row) + "</tr>" for row in rows)
-    return (
-        f'<div class="table" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
-        f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        + (f"<p>{escape(note)}</p>" if note else "")
-    )
+    body = ""
+    for first, *others in rows:
+        name = f"<td>{escape(first)}</td>" if columns else f'<th scope="row">{escape(first)}</th>'
+        body += f"<tr>{name}{''.join(f'<td>{escape(value)}</td>' for value in others)}</tr>"
+    return _scrolled(caption, f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+
+
+def code(caption: str, text: str) -> str:
+    """A text whose lines stay as they are."""
+    return _scrolled(caption, f"<pre>{escape(text)}</pre>")
+
+
+def _scrolled(caption: str, content: str) -> str:
+    named = escape(caption)
+    scrolled = f'<div class="scroll" tabindex="0" role="region" aria-label="{named}">{content}</div>'
+    return f'<p class="caption">{named}</p>{scrolled}'
 
 
 def sentence(text: str, kind: str = "note") -> str:
-    """A note, or with `kind="error"` a refusal."""
-    return f'<p class="{kind}">{escape(text)}</p>' if text else ""
+    """A note, or with `kind="error"` a refusal; both are read out when they appear."""
+    role = "alert" if kind == "error" else "status"
+    return f'<p class="{kind}" role="{role}">{escape(text)}</p>' if text else ""
 
 
 def heading(record: dict[str, Any], name: str) -> str:
@@ -62,7 +77,8 @@ def scores(record: dict[str, Any]) -> str:
          _interval(found["difference"][name], "+"))
         for name in NAMES if name in found["base"]
     ]  # fmt: skip
-    data, model = record["data"], record["model"]
+    data, model, contract = record["data"], record["model"], record["contract"]
+    decoding = "greedy decoding" if contract["num_beams"] == 1 else f"{contract['num_beams']} beams"
     caption = f"Scores on {found['rows']:,} test rows, with {100 * confidence:g} % bootstrap intervals"
     facts = [
         ("Dataset", f"{record['pins']['dataset']['id']}@{record['pins']['dataset']['revision'][:12]}"),
@@ -71,16 +87,17 @@ def scores(record: dict[str, Any]) -> str:
          if record["leakage"] is not None else "not looked for"),
         ("Trained parameters", f"{model['trainable']:,} of {model['total']:,}"),
         ("Training", f"{record['training']['steps']:,} steps, {record['training']['epochs']:g} epochs"),
-        ("Scored with", f"{record['contract']['metric']} {record['contract']['metric_version']}, "
-         f"{record['contract']['num_beams']} beam(s), at most {record['contract']['max_new_tokens']:,} new tokens"),
+        ("Scored with", f"{contract['metric']} {contract['metric_version']}, {decoding}, "
+         f"at most {contract['max_new_tokens']:,} new tokens"),
     ]  # fmt: skip
     return table(caption, ["Score", "Base model", "Adapter", "Difference"], rows) + table(
-        "What the scores rest on", ["", ""], facts
+        "What the scores rest on", [], facts
     )
 
 
 def _interval(interval: dict[str, float], sign: str = "") -> str:
-    return f"{interval['mean']:{sign}.4f} [{interval['low']:{sign}.4f}, {interval['high']:{sign}.4f}]"
+    # The interval itself stays on one line.
+    return f"{interval['mean']:{sign}.4f} [{interval['low']:{sign}.4f},\N{NO-BREAK SPACE}{interval['high']:{sign}.4f}]"
 
 
 def losses(record: dict[str, Any]) -> list[dict[str, Any]]:

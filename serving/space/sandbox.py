@@ -166,7 +166,7 @@ class _guarded:
             said = str(error)
             if said == "interrupted":
                 raise Refused(f"{self.failure}: stopped after {SECONDS:g} seconds.") from None
-            if said.startswith("not authorized"):
+            if said.startswith(("not authorized", "authorization denied")):
                 raise Refused(
                     f"{self.failure}: here CREATE TABLE and INSERT make tables and SELECT reads them, and nothing else "
                     f"is allowed ({said})."
@@ -233,18 +233,21 @@ def _asked_for(queries: list[str], names: set[str]) -> tuple[dict[str, list], di
                 joined = [column for column, shared in partner.items() if shared == second]
                 partner |= dict.fromkeys([*columns, *joined], first)
             elif len(columns) == 1:
-                wanted[columns[0]] += [_literal(text) for text in texts]
+                above = {exp.GT: 1, exp.NEQ: 1, exp.LT: -1}.get(type(node), 0)
+                wanted[columns[0]] += [_literal(text, -above if text is node.this else above) for text in texts]
     for column, shared in partner.items():
         if column != shared:
             wanted[shared] += wanted.pop(column, [])
     return wanted, partner
 
 
-def _literal(node: exp.Expression) -> int | float | str:
+def _literal(node: exp.Expression, above: int) -> int | float | str:
+    """The value of a literal, or one that is just above (1) or below it (-1)."""
     if isinstance(node, exp.Literal) and not node.is_string:
         number = float(node.name)
-        return int(number) if number.is_integer() and abs(number) < 2**53 else number
-    return node.name.replace("%", "")
+        return above + (int(number) if number.is_integer() and abs(number) < 2**53 else number)
+    text = node.name.replace("%", "")
+    return text[:above] if above < 0 else text + "q" * above
 
 
 def _shown(value: object) -> object:
