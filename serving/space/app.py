@@ -33,7 +33,7 @@ CSS = """
 .scroll:focus-visible { outline: 2px solid var(--color-accent); }
 .scroll table { border-collapse: collapse; font-size: 0.9rem; }
 .caption { font-weight: 600; margin: 0.5rem 0 0; }
-.scroll tr > :first-child { min-width: 5rem; }
+.scroll tr > :first-child { min-width: 4rem; }
 .scroll th, .scroll td { text-align: left; vertical-align: top; padding: 0.25rem 0.6rem; max-width: 24rem;
   border: 1px solid var(--border-color-primary); font-variant-numeric: tabular-nums; overflow-wrap: break-word; }
 .scroll pre { font-family: ui-monospace, monospace; font-size: 0.85rem; margin: 0; }
@@ -159,7 +159,7 @@ def _try(template: Template, models: Models, rows: list[dict[str, Any]], sql: bo
         yield second | {notes: warning}
 
     inputs = [*boxes, *extra, reference]
-    example.input(choose, example, inputs, api_visibility="private", show_progress="hidden")
+    example.input(choose, example, inputs, queue=False, api_visibility="private", show_progress="hidden")
     gr.on(
         [button.click, *(box.submit for box in inputs)],
         answered,

@@ -96,8 +96,7 @@ def scores(record: dict[str, Any]) -> str:
 
 
 def _interval(interval: dict[str, float], sign: str = "") -> str:
-    # The interval itself stays on one line.
-    return f"{interval['mean']:{sign}.4f} [{interval['low']:{sign}.4f},\N{NO-BREAK SPACE}{interval['high']:{sign}.4f}]"
+    return f"{interval['mean']:{sign}.4f} [{interval['low']:{sign}.4f}, {interval['high']:{sign}.4f}]"
 
 
 def losses(record: dict[str, Any]) -> list[dict[str, Any]]:
