@@ -39,6 +39,7 @@ CSS = """
 .scroll pre { font-family: ui-monospace, monospace; font-size: 0.85rem; margin: 0; }
 .note, .error { border-left: 4px solid var(--color-accent); padding: 0.25rem 0.6rem; margin: 0.5rem 0; }
 .error { border-left-color: #c62828; }
+#example input { padding-right: 1.5rem; text-overflow: ellipsis; }
 .code textarea { font-family: ui-monospace, monospace; }
 @media (max-width: 480px) { .scroll table { font-size: 0.8rem; } .scroll th, .scroll td { padding: 0.25rem 0.4rem; } }
 """
@@ -103,7 +104,9 @@ def build(release: Release, models: Models) -> gr.Blocks:
 
 def _try(template: Template, models: Models, rows: list[dict[str, Any]], sql: bool) -> None:
     labels = [f"{number}. {shorten(row['boxes'][0], 90, placeholder=' …')}" for number, row in enumerate(rows, start=1)]
-    example = gr.Dropdown(labels, label="Example from the test split", type="index", value=None, interactive=True)
+    example = gr.Dropdown(
+        labels, label="Example from the test split", type="index", value=None, interactive=True, elem_id="example"
+    )
     boxes = [_box(f"{label} (the tables: CREATE TABLE …)" if place == template.tables else label, f"box-{place}")
              for place, label in enumerate(template.labels)]  # fmt: skip
     extra = []
@@ -189,8 +192,9 @@ def main() -> None:
     release = fetch(config)
     page = build(release, load(release))
     page.queue(max_size=WAITING)
+    theme = gr.themes.Default(primary_hue="blue", font=FONT, font_mono=MONO)
     page.launch(
-        theme=gr.themes.Default(primary_hue="blue", font=FONT, font_mono=MONO),
+        theme=theme.set(button_primary_background_fill_hover="*primary_700"),
         css=CSS,
         footer_links=[],
         share=False,
