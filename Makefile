@@ -37,7 +37,7 @@ RUNS ?= runs
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 endif
 
-.PHONY: help install demo test lint hub publish reproduce retrain claims compare report readme bench serve _demo _clean-demo
+.PHONY: help install demo test lint hub publish reproduce retrain claims compare report readme bench serve space publish-space _demo _clean-demo
 help: ## print this list
 	@sed -nE 's/^([a-zA-Z][a-zA-Z0-9_%-]*):.*## (.*)/\1\t\2/p' Makefile | sed 's/%/R/' | expand -t 14
 	echo
@@ -111,6 +111,20 @@ report: $(READY) ## one page over all scored runs, row by row: [RECIPES= | ADAPT
 	@$(if $(OFFLINE),HF_HUB_OFFLINE=1) $(if $(ADAPTERS),$(ON_HUB)) $(PY) -m model_cards.overview --into $(or $(INTO),$(RUNS)/report.html) \
 		$(or $(ADAPTERS),$(if $(RECIPES),$(addprefix $(RUNS)/,$(RECIPES)),$(patsubst %/record.json,%,$(wildcard $(RUNS)/*/record.json))))
 
+# The page is an extra.
+$(READY)-space: requirements-space.txt $(READY)
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-space.txt
+	touch $@
+
+space: $(READY)-space ## try an adapter in a browser, on this machine: ADAPTER=owner/name or a run's folder [REVISION= PORT=]
+	@[ -n "$(ADAPTER)" ] || { echo 'error: no adapter was named: make space ADAPTER=owner/name' >&2; exit 1; }
+	$(ON_HUB) $(PY) -m serving.publish_space $(ADAPTER) --here $(if $(REVISION),--revision $(REVISION)) $(if $(PORT),--port $(PORT))
+
+publish-space: $(READY) ## publish that page as a Space: ADAPTER=owner/name [REVISION= SPACE=owner/name PRIVATE=1]
+	@[ -n "$(ADAPTER)" ] || { echo 'error: no adapter was named: make publish-space ADAPTER=owner/name' >&2; exit 1; }
+	$(ON_HUB) $(PY) -m serving.publish_space $(ADAPTER) $(if $(HUB_USER),--user $(HUB_USER)) \
+		$(if $(REVISION),--revision $(REVISION)) $(if $(SPACE),--space $(SPACE)) $(if $(PRIVATE),--private)
+
 hub: $(READY) ## the local Hub in the foreground
 	@$(PY) -m local_hub serve $(ARGS)
 
@@ -120,8 +134,9 @@ claims: $(READY) ## README's results from the Hub: claims.yaml's adapters, their
 readme: $(READY) ## render README's tables from docs/claims and the recipes, without any Hub
 	@$(PY) -m model_cards.readme
 
-# Signatures, the measuring of energy, CTranslate2 and the browser are extras: what they need is installed where they are tested.
-EXTRAS := requirements-signing.txt requirements-energy.txt requirements-ctranslate2.txt requirements-browser.txt
+# Signatures, the measuring of energy, CTranslate2, the Space and the browser are extras: what they need is installed where they are tested.
+EXTRAS := requirements-signing.txt requirements-energy.txt requirements-ctranslate2.txt \
+	requirements-space.txt requirements-browser.txt
 $(READY)-extras: $(EXTRAS) $(READY)
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check $(addprefix -r ,$(EXTRAS))
 	touch $@

@@ -41,6 +41,14 @@ odc-by ofl-1.1 open-mdw openmdw-1.0 openrail openrail++ osl-3.0 other pddl postg
 """
 LICENSES = frozenset(_LICENSES.split())
 
+# https://huggingface.co/docs/hub/spaces-config-reference
+SPACE_VALUES = {
+    "sdk": ("gradio", "docker", "static"),
+    "colorFrom": ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"),
+    "colorTo": ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"),
+}
+SHORT_DESCRIPTION = 60
+
 RELATIONS = ("adapter", "merge", "quantized", "finetune")
 
 
@@ -120,6 +128,8 @@ def validate(content: str, kind: str) -> tuple[list[str], list[str]]:
         tag = card.get("pipeline_tag")
         if tag is not None and tag not in PIPELINE_TAGS:
             warnings.append(f'"pipeline_tag" {tag!r} is not in the official list')
+    elif kind == "space":
+        errors += _space_errors(card)
     elif kind == "dataset":
         warnings += [
             f"The task_categories {name!r} is not in the official list"
@@ -127,6 +137,17 @@ def validate(content: str, kind: str) -> tuple[list[str], list[str]]:
             if name not in PIPELINE_TAGS
         ]
     return errors, warnings
+
+
+def _space_errors(card: dict[str, Any]) -> list[str]:
+    errors = [
+        f'"{field}" must be one of [{", ".join(values)}]'
+        for field, values in SPACE_VALUES.items()
+        if card.get(field, values[0]) not in values
+    ]
+    if len(str(card.get("short_description", ""))) > SHORT_DESCRIPTION:
+        errors.append(f'"short_description" length must be less than or equal to {SHORT_DESCRIPTION} characters long')
+    return errors
 
 
 def _is_id(value: Any) -> bool:

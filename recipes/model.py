@@ -94,7 +94,7 @@ def load_base(base: Pin, config: ModelConfig) -> PreTrainedModel:
     """
     config.dtype = str(pick_dtype(config.dtype)).removeprefix("torch.")
     refuse_local(base.id)
-    _refuse_shape(base)
+    refuse_shape(base)
     try:
         model = AutoModelForSeq2SeqLM.from_pretrained(
             base.id,
@@ -115,7 +115,7 @@ def load_base(base: Pin, config: ModelConfig) -> PreTrainedModel:
     return model
 
 
-def _refuse_shape(base: Pin) -> None:
+def refuse_shape(base: Pin) -> None:
     """Looks at a base model's configuration before its weights are downloaded and memory for them is taken."""
     try:
         shape = strict_json.parse(download(base.id, "config.json", base.revision).read_bytes())

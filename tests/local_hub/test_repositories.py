@@ -281,6 +281,40 @@ def test_card_checks(hub: Hub, clients: Clients) -> None:
     assert found["head"].endswith("# task\n")
 
 
+def test_a_spaces_front_matter_is_checked(hub: Hub, clients: Clients) -> None:
+    """What the Hub knows of a Space is refused before the commit; the rest of the front matter is the page's."""
+
+    def client():
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        api.create_repo("alice/page", repo_type="space", space_sdk="gradio")
+        found = []
+        for yaml in (
+            "sdk: flask",
+            'colorFrom: "#ffffff"',
+            f"short_description: {61 * 'a'}",
+            "sdk: gradio\ntitle: Mine",
+        ):
+            try:
+                api.upload_file(
+                    repo_id="alice/page",
+                    repo_type="space",
+                    path_or_fileobj=f"---\n{yaml}\n---\n".encode(),
+                    path_in_repo="README.md",
+                )
+                found.append(api.space_info("alice/page").card_data.title)
+            except ValueError as error:
+                found.append(str(error).partition("\n- ")[2])
+        return found
+
+    sdk, colour, short, good = clients(client)
+    assert sdk == '"sdk" must be one of [gradio, docker, static]'
+    assert colour.startswith('"colorFrom" must be one of [red, ')
+    assert short.startswith('"short_description" length must be')
+    assert good == "Mine"
+
+
 def test_names_that_cannot_be(hub: Hub, clients: Clients) -> None:
     """What the Python client would not even send is refused by the hub as well, in one sentence."""
 

@@ -1,0 +1,110 @@
+"""The record's numbers as HTML that shows every text as text."""
+
+import html
+from typing import Any
+
+# The names of the scores in a record, as people read them.
+NAMES = {
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "rougeLsum": "ROUGE-Lsum",
+    "sql_parsed": "SQL parses",
+    "sql_exact_match": "SQL exact match",
+    "sql_execution_match": "SQL execution match",
+}
+
+
+def escape(value: Any) -> str:
+    """Text for HTML. Braces and dollars too: Gradio fills templates with what it is given."""
+    shown = "NULL" if value is None else str(value)
+    for mark in "{}$`\\":
+        shown = shown.replace(mark, f"\0{ord(mark)};")
+    return html.escape(shown).replace("\0", "&#")
+
+
+def table(caption: str, columns: list[str], rows: list[tuple]) -> str:
+    """A table that can be scrolled, also by keyboard, where it is wider than the page.
+
+    Parameters:
+        columns: their names; without any, each row's first value is its name.
+    """
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
+    body = ""
+    for first, *others in rows:
+        name = f"<td>{escape(first)}</td>" if columns else f'<th scope="row">{escape(first)}</th>'
+        body += f"<tr>{name}{''.join(f'<td>{escape(value)}</td>' for value in others)}</tr>"
+    return _scrolled(caption, f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+
+
+def code(caption: str, text: str) -> str:
+    """A text whose lines stay as they are."""
+    return _scrolled(caption, f"<pre>{escape(text)}</pre>")
+
+
+def _scrolled(caption: str, content: str) -> str:
+    named = escape(caption)
+    scrolled = f'<div class="scroll" tabindex="0" role="region" aria-label="{named}">{content}</div>'
+    return f'<p class="caption">{named}</p>{scrolled}'
+
+
+def sentence(text: str, kind: str = "note") -> str:
+    """A note, or with `kind="error"` a refusal; both are read out when they appear."""
+    role = "alert" if kind == "error" else "status"
+    return f'<p class="{kind}" role="{role}">{escape(text)}</p>' if text else ""
+
+
+def heading(record: dict[str, Any], name: str) -> str:
+    """What is shown here, and on what base model."""
+    base = record["pins"]["base_model"]
+    parts = [
+        f"<h1>{escape(record['recipe']['title'])}</h1>",
+        f"<p>The adapter <b>{escape(name)}</b> beside its base model <b>{escape(base['id'])}</b>"
+        f"@{escape(base['revision'][:12])}.</p>",
+    ]
+    if base.get("miniature") or record["pins"]["dataset"].get("miniature"):
+        parts.append(sentence("A miniature stands in for the real model or data: no answer speaks of the real one."))
+    if record["recipe"].get("load_in_4bit") or record["recipe"].get("load_in_8bit"):
+        parts.append(sentence("The base model was quantized for training and is not so here: answers may differ."))
+    return "".join(parts)
+
+
+def scores(record: dict[str, Any]) -> str:
+    """The scores of base and adapter with their intervals, and the facts that they rest on."""
+    found, confidence = record["scores"], record["contract"]["confidence"]
+    rows = [
+        (NAMES[name], _interval(found["base"][name]), _interval(found["adapter"][name]),
+         _interval(found["difference"][name], "+"))
+        for name in NAMES if name in found["base"]
+    ]  # fmt: skip
+    data, model, contract = record["data"], record["model"], record["contract"]
+    decoding = "greedy decoding" if contract["num_beams"] == 1 else f"{contract['num_beams']} beams"
+    caption = f"Scores on {found['rows']:,} test rows, with {100 * confidence:g} % bootstrap intervals"
+    facts = [
+        ("Dataset", f"{record['pins']['dataset']['id']}@{record['pins']['dataset']['revision'][:12]}"),
+        ("Rows", f"{data['train']:,} train, {data['validation']:,} validation, {data['test']:,} test"),
+        ("Test rows seen in training", f"{sum(found.get('seen', {}).values()):,}"
+         if record["leakage"] is not None else "not looked for"),
+        ("Trained parameters", f"{model['trainable']:,} of {model['total']:,}"),
+        ("Training", f"{record['training']['steps']:,} steps, {record['training']['epochs']:g} epochs"),
+        ("Scored with", f"{contract['metric']} {contract['metric_version']}, {decoding}, "
+         f"at most {contract['max_new_tokens']:,} new tokens"),
+    ]  # fmt: skip
+    return table(caption, ["Score", "Base model", "Adapter", "Difference"], rows) + table(
+        "What the scores rest on", [], facts
+    )
+
+
+def _interval(interval: dict[str, float], sign: str = "") -> str:
+    return f"{interval['mean']:{sign}.4f} [{interval['low']:{sign}.4f}, {interval['high']:{sign}.4f}]"
+
+
+def losses(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The loss curve's points: `step`, `loss`, and `of`, which says on which rows it was taken."""
+    kinds = {"loss": "training", "eval_loss": "validation"}
+    return [
+        {"step": point["step"], "loss": point[key], "of": kind}
+        for key, kind in kinds.items()
+        for point in record["training"]["history"]
+        if point.get(key) is not None
+    ]
