@@ -9,6 +9,7 @@ from peft import PeftModel
 from peft.tuners.lora import Linear as LoraLinear
 from peft.utils.other import TrainableTokensWrapper
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 Layer = Callable[[Tensor], Tensor]
 
@@ -59,13 +60,13 @@ class Weights:
     stateful: bool
 
 
-def weights_of(model: PeftModel) -> Weights:
+def weights_of(model: PreTrainedModel | PeftModel) -> Weights:
     """Takes the layers apart. LoRA stays beside the weights that it adds to, as PEFT computes it.
 
     On a CPU in float32 the weights are copied into oneDNN's own layout, which multiplies small batches up to three
     times faster than PyTorch's; an NVIDIA GPU takes them as they are.
     """
-    base = model.get_base_model()
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
     taken: list[Layer] = []
 
     def linear(module: nn.Module) -> Layer:
