@@ -66,7 +66,9 @@ def _speed(rows: list[tuple[float, int]], before: int, peak: int, threads: int) 
 
 @contextmanager
 def _process(way):
-    context = multiprocessing.get_context("spawn")
+    # Forked from one process that has imported everything and computed nothing.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["serving.formats", "transformers.models.t5.modeling_t5"])
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(way, theirs), daemon=True)
     process.start()

@@ -86,25 +86,35 @@ def export_config(source):
     return config
 
 
+@pytest.fixture(scope="module")
+def stranger(exported, hub, tmp_path_factory):
+    """By format: the release in an empty cache, and what its card's snippet prints with that."""
+    home = tmp_path_factory.mktemp("stranger")
+    pulled = {form: Path(snapshot_download(f"{ADAPTER}-{form}", cache_dir=home / "hub")) for form in FORMATS}
+    cards = [(folder / "README.md").read_text() for folder in pulled.values()]
+    snippets = [re.search(r"```python\n(.*?)```", card, re.DOTALL)[1] for card in cards]
+    # One process for all: importing takes the longest.
+    code = f"for snippet in {snippets!r}:\n    exec(snippet, {{}})"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], env=hub.env(home), capture_output=True, text=True, cwd=home
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stderr
+    lines = answer.stdout.splitlines()
+    return {form: (pulled[form], line) for form, line in zip(FORMATS, lines, strict=True)}
+
+
 @pytest.mark.parametrize("form", FORMATS)
-def test_its_card_runs_in_an_empty_cache(form, run, exported, hub, tmp_path):
-    repo_id = f"{ADAPTER}-{form}"
-    cache = tmp_path / "stranger"
-    pulled = Path(snapshot_download(repo_id, cache_dir=cache))
+def test_its_card_runs_in_an_empty_cache(form, run, stranger):
+    pulled, answer = stranger[form]
     record = load_export(pulled)
     assert {path: sha256_file(pulled / path) for path in record.files} == record.files
     assert not [path for path in pulled.rglob("*") if path.suffix in (".pt", ".pkl", ".pth")]
-    info = HfApi().model_info(repo_id)
-    relation = "merge" if form == "merged" else "quantized"
-    assert info.card_data["base_model_relation"] == relation
-    bases = info.card_data["base_model"]
+    card = HfApi().model_info(f"{ADAPTER}-{form}").card_data
+    assert card["base_model_relation"] == ("merge" if form == "merged" else "quantized")
+    bases = card["base_model"]
     assert ADAPTER in ([bases] if isinstance(bases, str) else bases)
-    snippet = re.search(r"```python\n(.*?)```", (pulled / "README.md").read_text(), re.DOTALL)[1]
-    code = [sys.executable, "-c", snippet]
-    answer = subprocess.run(code, env=hub.env(cache), capture_output=True, text=True, cwd=tmp_path)
-    assert answer.returncode == 0, answer.stderr
-    if form in ("merged", "ct2"):
-        assert answer.stdout.strip() == load_predictions(run).adapter[0]
+    # In 8 bits a near-tie may fall to another token.
+    assert answer == load_predictions(run).adapter[0] or "int8" in form
     assert record.parity.equal > 0.5 and record.speed.tokens_per_second > 0
 
 
