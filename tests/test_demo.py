@@ -14,7 +14,7 @@ from recipes.record import load_record
 
 ADAPTER = "local-user/flan-t5-large-finance"
 MODULES = ["recipes.train", "evaluation.score", "evaluation.reproduce", "push.publish", "model_cards.compare",
-           "model_cards.claims", "model_cards.readme", "local_hub"]  # fmt: skip
+           "model_cards.claims", "model_cards.readme", "serving.export", "local_hub"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
