@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -44,7 +45,9 @@ class Int8Linear(nn.Module):
 def load_int8(folder):
     with torch.device("meta"):
         model = AutoModelForSeq2SeqLM.from_config(AutoConfig.from_pretrained(folder))
-    weights = load_file(f"{folder}/int8.safetensors")
+    with safe_open(f"{folder}/int8.safetensors", "pt") as file:
+        # Copied: the product reads from aligned memory only, and a file's tensors begin anywhere.
+        weights = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     for name in [key.removesuffix(".scale") for key in weights if key.endswith(".scale")]:
         layer = Int8Linear(weights.pop(f"{name}.weight"), weights.pop(f"{name}.scale"))
         model.set_submodule(name, layer)
@@ -55,7 +58,9 @@ def load_int8(folder):
 
 
 # What a reader of the card copies is what is measured here.
-INT8_CODE = "\n\n\n".join(inspect.getsource(item).strip() for item in (Int8Linear, load_int8))
+INT8_CODE = "\n\n\n".join(inspect.getsource(item).strip() for item in (Int8Linear, load_int8)).replace(
+    "  # noqa: SIM118", ""
+)
 
 
 def write(form: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:
