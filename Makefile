@@ -18,6 +18,9 @@ PUBLISH_AS = $(if $(ORG),--org $(ORG),$(if $(HUB_USER),--user $(HUB_USER))) $(if
 	$(if $(PR),--pr) $(if $(PRIVATE),--private) $(if $(COLLECTION),--collection "$(COLLECTION)") \
 	$(if $(OVERWRITE),--overwrite $(OVERWRITE)) $(if $(SIGN),--sign $(SIGN)) \
 	$(if $(VERDICT),--verdict $(VERDICT)) $(if $(TIME_LIMIT),--time-limit $(TIME_LIMIT)) $(if $(DRY_RUN),--dry-run)
+EXPORT_AS = --format $(or $(FORMAT),merged) --into $(RUNS)/exports $(if $(HUB_USER),--user $(HUB_USER)) \
+	$(if $(SAMPLE),--sample $(SAMPLE)) $(if $(FORCE),--force) $(if $(PUBLISH),--publish) $(if $(PRIVATE),--private) \
+	$(if $(OVERWRITE),--overwrite $(OVERWRITE))
 ACCELERATE ?= recipes/accelerate/$(if $(shell command -v nvidia-smi),gpu,cpu).yaml
 LOCAL_HUB_ROOT ?= .local_hub
 export LOCAL_HUB_ROOT
@@ -37,7 +40,7 @@ RUNS ?= runs
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 endif
 
-.PHONY: help install demo test lint hub publish reproduce retrain claims compare report readme bench serve space publish-space _demo _clean-demo
+.PHONY: help install demo test lint hub publish reproduce retrain claims compare report readme bench serve space publish-space export _demo _clean-demo
 help: ## print this list
 	@sed -nE 's/^([a-zA-Z][a-zA-Z0-9_%-]*):.*## (.*)/\1\t\2/p' Makefile | sed 's/%/R/' | expand -t 14
 	echo
@@ -90,6 +93,13 @@ publish-%: $(READY) ## publish R's adapter in one commit and check it by pulling
 publish: $(READY) ## publish every scored recipe in the order of their chain; what fails stops no other
 	@$(ON_HUB) $(PY) -m push.publish $(or $(patsubst %/record.json,%,$(wildcard $(RUNS)/*/record.json)),$(RUNS)/finance) \
 		$(PUBLISH_AS)
+
+export-%: $(READY) ## R's adapter for CPU hosts: FORMAT="merged int8 ct2 ct2-int8" [SAMPLE= PUBLISH=1 FORCE=1]
+	@$(ON_HUB) $(PY) -m serving.export $(RUNS)/$* $(EXPORT_AS)
+
+export: $(READY) ## the same of a published adapter: ADAPTER=owner/name FORMAT=int8 [REVISION=]
+	@[ -n "$(ADAPTER)" ] || { echo 'error: no adapter was named: make export ADAPTER=owner/name FORMAT=int8' >&2; exit 1; }
+	$(ON_HUB) $(PY) -m serving.export --adapter $(ADAPTER) $(if $(REVISION),--revision $(REVISION)) $(EXPORT_AS)
 
 reproduce: $(READY) ## check a published adapter's numbers: ADAPTER=owner/name [REVISION= LEVEL= SAMPLE= REPORT= JSON=1]
 	@[ -n "$(ADAPTER)" ] || { echo 'UNCHECKED no adapter was named: make reproduce ADAPTER=owner/name'; exit 2; }

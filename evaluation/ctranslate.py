@@ -14,6 +14,7 @@ from ctranslate2 import Translator
 from ctranslate2.converters.converter import Converter
 from ctranslate2.converters.transformers import T5Loader
 from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from evaluation import decoding
 
@@ -34,7 +35,11 @@ def greedy(
     """
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
-        converted = _FromMemory(model, adapter).convert(str(Path(folder, "model")))
+        # Some conversions were seen to change the weights.
+        copied = copy.deepcopy(model)
+        plain = (copied.merge_and_unload() if adapter else copied.unload()).float()
+        converted = FromMemory(plain).convert(str(Path(folder, "model")))
+        del copied, plain
         translator = Translator(converted, compute_type="float32", inter_threads=threads, intra_threads=1)
     generation = model.generation_config
     how = {
@@ -61,18 +66,29 @@ def greedy(
     return [outputs[row] for row in range(len(prompts))]
 
 
-class _FromMemory(Converter):
-    """Converts the model as it lies in memory, from a copy: some conversions were seen to change the weights."""
+class FromMemory(Converter):
+    """Converts a T5 as it lies in memory; it may not be what it was afterwards.
 
-    def __init__(self, model: PeftModel, adapter: bool):
-        copied = copy.deepcopy(model)
-        self.model = (copied.merge_and_unload() if adapter else copied.unload()).float()
+    Parameters:
+        tokenizer: gives the vocabulary its pieces; without one they are the ids, written as texts.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None):
+        self.model, self.tokenizer = model, tokenizer
 
     def _load(self):
         config = self.model.config
         # transformers 5 sets this for every T5; what CTranslate2 means by it, it keeps under another name.
         config.tie_word_embeddings = config.model_type == "t5" and config.scale_decoder_outputs
-        return _ByIds()(self.model, None)
+        return (_ByIds() if self.tokenizer is None else _ByPieces())(self.model, self.tokenizer)
+
+
+class _ByPieces(T5Loader):
+    """A loader that names each spare row once: CTranslate2 4.8 would give it the name of another token."""
+
+    def get_vocabulary(self, model, tokenizer):
+        pieces = {number: piece for piece, number in tokenizer.get_vocab().items()}
+        return [pieces.get(row, f"<spare_{row}>") for row in range(model.config.vocab_size)]
 
 
 class _ByIds(T5Loader):

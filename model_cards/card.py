@@ -106,12 +106,12 @@ def front_matter(record: Record, repo_id: str):
         metrics=["rouge", *(["exact_match"] if record.contract.sql else [])],
         tags=["lora", "peft", f"base_model:adapter:{base_id}", *(["miniature"] if record.miniature else [])],
         eval_results=results,
-        **_licence(base),
+        **licence(base),
         **_emissions(record.energy),
     )
 
 
-def _licence(base: Pin) -> dict[str, Any]:
+def licence(base: Pin) -> dict[str, Any]:
     """The base model's licence; of one that the Hub's list lacks (`other`) its card tells the name and the text."""
     licences = plain(base.license).split(", ") if base.license else []
     if licences == ["other"]:

@@ -173,7 +173,7 @@ def _send(api, delivery: Delivery, target: Target, there: Standing, options: Opt
         if _find(api, delivery, target, release):
             return
         if not permitted:
-            _refuse_loss(api, target, there, options.overwrite)
+            refuse_loss(api, target, there, options.overwrite)
             permitted = True
         print(f"Uploading {len(tree(release))} files to {target.repo_id} in one commit", flush=True)
         delivery.reached = "sent"
@@ -216,12 +216,15 @@ def settle(delivery: Delivery, options: Options) -> None:
         _find(HfApi(), delivery, target, delivery.run / "release")
 
 
-def _refuse_loss(api, target: Target, there: Standing, overwrite: str | None) -> None:
+def refuse_loss(api, target: Target, there: Standing, overwrite: str | None) -> None:
     """Refuses to replace what somebody else published or wrote on the card, unless told to or answered yes."""
     if target.pull_request or (there.record is None and there.card is None):
         return
     me = repository.me(api)
-    who, when = (repository.author if there.edited else repository.publisher)(api, target.repo_id, there.head)
+    if there.edited:
+        who, when = repository.author(api, target.repo_id, there.head)
+    else:
+        who, when = repository.publisher(api, target.repo_id, there.head, there.marker)
     if there.edited:
         found = f"the card of {target.repo_id} was written or edited outside its free sections ({who}, {when})"
     elif me is not None and who != me:

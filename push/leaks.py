@@ -82,6 +82,16 @@ def refuse_leaks(folder: Path, run: Path, record: Record) -> None:
         _refuse_size(folder, path)
     if sum((folder / path).stat().st_size for path in paths) > MAX_RELEASE_BYTES:
         raise UserError(f"the release is larger than {MAX_RELEASE_BYTES / 1e9:g} GB: remove what does not belong to it")
+    refuse_traces(folder, paths, run, record)
+    _refuse_other_base(folder, record)
+
+
+def refuse_traces(folder: Path, paths: list[str], run: Path, record: Record) -> None:
+    """Looks for secrets, local paths and names of this machine in files of a release, as `refuse_leaks` says.
+
+    Raises:
+        `UserError`: one was found, or a file does not hold what its name says.
+    """
     texts = {path: _read(folder, path) for path in paths}
     for path, found in texts.items():
         found.metadata.append(("its name", path))
@@ -107,7 +117,6 @@ def refuse_leaks(folder: Path, run: Path, record: Record) -> None:
                         f"{path} holds {what}{shown} in {_where(passages, match.start())}, which tells of this "
                         f"machine: remove it from {_source(path, found, passages)}"
                     )
-    _refuse_other_base(folder, record)
 
 
 def refuse_foreign_files(run: Path, names: Iterable[str], folder: Path, record: Record) -> None:

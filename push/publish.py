@@ -62,7 +62,7 @@ def publish(arguments: argparse.Namespace) -> None:
     minutes, deliveries = arguments.time_limit, []
     with bounded_silence():
         with time_limit(minutes):
-            owner = _owner(arguments.user, arguments.org)
+            owner = owner_of(arguments.user, arguments.org)
         for run in in_chain_order(arguments.runs):
             delivery = Delivery(run)
             deliveries.append(delivery)
@@ -127,7 +127,7 @@ def _readable(run: Path) -> Record | None:
         return None
 
 
-def _owner(user: str | None, org: str | None) -> str:
+def owner_of(user: str | None, org: str | None) -> str:
     from huggingface_hub import HfApi, get_token
 
     from push.network import persist

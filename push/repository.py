@@ -33,7 +33,7 @@ class Target:
 class Standing:
     """What stands on the branch: its newest commit (None without repository), files, card, and the release's record.
 
-    `edited` says that the card was changed outside its free sections.
+    `edited` says that the card was changed outside its free sections, `marker` is the file that a release has.
     """
 
     head: str | None = None
@@ -41,6 +41,7 @@ class Standing:
     card: str | None = None
     record: Record | None = None
     edited: bool = False
+    marker: str = RECORD_FILE
 
     @property
     def release(self) -> bytes | None:
@@ -169,9 +170,9 @@ def author(api, repo_id: str, revision: str) -> tuple[str, str]:
     return ", ".join(person["user"] for person in newest["authors"]), when
 
 
-def publisher(api, repo_id: str, revision: str) -> tuple[str, str]:
+def publisher(api, repo_id: str, revision: str, marker: str = RECORD_FILE) -> tuple[str, str]:
     """As `author`, of the commit that brought the release which stands in `revision`."""
-    (entry,) = api.get_paths_info(repo_id, [RECORD_FILE], revision=revision, expand=True)
+    (entry,) = api.get_paths_info(repo_id, [marker], revision=revision, expand=True)
     return author(api, repo_id, entry.last_commit.oid)
 
 

@@ -66,12 +66,15 @@ def reset_peak_memory() -> None:
 
 def peak_memory_bytes() -> int:
     """Most memory used so far: allocated on the GPU where there is one, else the process's resident set."""
-    import resource
-
     import torch
 
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_resident_bytes()
+
+
+def peak_resident_bytes() -> int:
+    """Most of the machine's memory that this process has held so far."""
+    import resource
+
     # Linux counts kibibytes, macOS bytes (getrusage(2) of each).
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 

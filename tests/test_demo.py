@@ -14,7 +14,7 @@ from recipes.record import load_record
 
 ADAPTER = "local-user/flan-t5-large-finance"
 MODULES = ["recipes.train", "evaluation.score", "evaluation.reproduce", "push.publish", "model_cards.compare",
-           "model_cards.claims", "model_cards.overview", "model_cards.readme", "serving.publish_space",
+           "model_cards.claims", "model_cards.overview", "model_cards.readme", "serving.export", "serving.publish_space",
            "local_hub"]  # fmt: skip
 
 

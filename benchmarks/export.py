@@ -1,0 +1,72 @@
+"""Times the exports for CPU hosts beside the adapter in float32, on FLAN-T5 of a true shape with random weights.
+
+    python -m benchmarks.export [--size base] [--rows 3] [--tokens 48] [--rounds 3]
+
+A row at a time, every way in a process of its own and in turn with the others. Random weights have no `</s>` to wait
+for: each row writes the same number of tokens.
+"""
+
+import argparse
+import copy
+import json
+import tempfile
+from pathlib import Path
+
+from benchmarks.shapes import make_model, make_rows
+from serving.formats import FORMATS, Way, write
+from serving.timing import measure as time_ways
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.export", description=__doc__.partition("\n")[0])
+    parser.add_argument("--size", default="base")
+    parser.add_argument("--rows", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--rounds", type=int, default=3)
+    print(json.dumps(measure(**vars(parser.parse_args(argv))), indent=1))
+
+
+def measure(size: str, rows: int, tokens: int, rounds: int) -> dict:
+    """Speed, memory and size of every way.
+
+    Returns:
+        By way its `serving.timing.Speed` with `bytes` on disk; `tokens_per_second_ratio` and `model_bytes_ratio` to the
+        adapter's.
+    """
+    source, made = make_rows(rows)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        ways = _written(root, size)
+        found = time_ways(ways, [row["input_ids"] for row in made], tokens, tokens, rounds)
+        sizes = {
+            name: sum(path.stat().st_size for path in (root / name).rglob("*") if path.is_file()) for name in found
+        }
+    first = found["adapter"]
+    return {
+        "lengths": source,
+        "size": size,
+        "tokens": tokens,
+        "ways": {name: speed.model_dump() | {"bytes": sizes[name]} for name, speed in found.items()},
+        "tokens_per_second_ratio": {
+            name: round(speed.tokens_per_second / first.tokens_per_second, 2) for name, speed in found.items()
+        },
+        "model_bytes_ratio": {
+            name: round(speed.model_bytes / max(1, first.model_bytes), 3) for name, speed in found.items()
+        },
+    }
+
+
+def _written(root: Path, size: str) -> dict[str, Way]:
+    """Every way by name, its files below `root`. The models are gone when it returns."""
+    adapter = make_model(size).eval()
+    adapter.save_pretrained(root / "adapter")
+    for form in FORMATS:
+        # Some conversions were seen to change the weights.
+        write(form, copy.deepcopy(adapter).merge_and_unload(), None, root / form)
+    # `unload` gives the base model back as it was.
+    write("merged", adapter.unload(), None, root / "base")
+    return {"adapter": Way("adapter", root / "adapter", root / "base")} | {f: Way(f, root / f) for f in FORMATS}
+
+
+if __name__ == "__main__":
+    main()
