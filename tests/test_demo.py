@@ -14,8 +14,8 @@ from recipes.record import load_record
 
 ADAPTER = "local-user/flan-t5-large-finance"
 MODULES = ["recipes.train", "evaluation.score", "evaluation.reproduce", "push.publish", "model_cards.compare",
-           "model_cards.claims", "model_cards.overview", "model_cards.readme", "serving.export", "serving.publish_space",
-           "local_hub"]  # fmt: skip
+           "model_cards.claims", "model_cards.overview", "model_cards.readme", "serving.export",
+           "serving.publish_space", "local_hub"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
