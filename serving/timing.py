@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, contextmanager
 
+from recipes.errors import UserError
 from recipes.record import Amount, Count, Positive, Section
 
 
@@ -35,22 +36,34 @@ def measure(ways: dict, prompts: Sequence[list[int]], most: int, fewest: int = 0
         prompts: token ids.
         most, fewest: tokens to write for a row; the same where a measurement wants lengths that no model chooses.
         rounds: how often all rows are run.
+
+    Raises:
+        `UserError`: a process ended early.
     """
     with ExitStack() as stack:
         pipes = {name: stack.enter_context(_process(way)) for name, way in ways.items()}
-        threads = {name: pipe.recv() for name, pipe in pipes.items()}
+        threads = {name: _hear(name, pipe) for name, pipe in pipes.items()}
         found = {name: [] for name in ways}
         for number, prompt in enumerate([prompts[0], *(list(prompts) * rounds)]):
             for name, pipe in pipes.items():
                 pipe.send((prompt, most, fewest))
-                took = pipe.recv()
+                took = _hear(name, pipe)
                 if number:
                     found[name].append(took)
         memory = {}
         for name, pipe in pipes.items():
             pipe.send(None)
-            memory[name] = pipe.recv()
+            memory[name] = _hear(name, pipe)
     return {name: _speed(rows, *memory[name], threads[name]) for name, rows in found.items()}
+
+
+def _hear(name: str, pipe):
+    try:
+        return pipe.recv()
+    except EOFError:
+        raise UserError(
+            f"the process that timed the {name} ended early: where nothing stands above, memory did not suffice for it"
+        ) from None
 
 
 def _speed(rows: list[tuple[float, int]], before: int, peak: int, threads: int) -> Speed:
