@@ -194,7 +194,12 @@ def main() -> None:
     page.queue(max_size=WAITING)
     theme = gr.themes.Default(primary_hue="blue", font=FONT, font_mono=MONO)
     page.launch(
-        theme=theme.set(button_primary_background_fill_hover="*primary_700"),
+        theme=theme.set(
+            button_primary_background_fill="*primary_600",
+            button_primary_background_fill_dark="*primary_600",
+            button_primary_background_fill_hover="*primary_700",
+            button_primary_background_fill_hover_dark="*primary_700",
+        ),
         css=CSS,
         footer_links=[],
         share=False,

@@ -209,7 +209,7 @@ def test_base_and_adapter_answer_side_by_side(sql_run, sql_page, visit):
     assert result.locator("pre").inner_text().split() == rows.reference[1].split()
     assert result.locator("tbody tr").count() > 0
     page.get_by_role("button", name="The tables with their rows").click()
-    assert page.locator("#tables").get_by_text("These rows are made up").is_visible()
+    page.locator("#tables").get_by_text("These rows are made up").wait_for()
     assert page.locator("#tables table").count() == rows.schema[1].count("CREATE TABLE")
 
 
