@@ -206,7 +206,8 @@ def recipes_table(root: Path) -> str:
         if name in real:
             scores = (getattr(real[name].scores, who) for who in ("base", "adapter"))
             ours = " → ".join(_four({metric: score[metric].mean for metric in FOUR}) for score in scores)
-        hardware, time = (re.search(rf"# {key}: +(.*?)\.?\n", head)[1] for key in ("Hardware", "Time"))
+        found = (re.search(rf"# {key}: +(.*?)\.?\n", head) for key in ("Hardware", "Time"))
+        hardware, time = (match[1] if match else "not stated" for match in found)
         what = f"{keys['model_name_or_path'].partition('/')[2]} on {keys['dataset_name']}"
         if keys.get("parent_adapter"):
             what += f", continuing {keys['parent_adapter']}"

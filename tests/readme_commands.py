@@ -16,9 +16,6 @@ RUN = {
     "make publish-sql2text HUB=local": None,
     f"make reproduce ADAPTER={ADAPTER} HUB=local": None,
     "make reproduce ADAPTER=owner/name": f"make reproduce ADAPTER={ADAPTER} HUB=local",
-    "make reproduce ADAPTER=owner/name REVISION=commit LEVEL=score": (
-        f"make reproduce ADAPTER={ADAPTER} HUB=local REVISION=v1 LEVEL=score JSON=1"
-    ),
     "make report HUB=local": None,
     'make report ADAPTERS="owner/name owner/other"': f'make report ADAPTERS="{ADAPTER} {ADAPTER}" HUB=local',
     "make readme": None,
@@ -29,6 +26,7 @@ RUN = {
 ALONE = {"make demo": "tests/test_demo.py"}
 # Too slow here, or endless, or in need of GPUs: `make -n` reads them, and the file beside runs what they call.
 READ = {
+    "make reproduce ADAPTER=owner/name REVISION=commit LEVEL=score": "tests/test_levels.py",
     "make publish-finance DRY_RUN=1": "tests/test_demo.py",
     "make publish-finance": "tests/test_demo.py",
     "make publish": "tests/test_demo.py",
