@@ -34,6 +34,11 @@ READ = {
     "make reproduce ADAPTER=owner/name VERIFY_KEY=public.pem": "tests/recipes/test_signing.py",
     "make train-finance ACCELERATE=recipes/accelerate/ddp.yaml": "tests/recipes/test_parallel.py",
     'make compare RECIPES="finance-base finance finance-xl"': "tests/test_every_recipe.py",
+    "make space ADAPTER=owner/name": "tests/serving/test_space.py",
+    "make publish-space ADAPTER=owner/name": "tests/serving/test_space.py",
+    'make serve ADAPTER="owner/name owner/other@revision runs/finance"': "tests/serving/test_server.py",
+    'make export-finance FORMAT="merged int8 ct2 ct2-int8"': "tests/serving/test_export.py",
+    "make export ADAPTER=owner/name FORMAT=int8 PUBLISH=1": "tests/serving/test_export.py",
     "make test": ".ci/run",
     "make claims HUB=local": "tests/model_cards/test_claims.py",
     "make claims CHECK=1 LEVEL=score": "tests/model_cards/test_claims.py",
@@ -42,6 +47,8 @@ READ = {
 }
 # Others' programs, which speak with the real Hub or a cluster: they know every option that is named.
 OPTIONS = {
+    "curl http://127.0.0.1:8000/v1/completions --json "
+    """'{"model": "owner/name", "prompt": "Answer the financial question. What is a bond?"}'""": "curl --help all",
     "hf auth login": "hf auth login --help",
     "hf download owner/name --local-dir release": "hf download --help",
     "model_signing verify key release --signature release/model.sig --public_key public.pem "
@@ -58,7 +65,8 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def commands(page: Path) -> list[str]:
     """Every command in the page's bash blocks, without its comment; scripts are none."""
-    lines = [line for block in blocks(page, "bash") if not block.startswith("#!") for line in block.splitlines()]
+    told = [block.replace("\\\n", "") for block in blocks(page, "bash") if not block.startswith("#!")]
+    lines = [line for block in told for line in block.splitlines()]
     return [command for line in lines if (command := re.sub(r"\s*#.*", "", line))]
 
 

@@ -1,7 +1,9 @@
 """README says what is so: its tables are those of the records and recipes, and its commands exist."""
 
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -84,7 +86,8 @@ def test_what_is_too_slow_to_run_is_a_target_with_such_arguments(command):
 @pytest.mark.parametrize("command", OPTIONS)
 def test_others_programs_know_the_options(command):
     program, *words = shlex.split(OPTIONS[command])
-    answer = subprocess.run([f"{sys.prefix}/bin/{program}", *words], capture_output=True, text=True, check=True)
+    found = shutil.which(program, path=f"{sys.prefix}/bin{os.pathsep}{os.environ['PATH']}")
+    answer = subprocess.run([found, *words], capture_output=True, text=True, check=True)
     for option in re.findall(r"--[\w-]+", command):
         assert option in answer.stdout, option
 
