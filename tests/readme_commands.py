@@ -42,7 +42,7 @@ READ = {
     "make test": ".ci/run",
     "make claims HUB=local": "tests/model_cards/test_claims.py",
     "make claims CHECK=1 LEVEL=score": "tests/model_cards/test_claims.py",
-    "make bench": "tests/benchmarks/test_training.py",
+    "make bench": "tests/benchmarks/test_contenders.py",
     "make hub": "tests/local_hub/test_processes.py",
 }
 # Others' programs, which speak with the real Hub or a cluster: they know every option that is named.

