@@ -68,8 +68,8 @@ def text2sql(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tight(finance):
-    """A service with one slot, and a second for an answer."""
-    process = Process([finance], "--slots", "1", "--queue", "64", "--timeout", "1")
+    """A service with one slot, and a quarter of a second for an answer."""
+    process = Process([finance], "--slots", "1", "--queue", "64", "--timeout", "0.25")
     process.start()
     yield process
     process.end()
