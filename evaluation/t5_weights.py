@@ -63,8 +63,8 @@ class Weights:
 def weights_of(model: PeftModel | PreTrainedModel, packed: dict[nn.Parameter, Layer] | None = None) -> Weights:
     """Takes the layers apart. LoRA stays beside the weights that it adds to, as PEFT computes it.
 
-    On a CPU in float32 the weights are copied into oneDNN's own layout, which multiplies small batches up to three
-    times faster than PyTorch's; an NVIDIA GPU takes them as they are.
+    On a CPU in float32 the weights are copied into oneDNN's own layout, which multiplies small batches faster than
+    PyTorch's; an NVIDIA GPU takes them as they are.
 
     Parameters:
         packed: such copies, by weight; models that share weights share them through it.

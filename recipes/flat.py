@@ -258,8 +258,7 @@ def _losses(self, input_ids, decoder_input_ids, labels, row, layout: Layout, **_
 def make_flat(model: PeftModel) -> None:
     """Makes the model take flat micro-batches (`micro_batch`) instead of padded batches, for training.
 
-    The weights and their names stay. On CPUs dropout draws its masks some ten times faster; norm and activation are
-    the same formulas in fewer passes over memory.
+    The weights and their names stay; dropout, norm and activation are the same formulas in less time and memory.
     """
     base = model.get_base_model()
     base.forward = MethodType(_losses, base)

@@ -12,7 +12,7 @@ from torch.nn import functional
 def _kept(like: Tensor, p: float, seed: int) -> Tensor:
     """A random mask of the shape of `like`, True with probability 1 − p to the nearest 1/65,536.
 
-    Sixteen bits an element of numpy's SFC64, some ten times faster than torch's Bernoulli draws on a CPU.
+    Sixteen bits an element of numpy's SFC64, which a CPU draws much faster than torch's Bernoulli.
     """
     words = np.random.Generator(np.random.SFC64(seed)).integers(0, 2**64, -(-like.numel() // 4), dtype=np.uint64)
     kept = words.view(np.uint16)[: like.numel()] >= round(p * 65_536)

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from recipes.flat import make_flat
-from recipes.training import AdapterTrainer, largest_budget, last_whole_checkpoint, tokens_of
+from recipes.training import AdapterTrainer, collate, largest_budget, last_whole_checkpoint, tokens_of
 
 
 def tiny_t5():
@@ -155,6 +155,18 @@ def test_the_validation_loss_is_the_mean_over_tokens(tmp_path):
             logits = model(input_ids=torch.tensor([row["input_ids"]]), labels=torch.tensor([row["labels"]])).logits[0]
             total += float(cross_entropy(logits, torch.tensor(row["labels"]), reduction="sum"))
     assert trainer.evaluate()["eval_loss"] == pytest.approx(total / sum(target for _, target in LENGTHS), rel=1e-6)
+
+
+def test_a_process_without_rows_keeps_in_step_and_adds_nothing(tmp_path):
+    trainer = AdapterTrainer(model=tiny_t5(), args=arguments_for(tmp_path, 8, 1), train_dataset=rows_of(LENGTHS))
+    config, rows = trainer.model.get_base_model().config, rows_of(LENGTHS[:1]).to_list()
+    shares = [collate(rows, config, processes=2, process=process) for process in (0, 1)]
+    assert sorted(len(share["numbers"]) for share in shares) == [0, 1]
+    for share in shares:
+        loss = trainer.training_step(trainer.model, share)
+        sizes = [float(weight.grad.norm()) for weight in trainer.model.parameters() if weight.requires_grad]
+        trainer.model.zero_grad()
+        assert (float(loss) > 0, any(sizes)) == (bool(len(share["numbers"])),) * 2
 
 
 CPU = torch.device("cpu")
