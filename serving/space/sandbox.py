@@ -160,7 +160,8 @@ class _guarded:
     def __exit__(self, _type, error: BaseException | None, _traceback) -> None:
         self.connection.set_authorizer(None)
         self.connection.set_progress_handler(None, STRIDE)
-        if isinstance(error, MemoryError):
+        # SQLite itself has room for this error only sometimes.
+        if isinstance(error, MemoryError) or str(error) == "out of memory":
             raise Refused(f"{self.failure}: they need more than {HEAP >> 20} MB of memory.") from None
         if isinstance(error, sqlite3.Error | sqlite3.Warning | ValueError):
             said = str(error)
