@@ -21,7 +21,7 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
 PICTURES = Path(__file__).parents[1] / "docs" / "benchmarks"
-PARTS = ("training", "generation", "scoring", "data", "growth", "profiles", "machine")
+PARTS = ("training", "generation", "scoring", "data", "growth", "exports", "profiles", "machine")
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "rouge-score-rs", "ctranslate2")
 # What is also given at the top: ratios above 1 mean that this project is faster.
 FLAT = {
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__.partition("\n")[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--quick", action="store_true", help="a tiny model, so that every part runs once")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--only", nargs="+", choices=PARTS)
     parser.add_argument("--into", type=Path, help="benchmarks/results; with --quick a temporary folder")
     arguments = parser.parse_args(argv)
     import torch
@@ -49,7 +49,9 @@ def main(argv: list[str]) -> None:
     folder = arguments.into or (Path(tempfile.gettempdir(), "benchmarks") if arguments.quick else RESULTS)
     path = folder / f"{name}.json"
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    result = run(arguments.device, arguments.quick, arguments.only, kept.get("parts", {}))
+    # Exports are for hosts without a GPU.
+    only = arguments.only or [part for part in PARTS if part != "exports" or arguments.device == "cpu"]
+    result = run(arguments.device, arguments.quick, only, kept.get("parts", {}))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     from benchmarks.plot import draw
@@ -63,7 +65,7 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def run(device: str, quick: bool, only: tuple[str, ...], kept: dict[str, dict]) -> dict:
+def run(device: str, quick: bool, only: list[str], kept: dict[str, dict]) -> dict:
     """Measures the parts in `only`, takes the others from `kept`, and puts the chosen figures at the top."""
     import torch
 
@@ -75,7 +77,8 @@ def run(device: str, quick: bool, only: tuple[str, ...], kept: dict[str, dict]) 
         start = time.perf_counter()
         parts[name] = attempt(measures(device, quick, parts)[name])
         parts[name] |= {
-            "seconds": round(time.perf_counter() - start, 1),
+            "took_seconds": round(time.perf_counter() - start, 1),
+            "threads": torch.get_num_threads(),
             "date": datetime.now(UTC).date().isoformat(),
             "versions": {package: found for package in PACKAGES if (found := installed(package))},
         }
@@ -84,7 +87,6 @@ def run(device: str, quick: bool, only: tuple[str, ...], kept: dict[str, dict]) 
     return {
         "device": device_name() if device == "cuda" else "CPU",
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
         "quick": quick,
         **{key: parts.get(part, {}).get(key) for part, keys in FLAT.items() for key in keys},
         "parts": {name: parts[name] for name in PARTS if name in parts},
@@ -119,13 +121,12 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
             return measure(device, size, repeats, effective=8, batches=(4, 8), grouped=(4,), pool=256)
         if cuda:
             return measure(device, size, repeats, steps=4, effective=64, batches=(8, 16, 32, 64), grouped=(8, 16, 32))
-        # A step of 32 rows in every round would take a CPU longer than anybody waits.
-        return measure(device, size, repeats, effective=16, batches=(4, 8, 16), grouped=(8,))
+        return measure(device, size, repeats, batches=(2, 4, 8, 16), grouped=(8,))
 
     def generation() -> dict:
         from benchmarks.generation import measure
 
-        return measure(device, 16 if quick else 1_000 if cuda else 256, repeats, size)
+        return measure(device, 16 if quick else 1_000 if cuda else 512, repeats, size)
 
     def scoring() -> dict:
         from benchmarks.scoring import measure
@@ -144,6 +145,11 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
         grown = measure(device, size, repeats, (8, 16)) if quick else measure(device, size, 2)
         return grown | {"projection": projection(speed if cuda else None)}
 
+    def exports() -> dict:
+        from benchmarks.export import measure
+
+        return measure("tiny", 1, 4, 1) if quick else measure("base", 3, 24, repeats)
+
     def profiles() -> dict:
         from benchmarks.profiles import measure
 
@@ -161,8 +167,8 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
         return found | ({"small_card": small_card(size)} if cuda else {})
 
     return {
-        "training": training, "generation": generation, "scoring": scoring, "data": data, "growth": growth,
-        "profiles": profiles, "machine": machine,
+        "training": training, "generation": generation, "scoring": scoring, "data": data,
+        "growth": growth, "exports": exports, "profiles": profiles, "machine": machine,
     }  # fmt: skip
 
 

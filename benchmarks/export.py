@@ -8,12 +8,15 @@ for: each row writes the same number of tokens.
 
 import argparse
 import copy
+import importlib.util
 import json
 import tempfile
 from pathlib import Path
 
+import torch
+
 from benchmarks.shapes import make_model, make_rows
-from serving.formats import FORMATS, Way, write
+from serving.formats import CT2, FORMATS, Way, write
 from serving.timing import measure as time_ways
 
 
@@ -27,9 +30,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def measure(size: str, rows: int, tokens: int, rounds: int) -> dict:
-    """Speed, memory and size of every way.
+    """Speed, memory and size of every way; of CTranslate2's where it is installed.
 
     Returns:
+        `vnni`: whether the CPU multiplies 8-bit integers at once.
         By way its `serving.timing.Speed` with `bytes` on disk; `tokens_per_second_ratio` and `model_bytes_ratio` to the
         adapter's.
     """
@@ -45,6 +49,7 @@ def measure(size: str, rows: int, tokens: int, rounds: int) -> dict:
     return {
         "lengths": source,
         "size": size,
+        "vnni": any(torch.cpu.get_capabilities().get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8")),
         "tokens": tokens,
         "ways": {name: speed.model_dump() | {"bytes": sizes[name]} for name, speed in found.items()},
         "tokens_per_second_ratio": {
@@ -60,12 +65,13 @@ def _written(root: Path, size: str) -> dict[str, Way]:
     """Every way by name, its files below `root`. The models are gone when it returns."""
     adapter = make_model(size).eval()
     adapter.save_pretrained(root / "adapter")
-    for form in FORMATS:
+    forms = [form for form in FORMATS if form not in CT2 or importlib.util.find_spec("ctranslate2")]
+    for form in forms:
         # Some conversions were seen to change the weights.
         write(form, copy.deepcopy(adapter).merge_and_unload(), None, root / form)
     # `unload` gives the base model back as it was.
     write("merged", adapter.unload(), None, root / "base")
-    return {"adapter": Way("adapter", root / "adapter", root / "base")} | {f: Way(f, root / f) for f in FORMATS}
+    return {"adapter": Way("adapter", root / "adapter", root / "base")} | {f: Way(f, root / f) for f in forms}
 
 
 if __name__ == "__main__":

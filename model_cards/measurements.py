@@ -22,7 +22,7 @@ def speed_tables(root: Path) -> str:
         if "training" in found:
             blocks += [training_table(result, found["training"]), picture(root, name, "training", "Training speed")]
         if "generation" in found:
-            blocks.append(generation_lines(result))
+            blocks.append(generation_lines(found["generation"]))
         if "growth" in found:
             blocks += [growth_table(found["growth"]), picture(root, name, "growth", "A step by its rows' length")]
         if "data" in found:
@@ -43,7 +43,7 @@ def training_table(result: dict, training: dict) -> str:
     """A line a contender: its speed, how many times as fast this project is, its padding and its memory."""
     versions = ", ".join(f"{name} {training['versions'][name]}" for name in ("torch", "transformers", "peft"))
     gpu = result["device"] != "CPU"
-    device = result["device"] if gpu else f"{result['threads']} CPU threads"
+    device = result["device"] if gpu else f"{training['threads']} CPU threads"
     lines = [
         f"FLAN-T5-{training['size']}'s shape, random weights, LoRA r=32 on q and v, {training['dtype']}, on {device}; "
         f"{training['rows_a_step']} rows an optimizer step, with the lengths of {training['lengths_from']}; medians of "
@@ -77,12 +77,52 @@ def training_table(result: dict, training: dict) -> str:
     return "\n".join(lines)
 
 
-def generation_lines(result: dict) -> str:
-    """How scoring compares with `Seq2SeqTrainer.predict`, a sentence."""
-    found = [f"Generating the answers is {result['score_vs_predict']:.1f}x as fast as `Seq2SeqTrainer.predict`"]
-    if result["score_ct2_vs_predict"] is not None:
-        found.append(f"with CTranslate2 {result['score_ct2_vs_predict']:.1f}x")
-    return f"{', '.join(found)}; {result['score_equal_rows']:.1%} of the rows are equal token for token."
+def generation_lines(found: dict) -> str:
+    """How scoring compares with `Seq2SeqTrainer.predict`: a sentence each about the work, the ratios, the equality."""
+    told = [
+        f"Generating the answers of {found['rows']:,} rows ({found['tokens']:,} tokens, each row as many as its "
+        f"reference has): `Seq2SeqTrainer.predict` at its best batch size, {found['best_batch_size']}, takes "
+        f"{found['seconds']['predict']:.0f} seconds, this project {found['seconds']['torch']:.0f}, "
+        f"**{found['score_vs_predict']:.1f}x as fast**"
+    ]
+    if found["score_ct2_vs_predict"] is not None:
+        told.append(
+            f", and with `engine: ctranslate2` {found['seconds']['ctranslate2']:.0f}, "
+            f"{found['score_ct2_vs_predict']:.1f}x (its conversion included)"
+        )
+    told.append(
+        f"; medians of {found['rounds']}. Of a sample {found['score_equal_rows']:.0%} are, token for token, what "
+        "`generate` writes for a row alone."
+    )
+    return "".join(told)
+
+
+def exports_table(root: Path) -> str:
+    """Speed and memory of the formats for CPU hosts, a line each."""
+    found = kept_results(root).get("cpu", {}).get("parts", {}).get("exports")
+    if found is None or "missing" in found:
+        return "Not measured yet: `make bench`."
+    lines = [
+        f"| FLAN-T5-{found['size']}'s shape, {found['threads']} CPU threads, a row at a time | tokens a second (ratio) "
+        "| latency p50 (p95) | memory for the model (ratio) | on disk |",
+        "|---|---|---|---|---|",
+    ]
+    for name, way in found["ways"].items():
+        cells = [
+            "the adapter on its base model" if name == "adapter" else f"`{name}`",
+            f"{way['tokens_per_second']:.1f} ({found['tokens_per_second_ratio'][name]:.2f})",
+            f"{way['p50']:.2f} s ({way['p95']:.2f} s)",
+            f"{way['model_bytes'] / 1e6:,.0f} MB ({found['model_bytes_ratio'][name]:.2f})",
+            f"{way['bytes'] / 1e6:,.0f} MB{' beside the base' if name == 'adapter' else ''}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    rows, tokens = found["ways"]["adapter"]["rows"], found["tokens"]
+    lines += [
+        "",
+        f"Random weights, {rows} rows of {tokens} written tokens, every format in turn, on a CPU "
+        f"{'with' if found['vnni'] else 'without'} instructions for products of 8-bit numbers (VNNI).",
+    ]
+    return "\n".join(lines)
 
 
 def growth_table(growth: dict) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.__main__ import FLAT, attempt, main, slug
 from benchmarks.training import PEFT_LOOP, stock
-from model_cards.measurements import duration, scoring_table, speed_tables
+from model_cards.measurements import duration, exports_table, scoring_table, speed_tables
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +14,7 @@ def measured(tmp_path_factory):
     """A root in which `python -m benchmarks --quick` has measured the training and what follows from it."""
     root = tmp_path_factory.mktemp("root")
     folder = root / "benchmarks" / "results"
-    main(["--quick", "--only", "training", "machine", "--into", str(folder)])
+    main(["--quick", "--only", "training", "generation", "exports", "machine", "--into", str(folder)])
     return root, json.loads((folder / "cpu.json").read_text())
 
 
@@ -22,7 +22,8 @@ def test_the_chosen_figures_stand_at_the_top(measured):
     _, result = measured
     assert result.keys() >= {key for keys in FLAT.values() for key in keys}
     assert result["train_vs_best_stock"] == result["parts"]["training"]["train_vs_best_stock"]
-    assert result["score_vs_predict"] is None
+    assert result["score_vs_predict"] == result["parts"]["generation"]["score_vs_predict"] > 0
+    assert result["rouge_vs_evaluate"] is None
     assert result["parts"]["training"]["versions"].keys() >= {"torch", "transformers", "peft"}
 
 
@@ -42,6 +43,27 @@ def test_every_contender_was_measured_and_its_padding_is_in_its_order(measured):
     assert found["gradient_relative_error"] < 1e-5
     assert found["best_stock"] in (stock(4), stock(8), stock(4, grouped=True))
     assert found["train_vs_best_stock"] == contenders[found["best_stock"]]["ours_is_faster"]
+
+
+def test_every_way_writes_the_same_tokens(measured):
+    found = measured[1]["parts"]["generation"]
+    assert found["equal_rows"] == {"torch": 1.0, "ctranslate2": 1.0, "predict": 1.0}
+    told = speed_tables(measured[0])
+    assert f"{found['tokens']:,} tokens" in told and f"**{found['score_vs_predict']:.1f}x as fast**" in told
+
+
+def test_every_format_has_a_line(measured):
+    root, result = measured
+    found = result["parts"]["exports"]
+    assert found["ways"].keys() == {"adapter", "merged", "int8", "ct2", "ct2-int8"}
+    assert found["ways"]["int8"]["bytes"] < 0.65 * found["ways"]["merged"]["bytes"]
+    table = exports_table(root)
+    for name, ratio in found["tokens_per_second_ratio"].items():
+        assert f"({ratio:.2f})" in next(
+            line
+            for line in table.splitlines()
+            if line.startswith("| the adapter" if name == "adapter" else f"| `{name}`")
+        )
 
 
 def test_parts_that_are_not_measured_again_stay(measured):

@@ -136,6 +136,11 @@ def test_int8_halves_the_files_at_least(exported):
     assert sizes["int8"] < 0.55 * sizes["merged"] and sizes["ct2-int8"] < 0.4 * sizes["ct2"]
 
 
+def test_int8_begins_aligned_so_that_wide_models_are_read_without_a_copy(exported):
+    with next(exported["int8"].glob("*.safetensors")).open("rb") as file:
+        assert (8 + int.from_bytes(file.read(8), "little")) % 64 == 0
+
+
 def test_the_adapters_card_names_each_once_and_stays_whole(run, exported):
     from recipes.pins import pull
 
