@@ -153,7 +153,7 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
     def profiles() -> dict:
         from benchmarks.profiles import measure
 
-        return measure(device, size, 8 if quick else 32, 16 if quick else 64)
+        return measure(device, size, 8 if quick else 32, 16 if quick else 64 if cuda else 16)
 
     def machine() -> dict:
         import torch

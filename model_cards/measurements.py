@@ -1,6 +1,7 @@
 """README's tables of what `make bench` measured, rendered from benchmarks/results/*.json."""
 
 import json
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -204,16 +205,16 @@ def profile_tables(root: Path) -> str:
             found = result["parts"]["profiles"][work]
             stock, ours = found["stock"], found["ours"]
             lines = [
-                f"{work.capitalize()} on {result['device']}: stock {stock['seconds']:.1f} s, this project "
-                f"{ours['seconds']:.1f} s under the profiler.",
+                f"{work.capitalize()} on {result['device']}: stock {stock['wall_seconds']:.1f} s, this project "
+                f"{ours['wall_seconds']:.1f} s under the profiler.",
                 "",
                 "| stock | share | calls | this project | share | calls |",
                 "|---|---|---|---|---|---|",
             ]
-            for pair in zip(stock["top"], ours["top"], strict=True):
+            for pair in zip_longest(stock["top"], ours["top"]):
                 cells = [
-                    f"`{name}` | {seconds / whole['seconds']:.1%} | {calls:,}"
-                    for (name, seconds, calls), whole in zip(pair, (stock, ours), strict=True)
+                    f"`{one[0]}` | {one[1] / whole['seconds']:.1%} | {one[2]:,}" if one else " | | "
+                    for one, whole in zip(pair, (stock, ours), strict=True)
                 ]
                 lines.append(f"| {' | '.join(cells)} |")
             blocks.append("\n".join(lines))

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.__main__ import FLAT, attempt, main, slug
 from benchmarks.training import PEFT_LOOP, stock
-from model_cards.measurements import duration, exports_table, scoring_table, speed_tables
+from model_cards.measurements import duration, exports_table, profile_tables, scoring_table, speed_tables
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +133,20 @@ def test_scoring_is_taken_from_the_results_once_they_hold_it(tmp_path):
     assert scoring_table(tmp_path) == "Not measured yet: `make bench`."
     (results / "cpu.json").write_text(json.dumps({"parts": {"scoring": found}}))
     assert "30x as fast" in scoring_table(tmp_path)
+
+
+def test_profiles_of_different_lengths_stand_side_by_side(tmp_path):
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    work = {
+        "stock": {"wall_seconds": 4.1, "seconds": 4.0, "top": [["aten::mm", 3.0, 10], ["aten::add", 1.0, 2000]]},
+        "ours": {"wall_seconds": 2.1, "seconds": 2.0, "top": [["aten::mm", 1.5, 7]]},
+    }
+    profiles = {"training": work, "generation": work}
+    (results / "cpu.json").write_text(json.dumps({"device": "CPU", "parts": {"profiles": profiles}}))
+    lines = profile_tables(tmp_path).splitlines()
+    assert "| `aten::mm` | 75.0% | 10 | `aten::mm` | 75.0% | 7 |" in lines
+    assert "| `aten::add` | 25.0% | 2,000 |  | |  |" in lines
 
 
 def test_without_the_trainings_figures_nothing_follows_from_them(tmp_path, capsys):
