@@ -21,7 +21,9 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
 PICTURES = Path(__file__).parents[1] / "docs" / "benchmarks"
-PARTS = ("training", "generation", "scoring", "data", "growth", "exports", "profiles", "machine")
+PARTS = ("training", "generation", "scoring", "data", "growth", "exports", "load", "profiles", "machine")
+# Exports are for hosts without a GPU, and the load is that of a miniature.
+CPU_PARTS = ("exports", "load")
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "rouge-score-rs", "ctranslate2")
 # What is also given at the top: ratios above 1 mean that this project is faster.
 FLAT = {
@@ -49,8 +51,7 @@ def main(argv: list[str]) -> None:
     folder = arguments.into or (Path(tempfile.gettempdir(), "benchmarks") if arguments.quick else RESULTS)
     path = folder / f"{name}.json"
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    # Exports are for hosts without a GPU.
-    only = arguments.only or [part for part in PARTS if part != "exports" or arguments.device == "cpu"]
+    only = arguments.only or [part for part in PARTS if part not in CPU_PARTS or arguments.device == "cpu"]
     result = run(arguments.device, arguments.quick, only, kept.get("parts", {}))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -150,6 +151,11 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
 
         return measure("tiny", 1, 4, 1) if quick else measure("base", 3, 24, repeats)
 
+    def load() -> dict:
+        from benchmarks.load import measure_miniature
+
+        return measure_miniature(4, 8) if quick else measure_miniature()
+
     def profiles() -> dict:
         from benchmarks.profiles import measure
 
@@ -168,7 +174,7 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
 
     return {
         "training": training, "generation": generation, "scoring": scoring, "data": data,
-        "growth": growth, "exports": exports, "profiles": profiles, "machine": machine,
+        "growth": growth, "exports": exports, "load": load, "profiles": profiles, "machine": machine,
     }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Loads the HTTP service with concurrent clients, and kills it once in between.
 
-    python -m benchmarks.load owner/name [--seconds 60] [--clients 64]
+    python -m benchmarks.load owner/name [--seconds 60] [--clients 64] [--kill]
 
 Prints JSON. The numbers are of this machine, clients included: they run on the cores that the service runs on.
 """
@@ -26,9 +26,14 @@ QUESTIONS = ("What is a bond?", "How do I pay back a loan?", "Why do shares fall
 
 
 class Process:
-    """The service in a process of its own; `start` again after its end takes the same port. `log` is what it printed"""
+    """The service in a process of its own; `start` again after its end takes the same port. `log` is what it printed.
 
-    def __init__(self, adapters: list[str], *options: str):
+    Parameters:
+        environ: its environment; None for this process's.
+    """
+
+    def __init__(self, adapters: list[str], *options: str, environ: dict[str, str] | None = None):
+        self.environ = environ
         self.argv = [sys.executable, "-m", "serving.server", *adapters, *options]
         self.port = 0
         self.output = Path(tempfile.mkstemp(prefix="serving-", suffix=".log")[1])
@@ -37,7 +42,7 @@ class Process:
         """Starts it, without waiting for it."""
         with self.output.open("wb") as file:
             self.process = subprocess.Popen(
-                [*self.argv, "--port", str(self.port)], stdout=file, stderr=subprocess.STDOUT, env=os.environ.copy()
+                [*self.argv, "--port", str(self.port)], stdout=file, stderr=subprocess.STDOUT, env=self.environ
             )
 
     def ready(self) -> "Process":
@@ -76,9 +81,9 @@ class Process:
 
 
 @contextlib.contextmanager
-def running(adapters: list[str], *options: str) -> Iterator[Process]:
+def running(adapters: list[str], *options: str, environ: dict[str, str] | None = None) -> Iterator[Process]:
     """A service that answers, until the end of the block."""
-    process = Process(adapters, *options)
+    process = Process(adapters, *options, environ=environ)
     process.start()
     try:
         yield process.ready()
@@ -163,6 +168,27 @@ def measure(service: Process, seconds: float, clients: int, kill: bool = False) 
         "rss_before": rss_before,
         "rss_after": service.figure("process_resident_memory_bytes"),
     }
+
+
+def measure_miniature(seconds: float = 60, clients: int = 64) -> dict:
+    """A miniature's adapter served under load, and again, killed half-way, for half the time (`killed`)."""
+    from benchmarks.scoring import run
+    from local_hub.miniatures import repositories
+    from local_hub.testing import running as running_hub
+
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        with running_hub(root / "hub", repositories()) as hub:
+            environ = hub.env(root / "home") | {"OMP_NUM_THREADS": str(os.cpu_count())}
+            short = ["--max_steps", "2", "--eval_strategy", "no", "--save_strategy", "no", "--validation_size", "0"]
+            run(
+                environ, "recipes.train", "--config", "recipes/finance.yaml", "--output_dir", str(root / "finance"),
+                "--load_best_model_at_end", "false", *short,
+            )  # fmt: skip
+            with running([str(root / "finance")], environ=environ) as service:
+                found = measure(service, seconds, clients)
+            with running([str(root / "finance")], environ=environ) as service:
+                return found | {"killed": measure(service, seconds / 2, clients, kill=True)}
 
 
 def main(argv: list[str]) -> None:

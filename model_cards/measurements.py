@@ -126,6 +126,23 @@ def exports_table(root: Path) -> str:
     return "\n".join(lines)
 
 
+def load_lines(root: Path) -> str:
+    """The service under load: errors, answers a second, latency, memory, and how soon it is back after a kill."""
+    found = kept_results(root).get("cpu", {}).get("parts", {}).get("load")
+    if found is None or "missing" in found:
+        return "Not measured yet: `make bench`."
+    failed = found["requests"] - found["statuses"].get("200", 0) + sum(found["broken"].values())
+    killed = found["killed"]
+    return (
+        f"{found['clients']} clients at once for {found['seconds']:.0f} seconds, on {found['threads']} cores that they "
+        f"share with the service: {found['requests']:,} answers of up to 32 tokens by a miniature's model, {failed} "
+        f"failed, {found['per_second']:.0f} a second, half within {found['p50']:.2f} and 95 % within "
+        f"{found['p95']:.2f} seconds; the process grew from {found['rss_before'] / 1e6:.0f} to "
+        f"{found['rss_after'] / 1e6:.0f} MB. Killed under the same load and started again, it answered after "
+        f"{killed['restart_seconds']:.1f} seconds."
+    )
+
+
 def growth_table(growth: dict) -> str:
     """Seconds and memory by length, two processes beside one, and the projection to many GPUs."""
     lines = [

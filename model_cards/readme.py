@@ -15,7 +15,7 @@ from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from evaluation.verdict import Verdict
 from model_cards.escape import cell, shorten
-from model_cards.measurements import exports_table, profile_tables, scoring_table, speed_tables
+from model_cards.measurements import exports_table, load_lines, profile_tables, scoring_table, speed_tables
 from recipes.errors import UserError, one_line_errors
 from recipes.record import METRIC_NAMES, Record, Scores, Section, Sha1, load_record
 
@@ -121,7 +121,7 @@ def rendered(readme: str, root: Path = ROOT) -> str:
     """
     tables = {
         "results": results_table, "recipes": recipes_table, "scoring": scoring_table, "speed": speed_tables,
-        "profiles": profile_tables, "exports": exports_table,
+        "profiles": profile_tables, "exports": exports_table, "load": load_lines,
     }  # fmt: skip
     return RENDERED.sub(lambda match: f"{match[1]}{tables[match[2]](root)}\n{match[4]}", readme)
 

@@ -6,7 +6,14 @@ import pytest
 
 from benchmarks.__main__ import FLAT, attempt, main, slug
 from benchmarks.training import PEFT_LOOP, stock
-from model_cards.measurements import duration, exports_table, profile_tables, scoring_table, speed_tables
+from model_cards.measurements import (
+    duration,
+    exports_table,
+    load_lines,
+    profile_tables,
+    scoring_table,
+    speed_tables,
+)
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +21,7 @@ def measured(tmp_path_factory):
     """A root in which `python -m benchmarks --quick` has measured the training and what follows from it."""
     root = tmp_path_factory.mktemp("root")
     folder = root / "benchmarks" / "results"
-    main(["--quick", "--only", "training", "generation", "exports", "machine", "--into", str(folder)])
+    main(["--quick", "--only", "training", "generation", "exports", "load", "machine", "--into", str(folder)])
     return root, json.loads((folder / "cpu.json").read_text())
 
 
@@ -64,6 +71,14 @@ def test_every_format_has_a_line(measured):
             for line in table.splitlines()
             if line.startswith("| the adapter" if name == "adapter" else f"| `{name}`")
         )
+
+
+def test_the_load_is_told(measured):
+    root, result = measured
+    found = result["parts"]["load"]
+    assert found["statuses"] == {"200": found["requests"]} and not found["broken"]
+    assert found["killed"]["restart_seconds"] > 0 and found["killed"]["broken"]
+    assert f"{found['requests']:,} answers" in load_lines(root) and ", 0 failed," in load_lines(root)
 
 
 def test_parts_that_are_not_measured_again_stay(measured):
