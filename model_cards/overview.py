@@ -51,7 +51,8 @@ def main(argv: list[str]) -> None:
         arguments.into.parent.mkdir(parents=True, exist_ok=True)
         arguments.into.write_text(page, encoding="utf-8")
         rows = sum(len(entry.predictions.prompt) for entry in entries)
-        print(f"Report: {arguments.into} ({len(entries)} adapters, {rows:,} rows, {len(page.encode()) / 1e6:,.1f} MB)")
+        adapters = "1 adapter" if len(entries) == 1 else f"{len(entries)} adapters"
+        print(f"Report: {arguments.into} ({adapters}, {rows:,} rows, {len(page.encode()) / 1e6:,.1f} MB)")
 
 
 def read_all(adapters: Sequence[str]) -> list[Entry]:

@@ -133,7 +133,7 @@ def test_runs_are_read_from_their_folders_alone(record, predictions, tmp_path, c
     (scored / "verdict.json").write_text(foreign.model_dump_json())
     main([str(scored), str(unscored), "--into", str(tmp_path / "pages" / "report.html")])
     printed = capsys.readouterr().out
-    assert f"{unscored} is left out: it is not scored yet" in printed and "(1 adapters, 2 rows, " in printed
+    assert f"{unscored} is left out: it is not scored yet" in printed and "(1 adapter, 2 rows, " in printed
     assert "its verdict.json is left out: the verdict speaks of other adapter weights" in printed
     assert "1 adapter side by side" in (tmp_path / "pages" / "report.html").read_text(encoding="utf-8")
     with pytest.raises(UserError, match="there is no scored run to show"):
