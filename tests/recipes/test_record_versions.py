@@ -17,6 +17,7 @@ OLD = Path("tests/records")
 RELEASED = {
     1: "0492561535feb275a3d914f4fecafd528f6a028e9e3ab42d47dc6443c9a74bfb",
     2: "86bcbd9e70a1c7a322778fb9508b0f423c644e750a97ddb4aa08056dd9479492",
+    3: "e039071a8b37c535ffff3999b091ab2674e6964bdbcaa18e52cbd7431b73b13a",
 }
 
 
