@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import constants
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -15,8 +16,9 @@ from recipes.config import recipe_from_record
 from recipes.errors import UserError
 from recipes.hashes import sha256_file
 from recipes.model import load_adapter, load_base, load_tokenizer, on_gpu, pick_dtype
-from recipes.pins import ADAPTER_FILE, commit_of, pull
+from recipes.pins import ADAPTER_FILE, commit_of, entries_of, pull
 from recipes.record import Record, load_record
+from serving.export_record import EXPORT_FILE
 
 
 @dataclass
@@ -103,9 +105,12 @@ def find(adapter: str) -> Found:
     """The run in a folder, or the published one, downloaded and held against the hashes in its record.
 
     Raises:
-        `UserError`: there is none, it is not trained to its end, or its adapter is another than its record's.
+        `UserError`: there is none, it is not trained to its end, its adapter is another than its record's, or it is an
+            export.
     """
     folder = Path(adapter)
+    if (folder / EXPORT_FILE).is_file():
+        raise _export(adapter)
     if folder.is_dir():
         record = load_record(folder)
         if record.training is None:
@@ -118,10 +123,19 @@ def find(adapter: str) -> Found:
         return Found(folder.resolve().name, folder, record, None)
     name, _, revision = adapter.partition("@")
     commit = commit_of(name, revision or "main")
+    if not constants.HF_HUB_OFFLINE and entries_of(name, [EXPORT_FILE], commit):
+        raise _export(adapter)
     folder, record, differing = pull(name, commit, [CONFIG_FILE, ADAPTER_FILE])
     if differing:
         raise UserError(f"{name}@{commit} is damaged: {', '.join(differing)} differ from its record")
     return Found(adapter, folder, record, commit)
+
+
+def _export(name: str) -> UserError:
+    return UserError(
+        f"{name} is an export, and the service takes adapters, whose weights it packs for the CPU by itself: name the "
+        "adapter that it was made of"
+    )
 
 
 def sharing(model: PreTrainedModel) -> PreTrainedModel:

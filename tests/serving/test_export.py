@@ -14,6 +14,7 @@ from short_runs import publish, train_short
 
 from evaluation import score
 from evaluation.predictions import load_predictions
+from recipes.errors import UserError
 from recipes.hashes import sha256_file
 from recipes.model import load_adapter, load_base
 from recipes.record import Interval, load_record
@@ -148,6 +149,14 @@ def test_the_adapters_card_names_each_once_and_stays_whole(run, exported):
     for form in FORMATS:
         assert card.count(f"`{ADAPTER}-{form}`") == 1
     assert pull(ADAPTER, HfApi().model_info(ADAPTER).sha)[2] == []
+
+
+def test_the_service_names_what_to_serve_instead(exported):
+    from serving.loading import find
+
+    for name in (f"{ADAPTER}-int8", str(exported["merged"])):
+        with pytest.raises(UserError, match="is an export, and the service takes adapters"):
+            find(name)
 
 
 def test_publishing_again_sends_nothing(exported, capsys, hub):
