@@ -54,7 +54,7 @@ def test_the_loop_on_real_rows(tmp_path):
 
         run = tmp_path / "finance"
         command(
-            "recipes.train", "--config", "recipes/finance.yaml", "--output_dir", str(run), "--max_steps", "20",
+            "recipes.train", "--config", "recipes/finance.yaml", "--output_dir", str(run), "--max_steps", "10",
             "--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "1", "--eval_steps", "10",
             "--save_steps", "10", "--max_new_tokens", "4",
         )  # fmt: skip
@@ -67,6 +67,6 @@ def test_the_loop_on_real_rows(tmp_path):
     assert (record.data.loaded, sum(record.data.dropped.values()), record.data.test) == (5_000, 890, 411)
     # q and v of 18 attentions, A (512 × 32) and B (32 × 512) each.
     assert record.model.trainable == 18 * 2 * 2 * 512 * 32
-    assert not record.miniature and record.training.steps == 20
+    assert not record.miniature and record.training.steps == 10
     losses = [point.loss for point in record.training.history if point.loss is not None]
     assert losses[-1] < losses[0]

@@ -21,7 +21,7 @@ def measured(tmp_path_factory):
     """A root in which `python -m benchmarks --quick` has measured the training and what follows from it."""
     root = tmp_path_factory.mktemp("root")
     folder = root / "benchmarks" / "results"
-    main(["--quick", "--only", "training", "generation", "exports", "load", "machine", "--into", str(folder)])
+    main(["--quick", "--only", "training", "generation", "exports", "machine", "--into", str(folder)])
     return root, json.loads((folder / "cpu.json").read_text())
 
 
@@ -73,12 +73,19 @@ def test_every_format_has_a_line(measured):
         )
 
 
-def test_the_load_is_told(measured):
-    root, result = measured
-    found = result["parts"]["load"]
-    assert found["statuses"] == {"200": found["requests"]} and not found["broken"]
-    assert found["killed"]["restart_seconds"] > 0 and found["killed"]["broken"]
-    assert f"{found['requests']:,} answers" in load_lines(root) and ", 0 failed," in load_lines(root)
+def test_the_load_is_told(tmp_path):
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    # As `benchmarks.load.measure` gives it, which tests/serving runs.
+    load = {
+        "clients": 64, "seconds": 60.4, "threads": 2, "requests": 1_000, "statuses": {"200": 998, "429": 2},
+        "broken": {"TimeoutError": 1}, "per_second": 16.6, "p50": 0.5, "p95": 1.25, "rss_before": 7e8,
+        "rss_after": 7.1e8, "killed": {"restart_seconds": 8.04},
+    }  # fmt: skip
+    (results / "cpu.json").write_text(json.dumps({"parts": {"load": load}}))
+    told = load_lines(tmp_path)
+    assert "1,000 answers" in told and " 3 failed, 17 a second" in told and "95 % within 1.25 seconds" in told
+    assert "from 700 to 710 MB" in told and told.endswith("after 8.0 seconds.")
 
 
 def test_parts_that_are_not_measured_again_stay(measured):
