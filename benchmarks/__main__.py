@@ -147,9 +147,9 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
         return grown | {"projection": projection(speed if cuda else None)}
 
     def exports() -> dict:
-        from benchmarks.export import measure
+        from benchmarks.export import measure, measure_both
 
-        return measure("tiny", 1, 4, 1) if quick else measure("base", 3, 24, repeats)
+        return measure("tiny", 1, 4, 1) if quick else measure_both("base", 3, 24, repeats)
 
     def load() -> dict:
         from benchmarks.load import measure_miniature

@@ -73,6 +73,18 @@ def test_every_format_has_a_line(measured):
         )
 
 
+def test_what_a_cpu_without_vnni_does_has_a_column(measured, tmp_path):
+    found = dict(measured[1]["parts"]["exports"], vnni=True)
+    slower = {"ways": {}, "tokens_per_second_ratio": dict.fromkeys(found["ways"], 0.25)}
+    slower["ways"] = {name: way | {"tokens_per_second": 7.5} for name, way in found["ways"].items()}
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    parts = {"exports": found | {"without_vnni": slower}}
+    (results / "cpu.json").write_text(json.dumps({"parts": parts}))
+    table = exports_table(tmp_path)
+    assert "without VNNI" in table.splitlines()[0] and table.count("| 7.5 (0.25) |") == len(found["ways"])
+
+
 def test_the_load_is_told(tmp_path):
     results = tmp_path / "benchmarks" / "results"
     results.mkdir(parents=True)
