@@ -56,7 +56,7 @@ def test_the_example_is_trained_scored_published_and_reproduced(typed):
 
 
 def test_both_reports_hold_the_adapter(typed, clone):
-    assert "Report: .local_hub/runs/report.html (1 adapters, " in typed["make report HUB=local"]
+    assert "Report: .local_hub/runs/report.html (1 adapter, " in typed["make report HUB=local"]
     assert "(2 adapters, " in typed['make report ADAPTERS="owner/name owner/other"']
     page = (clone / ".local_hub" / "runs" / "report.html").read_text(encoding="utf-8")
     assert f"{ADAPTER}</" in page and "What a SQL query asks for" in page
