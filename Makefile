@@ -151,7 +151,7 @@ $(READY)-extras: $(EXTRAS) $(READY)
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check $(addprefix -r ,$(EXTRAS))
 	touch $@
 
-bench: $(READY) ## measure this project beside its peers, and render README's figures (half an hour on a CPU): [DEVICE=cuda] [ARGS="--only training"]
+bench: $(READY) ## measure this project beside its peers, and render README's figures (it takes long on a CPU): [DEVICE=cuda] [ARGS="--only training"]
 	@$(PY) -m benchmarks --device $(or $(DEVICE),cpu) $(ARGS)
 	$(PY) -m model_cards.readme
 

@@ -42,7 +42,7 @@ def measure(size: str, rows: int, tokens: int, rounds: int) -> dict:
     """Speed, memory and size of every way; of CTranslate2's where it is installed.
 
     Returns:
-        `vnni`: whether the CPU multiplies 8-bit integers at once.
+        `vnni`: whether the CPU multiplies 8-bit integers at once; `capability`: what PyTorch uses of it.
         By way its `serving.timing.Speed` with `bytes` on disk; `tokens_per_second_ratio` and `model_bytes_ratio` to the
         adapter's.
     """
@@ -59,6 +59,7 @@ def measure(size: str, rows: int, tokens: int, rounds: int) -> dict:
         "lengths": source,
         "size": size,
         "vnni": any(torch.cpu.get_capabilities().get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8")),
+        "capability": torch.backends.cpu.get_cpu_capability(),
         "tokens": tokens,
         "ways": {name: speed.model_dump() | {"bytes": sizes[name]} for name, speed in found.items()},
         "tokens_per_second_ratio": {

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from recipes.errors import UserError, one_line_errors
-from recipes.hashes import sha256_file
-from recipes.pins import ADAPTER_FILE
-from recipes.record import Compared, Contract, Forgetting, Outputs, Record, Scores, SqlCounts, load_record
+from recipes.pins import trained
+from recipes.record import Compared, Contract, Forgetting, Outputs, Record, Scores, SqlCounts
 
 
 def main(argv: list[str]) -> None:
@@ -39,15 +38,11 @@ def score(run: Path) -> Record:
     """Scores the run in the folder `run` and saves its record.
 
     Raises:
-        `UserError`: the run is not trained to its end, or its test rows are not the record's any more.
+        `UserError`: as `recipes.pins.trained`, or its test rows are not the record's any more.
     """
     from evaluation.predictions import FORGETTING_FILE, PREDICTIONS_FILE
 
-    record = load_record(run)
-    if record.training is None:
-        raise UserError(f"{run} is not trained to its end: run make train-{record.name} again, it continues")
-    if sha256_file(run / ADAPTER_FILE) != record.training.adapter_sha256:
-        raise UserError(f"{run}/{ADAPTER_FILE} is not the adapter that its record speaks of: train it again")
+    record = trained(run)
     if record.scores is not None and (run / PREDICTIONS_FILE).is_file():
         print(f"{run} is scored already. To score anew, remove {run / PREDICTIONS_FILE}.", flush=True)
         return record

@@ -14,8 +14,8 @@ from recipes.adapter_config import check_adapter_config
 from recipes.allowed import refused_key
 from recipes.config import recipe_yaml
 from recipes.errors import UserError
-from recipes.hashes import sha256_file, sha256_published
-from recipes.pins import ADAPTER_FILE
+from recipes.hashes import sha256_published
+from recipes.pins import ADAPTER_FILE, trained
 from recipes.record import RECORD_FILE, Record, load_record
 
 # The only files of a run folder that are ever uploaded. `training_args.bin` and checkpoints are pickles.
@@ -44,14 +44,9 @@ def lay_out(run: Path, repo_id: str, previous_card: str | None, folder: Path) ->
         `UserError`: the run is not trained or scored to its end, its adapter is not the recorded one, or one of its
         files is no plain file of its own.
     """
-    record = load_record(run)
-    if record.training is None or record.scores is None:
-        step = "train" if record.training is None else "evaluate"
-        raise UserError(f"{run} is not ready to be published: run make {step}-{record.name} first")
-    if not (run / ADAPTER_FILE).is_file():
-        raise UserError(f"{run} holds no {ADAPTER_FILE}: train it again")
-    if sha256_file(run / ADAPTER_FILE) != record.training.adapter_sha256:
-        raise UserError(f"{run}/{ADAPTER_FILE} is not the adapter that its record speaks of: train it again")
+    record = trained(run)
+    if record.scores is None:
+        raise UserError(f"{run} is not ready to be published: run make evaluate-{record.name} first")
     _refuse_unreadable(run, record)
     forgetting = [FORGETTING_FILE] if record.forgetting is not None else []
     names = (*REQUIRED_FILES, *forgetting)

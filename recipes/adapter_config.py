@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from recipes import strict_json
 from recipes.allowed import Below1, Module, Modules
 from recipes.bounds import Count, Line
-from recipes.errors import UserError
+from recipes.errors import UserError, first_problem
 from recipes.record import Pin
 
 CONFIG_FILE = "adapter_config.json"
@@ -57,9 +57,7 @@ def check_adapter_config(folder: Path, base: Pin) -> dict[str, Any]:
     try:
         found = AdapterConfig.model_validate(strict_json.parse(path.read_bytes()))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = first["loc"][0] if first["loc"] else "the file"
-        raise UserError(f"{CONFIG_FILE} is none of a LoRA adapter: {where}: {first['msg']}") from None
+        raise UserError(f"{CONFIG_FILE} is none of a LoRA adapter: {first_problem(error)}") from None
     except ValueError as error:
         raise UserError(f"{CONFIG_FILE} cannot be read: {error}") from None
     for key, value in (found.model_extra or {}).items():

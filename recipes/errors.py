@@ -3,9 +3,12 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from recipes.redaction import redact
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class UserError(Exception):
@@ -23,6 +26,12 @@ def one_line(text: str, longest: int = 2_000) -> str:
         for character in text[: longest + 1]
     )
     return shown if len(shown) <= longest else shown[: longest - 1] + "…"
+
+
+def first_problem(error: "ValidationError") -> str:
+    """Where a strange file breaks its schema, and how, for one line."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"{one_line('.'.join(map(str, first['loc'])), 200) or 'the file'}: {first['msg']}"
 
 
 def explain(error: BaseException) -> str | None:

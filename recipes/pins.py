@@ -126,6 +126,22 @@ def commit_of(adapter: str, revision: str) -> str:
     return Path(cached).parent.name
 
 
+def trained(run: Path) -> Record:
+    """The record of the run in the folder `run`, trained to its end, its adapter the recorded one.
+
+    Raises:
+        `UserError`: it is not.
+    """
+    record = load_record(run)
+    if record.training is None:
+        raise UserError(f"{run} is not trained to its end: run make train-{record.name} again, it continues")
+    if not (run / ADAPTER_FILE).is_file():
+        raise UserError(f"{run} holds no {ADAPTER_FILE}: train it again")
+    if sha256_file(run / ADAPTER_FILE) != record.training.adapter_sha256:
+        raise UserError(f"{run}/{ADAPTER_FILE} is not the adapter that its record speaks of: train it again")
+    return record
+
+
 def pull_parent(parent: Pin) -> tuple[Path, Record]:
     """The parent adapter's files and its record, at its pinned commit.
 

@@ -27,7 +27,7 @@ from recipes.bounds import (
     Shift,
     bounded,
 )  # fmt: skip
-from recipes.errors import UserError, one_line
+from recipes.errors import UserError, first_problem
 from recipes.versions import VERSION, upgraded
 
 RECORD_FILE = "record.json"
@@ -393,8 +393,6 @@ def load_record(run: Path) -> Record:
     try:
         return Record.model_validate(upgraded(path.read_bytes()))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = one_line(".".join(map(str, first["loc"])), 200) or "the file"
-        raise UserError(f"{path} is not a run record that this version reads: {where}: {first['msg']}") from None
+        raise UserError(f"{path} is not a run record that this version reads: {first_problem(error)}") from None
     except ValueError as error:
         raise UserError(f"{path} is not a run record that this version reads: {error}") from None

@@ -82,17 +82,13 @@ def from_run(run: Path) -> Source:
     """The adapter of a scored run.
 
     Raises:
-        `UserError`: it is not scored, or its adapter is not the recorded one.
+        `UserError`: it is not scored; and as `recipes.pins.trained`.
     """
-    from recipes.hashes import sha256_file
-    from recipes.pins import ADAPTER_FILE
-    from recipes.record import load_record
+    from recipes.pins import trained
 
-    record = load_record(run)
-    if record.training is None or record.scores is None:
+    record = trained(run)
+    if record.scores is None:
         raise UserError(f"{run} is not scored yet: run make evaluate-{record.name} first")
-    if not (run / ADAPTER_FILE).is_file() or sha256_file(run / ADAPTER_FILE) != record.training.adapter_sha256:
-        raise UserError(f"{run}/{ADAPTER_FILE} is not the adapter that its record speaks of: train it again")
     return Source(run, record, run / "exports")
 
 

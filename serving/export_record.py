@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from recipes.bounds import Count, RepoPath, Sha256, Share
-from recipes.errors import UserError, one_line
+from recipes.errors import UserError, first_problem
 from recipes.record import Contract, Environment, Interval, Metric, Pin, Positive, Section
 from serving.timing import Speed
 
@@ -81,6 +81,4 @@ def load_export(folder: Path) -> Export:
     try:
         return Export.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = one_line(".".join(map(str, first["loc"])), 200) or "the file"
-        raise UserError(f"{path} is not the record of an export: {where}: {first['msg']}") from None
+        raise UserError(f"{path} is not the record of an export: {first_problem(error)}") from None

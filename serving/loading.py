@@ -14,10 +14,9 @@ from evaluation.t5_weights import Weights, weights_of
 from recipes.adapter_config import CONFIG_FILE
 from recipes.config import recipe_from_record
 from recipes.errors import UserError
-from recipes.hashes import sha256_file
 from recipes.model import load_adapter, load_base, load_tokenizer, on_gpu, pick_dtype
-from recipes.pins import ADAPTER_FILE, commit_of, entries_of, pull
-from recipes.record import Record, load_record
+from recipes.pins import ADAPTER_FILE, commit_of, entries_of, pull, trained
+from recipes.record import Record
 from serving.export_record import EXPORT_FILE
 
 
@@ -112,14 +111,7 @@ def find(adapter: str) -> Found:
     if (folder / EXPORT_FILE).is_file():
         raise _export(adapter)
     if folder.is_dir():
-        record = load_record(folder)
-        if record.training is None:
-            raise UserError(f"{folder} is not trained to its end: run make train-{record.name} again, it continues")
-        if (
-            not (folder / ADAPTER_FILE).is_file()
-            or sha256_file(folder / ADAPTER_FILE) != record.training.adapter_sha256
-        ):
-            raise UserError(f"{folder}/{ADAPTER_FILE} is not the adapter that its record speaks of: train it again")
+        record = trained(folder)
         return Found(folder.resolve().name, folder, record, None)
     name, _, revision = adapter.partition("@")
     commit = commit_of(name, revision or "main")

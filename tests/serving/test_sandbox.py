@@ -1,5 +1,6 @@
 """The SQL of the page: what is run, what is refused, and which rows are made up."""
 
+import sqlite3
 import time
 from contextlib import closing
 
@@ -64,6 +65,13 @@ def test_time_and_memory_are_bounded():
     large = "replace(hex(hex(hex(hex(hex('0123456789'))))), '3', '3333333333')"
     filling = f"INSERT INTO pet {ENDLESS.replace('count(*)', f'x, {large}, x')}"
     assert refusal("SELECT 1", inserts=filling) == "The rows cannot be made: they need more than 64 MB of memory."
+    # SQLite's other way to say so, which comes where its memory does not even suffice for the first.
+    with (
+        pytest.raises(sandbox.Refused, match="they need more than 64 MB of memory"),
+        closing(sqlite3.connect(":memory:")) as connection,
+        sandbox._guarded(connection, sandbox.FILLING, "They cannot be made"),
+    ):
+        raise sqlite3.OperationalError("out of memory")
     assert time.monotonic() - start < 8
     doubled = "hex(" * 12 + "'0123456789'" + ")" * 12
     assert "string or blob too big" in refusal(f"SELECT {doubled}")
