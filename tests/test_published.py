@@ -1,5 +1,6 @@
 """Publishing and reproducing in small: what is refused, what is found out, what is kept."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -130,11 +131,17 @@ def test_what_cannot_be_checked_is_unchecked(adapter, capsys, argv, told, monkey
     assert (code, line.split()[0]) == (2, "UNCHECKED") and told in line, line
 
 
+def half_trained(record: Path) -> None:
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"training": None}))
+
+
 @pytest.mark.parametrize(
     ("break_it", "told"),
     [
         (lambda run: (run / "record.json").unlink(), "holds no record.json"),
         (lambda run: (run / "record.json").write_text("{}"), "is not a run record"),
+        (lambda run: half_trained(run / "record.json"), "is not trained to its end"),
+        (lambda run: (run / "adapter_model.safetensors").unlink(), "holds no adapter_model.safetensors"),
         (lambda run: (run / "predictions.parquet").unlink(), "holds no predictions.parquet"),
         (lambda run: (run / "predictions.parquet").write_text("x"), "is not a parquet file"),
         (
