@@ -127,7 +127,7 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
     def generation() -> dict:
         from benchmarks.generation import measure
 
-        return measure(device, 16 if quick else 1_000 if cuda else 512, repeats, size)
+        return measure(device, 16 if quick else 1_000, repeats, size)
 
     def scoring() -> dict:
         from benchmarks.scoring import measure

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from random import Random
+from typing import Any
 
 import torch
 from accelerate.utils.memory import clear_device_cache
@@ -32,9 +33,9 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from benchmarks.counting import Positions, Row, padding_share, real_tokens, saved_bytes
 from benchmarks.shapes import make_model, make_rows
-from recipes.training import AdapterTrainer
+from recipes.training import AdapterTrainer, suit_device
 
-OURS, PEFT_LOOP = "ours", "PEFT's example loop"
+OURS, COMPILED, PEFT_LOOP = "ours", "this project, torch_compile", "PEFT's example loop"
 # The newest release, of 2024-12, and what it asks for (METADATA of autotrain_advanced-0.8.36-py3-none-any.whl).
 AUTOTRAIN = "autotrain-advanced 0.8.36 requires transformers==4.48.0, peft==0.14.0 and datasets~=3.2.0"
 
@@ -86,6 +87,8 @@ def measure(
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     contenders = make_contenders(device, size, dtype, **settings)
     memory = {name: activation_bytes(contender) for name, contender in contenders.items()}
+    if device == "cuda":
+        contenders[COMPILED] = compiled_training(size, dtype, contenders[OURS].rows, effective, tokens)
     seconds, peaks = race(device, contenders, repeats)
     # The share of padding does not depend on a model's width.
     small = make_contenders(device, "tiny", torch.float32, **settings)
@@ -122,8 +125,9 @@ def measure(
                 "tokens_per_second": round(statistics.median(values), 1),
                 "tokens_per_second_range": [round(min(values), 1), round(max(values), 1)],
                 "ours_is_faster": ratio(speed, name),
-                "padding_share": round(padding[name], 4),
-                "activation_bytes_per_token": round(bytes_a_token[name]),
+                "padding_share": round(padding[OURS if name == COMPILED else name], 4),
+                # What compiled layers keep does not pass the hooks that count it.
+                "activation_bytes_per_token": round(bytes_a_token[name]) if name in bytes_a_token else None,
                 "peak_bytes": peaks[name],
             }
             for name, values in speed.items()
@@ -165,6 +169,14 @@ def make_contenders(
     found[PEFT_LOOP] = Contender(few, lambda taken: peft_loop(theirs, taken, device, *longest), theirs)
     found[OURS] = Contender(windows, lambda taken: timed(our_trainer(ours, taken, device, effective, tokens)), ours)
     return found
+
+
+def compiled_training(
+    size: str, dtype: torch.dtype, rows: Callable[[int], list[Row]], effective: int, tokens: int | None
+) -> Contender:
+    """This project's training with the recipe's `torch_compile`, on a GPU."""
+    model = make_model(size, dtype=dtype).to("cuda")
+    return Contender(rows, lambda taken: timed(our_trainer(model, taken, "cuda", effective, tokens, True)), model)
 
 
 def random_windows(rows: list[Row], count: int) -> Callable[[int], list[Row]]:
@@ -228,7 +240,7 @@ class OurTrainer(InOrder, AdapterTrainer):
     pass
 
 
-def training_arguments(device: str, batch: int, accumulation: int) -> Seq2SeqTrainingArguments:
+def training_arguments(device: str, batch: int, accumulation: int, **more: Any) -> Seq2SeqTrainingArguments:
     """One epoch over the rows, and nothing around the steps."""
     return Seq2SeqTrainingArguments(
         output_dir=f"{tempfile.gettempdir()}/benchmark",
@@ -243,6 +255,7 @@ def training_arguments(device: str, batch: int, accumulation: int) -> Seq2SeqTra
         save_strategy="no",
         disable_tqdm=True,
         report_to=[],
+        **more,
     )
 
 
@@ -272,10 +285,14 @@ def stock_trainer(model: PeftModel, rows: list[Row], device: str, batch: int, ef
     )
 
 
-def our_trainer(model: PeftModel, rows: list[Row], device: str, effective: int, tokens: int | None) -> AdapterTrainer:
-    """This project's trainer; an optimizer step's rows come as one batch, which it cuts by itself (tokens None: as
-    memory allows)."""
-    return OurTrainer(model=model, args=training_arguments(device, effective, 1), train_dataset=rows, tokens=tokens)
+def our_trainer(
+    model: PeftModel, rows: list[Row], device: str, effective: int, tokens: int | None, compiled: bool = False
+) -> AdapterTrainer:
+    """This project's trainer as `recipes.train` sets it up; an optimizer step's rows come as one batch, which it cuts
+    by itself (tokens None: as memory allows)."""
+    arguments = training_arguments(device, effective, 1, torch_compile=compiled)
+    suit_device(arguments)
+    return OurTrainer(model=model, args=arguments, train_dataset=rows, tokens=tokens)
 
 
 def stock_training(model: PeftModel, device: str, batch: int, effective: int) -> Callable[[list[Row]], float]:

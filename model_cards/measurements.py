@@ -63,7 +63,7 @@ def training_table(result: dict, training: dict) -> str:
             f"{measured['tokens_per_second']:,.0f} ({low:,.0f} to {high:,.0f})",
             faster,
             f"{measured['padding_share']:.1%}",
-            f"{measured['activation_bytes_per_token'] / 1e3:,.0f} kB",
+            f"{kept / 1e3:,.0f} kB" if (kept := measured["activation_bytes_per_token"]) else "not measured",
             *([f"{measured['peak_bytes'] / 1e9:.1f} GB"] if gpu else []),
         ]
         lines.append(f"| {' | '.join(cells)} |")

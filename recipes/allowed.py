@@ -144,6 +144,8 @@ class PublishedRecipe(TypedDict, total=False):
     gradient_checkpointing: bool | None
     activation_checkpointing_kwargs: dict[Literal["use_reentrant"], bool] | None
     gradient_checkpointing_kwargs: dict[Literal["use_reentrant"], bool] | None
+    # Its backend may be code of anybody's, and is none of the keys.
+    torch_compile: bool
     torch_empty_cache_steps: Many | None
     average_tokens_across_devices: bool
     seed: Seed

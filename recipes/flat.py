@@ -1,13 +1,13 @@
 """T5 without padding: the rows of a micro-batch lie one after another, so every linear layer sees real tokens only.
 
-Attention alone needs rows apart: there they are gathered into groups of similar length, padded to the longest of the
-group, and laid flat again. T5's position bias depends on the difference of two positions only, so a row's result does
-not depend on where it lies, and loss and gradient are those of the padded batch.
+Attention alone needs rows apart: there they are gathered side by side (`recipes.layout`), and laid flat again. T5's
+position bias depends on the difference of two positions only, so a row's result does not depend on where it lies, and
+loss and gradient are those of the padded batch.
 """
 
-from collections.abc import Iterable
+from collections import defaultdict
 from types import MethodType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -15,105 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recipes.kernels import RootMeanSquareNorm, SeededDropout, attention, gated_gelu
+from recipes.layout import Groups, Layout
 
-# A row joins a group if it is at least this share of the group's longest: more groups cost more than their padding.
-ALIKE = 0.75
 # Rows of logits held at once: a row of T5's vocabulary takes 128 KB.
-LOGIT_ROWS = {"cpu": 256, "cuda": 2_048}
+LOGIT_ROWS = defaultdict(lambda: 2_048, cpu=256)
 # T5's modules by their names, mT5's are copies of them.
 ATTENTION, NORM = ("T5Attention", "MT5Attention"), ("T5LayerNorm", "MT5LayerNorm")
 GATED = ("T5DenseGatedActDense", "MT5DenseGatedActDense")
-
-
-class Groups(NamedTuple):
-    """Rows that attend together.
-
-    For each of G groups of B rows with up to L tokens and H heads:
-
-    - `lengths`: G tensors (B,), the real tokens of each row;
-    - `sizes`: G tensors without elements of the shape (B, L);
-    - `pad`: (ΣBHL,), where each padded place (row, head, token) is read from: token · H + head of the flat rows;
-    - `unpad`: (NH,), where each of the N flat tokens, head by head, stands among the padded places.
-    """
-
-    lengths: tuple[Tensor, ...]
-    shapes: tuple[Tensor, ...]
-    pad: Tensor
-    unpad: Tensor
-
-
-class Layout(NamedTuple):
-    """Groups of the encoder's rows, of the decoder's, and of the encoder's rows in the order of the decoder's."""
-
-    source: Groups
-    target: Groups
-    cross: Groups
-
-
-def micro_batch(rows: list[dict[str, list[int]]], heads: int, start: int) -> dict[str, Any]:
-    """The rows (`input_ids`, `labels`: token ids) as one flat micro-batch.
-
-    Parameters:
-        heads: attention heads of the model.
-        start: the decoder's start token.
-
-    Returns:
-        `input_ids` (1, N), `decoder_input_ids` (1, M), `labels` (M,), `row` (M,): the number of each target token's
-        row, and `layout`. Encoder rows lie by source length, decoder rows by target length, the longest first.
-    """
-    sources, targets = ([row[name] for row in rows] for name in ("input_ids", "labels"))
-    by_source, by_target = (sorted(range(len(rows)), key=lambda row: -len(ids[row])) for ids in (sources, targets))
-    source_order, target_order = [sources[row] for row in by_source], [targets[row] for row in by_target]
-    starts = dict(zip(by_source, _starts(source_order), strict=True))
-    members = _alike([len(ids) for ids in target_order])
-    return {
-        "input_ids": _flat(source_order)[None],
-        "decoder_input_ids": _flat([start, *ids[:-1]] for ids in target_order)[None],
-        "labels": _flat(target_order),
-        "row": torch.tensor(by_target).repeat_interleave(torch.tensor([len(ids) for ids in target_order])),
-        "layout": Layout(
-            source=_groups(source_order, _starts(source_order), _alike([len(ids) for ids in source_order]), heads),
-            target=_groups(target_order, _starts(target_order), members, heads),
-            cross=_groups([sources[row] for row in by_target], [starts[row] for row in by_target], members, heads),
-        ),
-    }
-
-
-def _flat(rows: Iterable[list[int]]) -> Tensor:
-    return torch.tensor([token for ids in rows for token in ids])
-
-
-def _starts(rows: list[list[int]]) -> list[int]:
-    """Where each row begins among the flat tokens."""
-    ends = torch.tensor([0, *(len(ids) for ids in rows)]).cumsum(0)
-    return ends[:-1].tolist()
-
-
-def _alike(lengths: list[int]) -> list[range]:
-    """Cuts rows, the longest first, into groups of similar length."""
-    groups, first = [], 0
-    for at in range(1, len(lengths) + 1):
-        if at == len(lengths) or lengths[at] < ALIKE * lengths[first]:
-            groups.append(range(first, at))
-            first = at
-    return groups
-
-
-def _groups(rows: list[list[int]], starts: list[int], members: list[range], heads: int) -> Groups:
-    lengths, shapes, pad, real = [], [], [], []
-    for group in members:
-        length = torch.tensor([len(rows[row]) for row in group])
-        place = torch.arange(int(length.max()))
-        # Padded places repeat the row's last token; what comes of them is masked or dropped.
-        token = torch.tensor([starts[row] for row in group])[:, None] + place.minimum(length[:, None] - 1)
-        pad.append((token[:, None, :] * heads + torch.arange(heads)[:, None]).flatten())
-        real.append((place < length[:, None])[:, None, :].expand(-1, heads, -1).flatten())
-        lengths.append(length)
-        shapes.append(torch.empty(len(group), len(place), 0))
-    pad, real = torch.cat(pad), torch.cat(real)
-    unpad = torch.empty(int(real.sum()), dtype=torch.long)
-    unpad[pad[real]] = real.nonzero().flatten()
-    return Groups(tuple(lengths), tuple(shapes), pad, unpad)
 
 
 class _Pad(torch.autograd.Function):
@@ -180,16 +88,18 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, p: float
 
 
 def _biases(attention, queries: Groups, keys: Groups, crossing: bool, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """Position bias and mask of each group: (B or 1, H, L, L), or (B, 1, 1, L) in cross-attention."""
+    """Position bias and mask of each group: (B or 1, H, L, L), or (B, 1, 1 or L, L) in cross-attention."""
     device, biases = queries.pad.device, []
     if attention.has_relative_attention_bias:
         longest = max(shape.shape[1] for shape in queries.shapes)
         table = attention.compute_bias(longest, longest, device=device)
-    for shape, lengths in zip(keys.shapes, keys.lengths, strict=True):
+    for group, (shape, lengths) in enumerate(zip(keys.shapes, keys.lengths, strict=True)):
         places = torch.arange(shape.shape[1], device=device)
         # Looking back only, no real place sees a padded one: those come after it.
         ahead, beyond = places > places[:, None], (places >= lengths[:, None])[:, None, None, :]
         hidden = ahead if attention.is_causal else beyond
+        if keys.owners:
+            hidden = hidden | (queries.owners[group][:, None, :, None] != keys.owners[group][:, None, None, :])
         bias = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, -torch.inf)
         biases.append(bias if crossing else table[..., : len(places), : len(places)] + bias)
     return tuple(biases)
@@ -272,3 +182,16 @@ def make_flat(model: PeftModel) -> None:
                 setattr(module, name, RootMeanSquareNorm(child.weight, child.variance_epsilon))
             elif type(child) is nn.Dropout:
                 setattr(module, name, SeededDropout(child.p))
+
+
+def compile_blocks(model: PeftModel, **how: Any) -> None:
+    """Has torch compile the model's layers, one graph for all that are alike and for every size of a micro-batch.
+
+    Parameters:
+        how: as `torch.compile`; `packed` micro-batches only, since the graphs of others differ by their groups.
+    """
+    # First and later layers of each stack, in training and evaluation; torch tells apart sizes of 1 and others, too.
+    torch._dynamo.config.recompile_limit = 64
+    base = model.get_base_model()
+    for block in (*base.encoder.block, *base.decoder.block):
+        block.compile(dynamic=True, **how)

@@ -128,22 +128,17 @@ def _attempt(
     from recipes.energy import start_meter, stop_meter
     from recipes.environment import environment, reset_peak_memory
     from recipes.model import describe
-    from recipes.training import AdapterTrainer, last_whole_checkpoint
+    from recipes.training import AdapterTrainer, last_whole_checkpoint, suit_device
 
     tokenizer, splits, unwritable, train_rows, eval_rows = prepared
     arguments = recipe.training
     arguments.remove_unused_columns = False
     arguments.ddp_find_unused_parameters = False
-    on_gpu = arguments.dataloader_pin_memory = arguments.accelerator_config.non_blocking = (
-        arguments.device.type == "cuda"
-    )
-    if on_gpu and not arguments.dataloader_num_workers:
-        # The next step's rows are laid flat and sent while the GPU works on this one's.
-        arguments.dataloader_num_workers = 2
+    suit_device(arguments)
+    if arguments.torch_compile and arguments.device.type == "cpu":
+        say("`torch_compile` is left out: a CPU gains nothing by it")
     # A step is cut inside `AdapterTrainer`.
     arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = batch.effective, 1
-    # The filter asks the device for every step's loss, and would hide a loss that is no number.
-    arguments.logging_nan_inf_filter = False
     if eval_rows is None:
         arguments.eval_strategy, arguments.load_best_model_at_end = "no", False
     reset_peak_memory()

@@ -17,12 +17,13 @@ from accelerate.utils import gather_object, send_to_device
 from accelerate.utils.memory import clear_device_cache
 from datasets import Dataset
 from peft import PeftModel
-from transformers import EvalPrediction, Seq2SeqTrainer
+from transformers import EvalPrediction, Seq2SeqTrainer, Seq2SeqTrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from recipes.batch import cut, out_of_memory
 from recipes.errors import UserError
-from recipes.flat import make_flat, micro_batch
+from recipes.flat import compile_blocks, make_flat
+from recipes.layout import micro_batch
 
 # What activations may take of the memory that is free: the rest is for the optimizer, fragments and other programs.
 SHARE_OF_MEMORY = 0.6
@@ -44,11 +45,14 @@ def lengths_of(rows: Dataset) -> np.ndarray:
     return sum(pc.list_value_length(table[name]).to_numpy() for name in ("input_ids", "labels"))
 
 
-def collate(rows: Rows, config, tokens: int | None = None, processes: int = 1, process: int = 0) -> dict[str, Any]:
+def collate(
+    rows: Rows, config, packed: bool, tokens: int | None = None, processes: int = 1, process: int = 0
+) -> dict[str, Any]:
     """A process's share of the rows as flat micro-batches.
 
     Parameters:
         config: the base model's.
+        packed: as in `recipes.layout.micro_batch`.
         tokens, processes: as in `recipes.batch.cut`.
 
     Returns:
@@ -61,7 +65,8 @@ def collate(rows: Rows, config, tokens: int | None = None, processes: int = 1, p
     return {
         "numbers": torch.tensor([number for numbers in share for number in numbers]),
         "micro_batches": [
-            (micro_batch([rows[number] for number in numbers or [0]], heads, start), len(numbers)) for numbers in share
+            (micro_batch([rows[number] for number in numbers or [0]], heads, start, packed), len(numbers))
+            for numbers in share
         ],
         "target_tokens": sum(len(row["labels"]) for row in rows),
     }
@@ -101,7 +106,7 @@ def _fits(model: PeftModel, longest: Rows, tokens: int, device: torch.device) ->
         if (left := left - tokens_of(row)) >= 0:
             rows.append(row)
     try:
-        model(**send_to_device(_flat(rows, model), device)).backward()
+        model(**_flat(rows, model, device)).backward()
         return True
     except RuntimeError as error:
         if not out_of_memory(error):
@@ -112,9 +117,10 @@ def _fits(model: PeftModel, longest: Rows, tokens: int, device: torch.device) ->
     return False
 
 
-def _flat(rows: Rows, model: PeftModel) -> dict[str, Any]:
+def _flat(rows: Rows, model: PeftModel, device: torch.device) -> dict[str, Any]:
     config = model.get_base_model().config
-    return micro_batch(rows, config.num_heads, config.decoder_start_token_id)
+    flat = micro_batch(rows, config.num_heads, config.decoder_start_token_id, packed=device.type != "cpu")
+    return send_to_device(flat, device)
 
 
 def _saved_bytes(model: PeftModel, rows: Rows, device: torch.device) -> int:
@@ -128,10 +134,21 @@ def _saved_bytes(model: PeftModel, rows: Rows, device: torch.device) -> int:
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         # The loss keeps the whole graph, and with it every storage, until its bytes are added up.
-        loss = model(**send_to_device(_flat(rows, model), device))
+        loss = model(**_flat(rows, model, device))
         found = sum(size for place, size in kept.items() if place not in weights)
         del loss
     return found
+
+
+def suit_device(arguments: Seq2SeqTrainingArguments) -> None:
+    """Lets a GPU run without waiting for the processor."""
+    on_gpu = arguments.device.type == "cuda"
+    arguments.dataloader_pin_memory = arguments.accelerator_config.non_blocking = on_gpu
+    if on_gpu and not arguments.dataloader_num_workers:
+        # The next step's rows are laid flat and sent while the GPU works on this one's.
+        arguments.dataloader_num_workers = 2
+    # The filter asks the device for every step's loss, and would hide a loss that is no number.
+    arguments.logging_nan_inf_filter = False
 
 
 class AdapterTrainer(Seq2SeqTrainer):
@@ -144,16 +161,22 @@ class AdapterTrainer(Seq2SeqTrainer):
 
     Parameters:
         model: its forward is replaced (`recipes.flat.make_flat`).
-        args: `per_device_train_batch_size` is the effective batch, over all processes.
+        args: `per_device_train_batch_size` is the effective batch, over all processes. `torch_compile` compiles the
+            layers on a GPU; a CPU gains nothing by it.
         tokens: the budget; None for one micro-batch a step and process.
     """
 
-    def __init__(self, *args, model: PeftModel, tokens: int | None = None, **kwargs):
+    def __init__(self, *, model: PeftModel, args: Seq2SeqTrainingArguments, tokens: int | None = None, **kwargs):
         make_flat(model)
-        config = model.get_base_model().config
-        super().__init__(
-            *args, model=model, data_collator=partial(collate, config=config), compute_metrics=token_mean, **kwargs
-        )
+        on_gpu = args.device.type != "cpu"
+        backend = args.torch_compile_backend
+        if args.torch_compile and on_gpu:
+            compile_blocks(model, backend=backend, mode=args.torch_compile_mode)
+        collator = partial(collate, config=model.get_base_model().config, packed=on_gpu)
+        # Else accelerate would compile the model as a whole, layer after layer.
+        args.torch_compile_backend = None
+        super().__init__(model=model, args=args, data_collator=collator, compute_metrics=token_mean, **kwargs)
+        args.torch_compile_backend = backend
         self.tokens = tokens
 
     def find_budget(self, lengths: np.ndarray, rows: int) -> int:

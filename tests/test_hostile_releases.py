@@ -250,14 +250,14 @@ def test_an_adapter_of_another_base_or_with_demands_is_loaded_nowhere(finance, t
 
 def test_the_record_keeps_what_others_would_not_train(finance, tmp_path):
     forged = copy_of(finance[0], tmp_path / "forged")
-    edit_record(forged, recipe=lambda keys: keys | {"torch_compile": True})
-    assert load_record(forged).recipe == load_record(finance[0]).recipe | {"torch_compile": True}
+    edit_record(forged, recipe=lambda keys: keys | {"torch_compile_mode": "default"})
+    assert load_record(forged).recipe == load_record(finance[0]).recipe | {"torch_compile_mode": "default"}
 
 
 def test_what_others_would_not_train_is_not_published(finance, tmp_path):
     forged = copy_of(finance[0], tmp_path / "forged")
-    edit_record(forged, recipe=lambda keys: keys | {"torch_compile": True})
-    with pytest.raises(UserError, match="cannot be published, others would not train it: `torch_compile` is none"):
+    edit_record(forged, recipe=lambda keys: keys | {"torch_compile_mode": "default"})
+    with pytest.raises(UserError, match="cannot be published, others would not train it: `torch_compile_mode` is none"):
         stage(forged, REPO, None, tmp_path / "release")
 
 

@@ -2,13 +2,17 @@
 
 import pytest
 import torch
+from accelerate.utils import send_to_device
 from peft import LoraConfig, get_peft_model
+from torch._dynamo.utils import counters
+from torch.nn import functional
 from torch.nn.functional import cross_entropy
 from transformers import T5Config, T5ForConditionalGeneration
 
-from recipes import flat
-from recipes.flat import make_flat, micro_batch
+from recipes import flat, kernels
+from recipes.flat import compile_blocks, make_flat
 from recipes.kernels import SeededDropout, dropout
+from recipes.layout import micro_batch
 
 VOCABULARY, HEADS = 300, 4
 # Source and target tokens; beyond 128 positions T5's bias has one value left.
@@ -64,7 +68,8 @@ def furthest(found, expected):
     ],
 )
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_loss_and_gradients_are_those_of_the_padded_batch(kind, lora, checkpointing, monkeypatch):
+@pytest.mark.parametrize("packed", [False, True])
+def test_loss_and_gradients_are_those_of_the_padded_batch(kind, lora, checkpointing, packed, monkeypatch):
     monkeypatch.setitem(flat.LOGIT_ROWS, "cpu", 50)
     model, rows = model_of(kind, **lora), rows_of(LENGTHS)
     if checkpointing:
@@ -74,27 +79,29 @@ def test_loss_and_gradients_are_those_of_the_padded_batch(kind, lora, checkpoint
     expected.sum().backward()
     padded = gradients(model)
     make_flat(model)
-    loss = model(**micro_batch(rows, HEADS, 0))
+    loss = model(**micro_batch(rows, HEADS, 0, packed))
     loss.backward()
     assert float(loss.detach()) == pytest.approx(float(expected.sum().detach()), rel=1e-6)
     assert furthest(gradients(model), padded) < 1e-5
 
 
-def test_a_row_s_loss_does_not_depend_on_its_neighbours():
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_row_s_loss_does_not_depend_on_its_neighbours(packed):
     model, rows = model_of(), rows_of(LENGTHS)
     model.eval()
     with torch.no_grad():
         alone = torch.cat([padded_losses(model, [row]) for row in rows])
         make_flat(model)
-        together = model(**micro_batch(rows, HEADS, 0))
+        together = model(**micro_batch(rows, HEADS, 0, packed))
         assert together[:, 1].tolist() == [target for _, target in LENGTHS]
         torch.testing.assert_close(together[:, 0], alone, rtol=1e-5, atol=1e-5)
         # Other neighbours, another order.
-        turned = model(**micro_batch(rows[::-1] + rows_of([(33, 10)], seed=1), HEADS, 0))
+        turned = model(**micro_batch(rows[::-1] + rows_of([(33, 10)], seed=1), HEADS, 0, packed))
         torch.testing.assert_close(turned[:-1, 0].flip(0), alone, rtol=1e-5, atol=1e-5)
 
 
-def test_linear_layers_see_real_tokens_only():
+@pytest.mark.parametrize("packed", [False, True])
+def test_linear_layers_see_real_tokens_only(packed):
     model, rows = model_of(), rows_of(LENGTHS)
     make_flat(model)
     seen = {}
@@ -105,7 +112,7 @@ def test_linear_layers_see_real_tokens_only():
                     name, seen.get(name, 0) + inputs[0].numel() // inputs[0].shape[-1]
                 )
             )
-    model(**micro_batch(rows, HEADS, 0)).backward()
+    model(**micro_batch(rows, HEADS, 0, packed)).backward()
     sources, targets = (sum(pair[side] for pair in LENGTHS) for side in (0, 1))
     # In cross-attention keys and values are of the encoder's tokens.
     of_source = {
@@ -115,6 +122,59 @@ def test_linear_layers_see_real_tokens_only():
     assert len(seen) == 2 * 7 + 2 * 11 + 1
     assert {name: seen[name] for name in of_source} == dict.fromkeys(of_source, sources)
     assert {seen[name] for name in seen.keys() - of_source} == {targets}
+
+
+def test_bins_hold_as_many_rows_as_fit_in_source_and_target():
+    lengths = [(16, 40), (8, 24), (8, 16), (3, 38), (5, 2)]
+    layout = micro_batch(rows_of(lengths), HEADS, 0, packed=True)["layout"]
+    assert [one.tolist() for one in layout.source.lengths] == [[16, 16, 8]]
+    # The first fit by targets; row 2 fits row 1 in both.
+    assert [one.tolist() for one in layout.target.lengths] == [[40, 40, 40]]
+    assert [one.tolist() for one in layout.cross.lengths] == [[16, 8, 16]]
+    assert [one[1].unique().tolist() for one in layout.cross.owners] == [[1, 4]]
+    # Targets would fit, sources do not.
+    crowded = micro_batch(rows_of([(16, 40), (12, 24), (12, 16)]), HEADS, 0, packed=True)["layout"]
+    assert [one.tolist() for one in crowded.target.lengths] == [[40, 24, 16]]
+    # A GPU's attention reads eight places at a time.
+    odd = micro_batch(rows_of([(3, 5)]), HEADS, 0, packed=True)["layout"]
+    assert [tuple(shape.shape[:2]) for groups in odd for shape in groups.shapes] == [(1, 8)] * 3
+
+
+def test_a_step_off_the_cpu_asks_the_device_for_nothing_and_mixes_neither_devices_nor_types():
+    """On torch's meta device, which has shapes and types but no values to ask for, where a GPU's way is taken."""
+    model = model_of(dropout_rate=0.1)
+    make_flat(model)
+    model.to("meta")
+    model.get_base_model().to(torch.bfloat16)
+    for name, weight in model.named_parameters():
+        if "lora" in name:
+            weight.data = weight.data.float()
+    batch = send_to_device(micro_batch(rows_of(LENGTHS), HEADS, 0, packed=True), "meta")
+    model(**batch).backward()
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    assert {(weight.grad.device.type, weight.grad.dtype) for weight in trained} == {("meta", torch.float32)}
+
+
+def test_layers_are_compiled_once_for_every_size(monkeypatch):
+    # A GPU's dropout; the CPU's is drawn by numpy.
+    monkeypatch.setattr(kernels, "dropout", functional.dropout)
+    monkeypatch.setattr(
+        flat, "attention", lambda q, k, v, bias, p: functional.scaled_dot_product_attention(q, k, v, bias, p, scale=1.0)
+    )
+    counters.clear()
+    plain, compiled = model_of(dropout_rate=0.1), model_of(dropout_rate=0.1)
+    make_flat(plain)
+    make_flat(compiled)
+    compile_blocks(compiled, backend="eager")
+    for seed, lengths in enumerate((LENGTHS, LENGTHS[2:], [*LENGTHS, (77, 30), (12, 5)])):
+        batch, found = micro_batch(rows_of(lengths, seed), HEADS, 0, packed=True), []
+        for model in (plain, compiled):
+            torch.manual_seed(7)
+            model(**batch).backward()
+            found.append(gradients(model))
+        assert furthest(*found) < 1e-5
+        # First and later layers of both stacks.
+        assert counters["stats"]["unique_graphs"] == 4 and not counters["graph_break"]
 
 
 def test_checkpointing_repeats_the_masks_of_dropout():

@@ -171,7 +171,7 @@ PATHS = {"output_dir": "/home", "deepspeed": "zero.json", "fsdp_config": "x.json
 REMOTE = {"push_to_hub": True, "hub_model_id": "mallory/x", "hub_token": "x", "hub_strategy": "all_checkpoints",
           "hub_revision": "x", "report_to": "wandb", "project": "x", "trackio_space_id": "mallory/x",
           "trackio_bucket_id": "mallory/x", "trackio_static_space_id": "mallory/x"}  # fmt: skip
-CODE = {"trust_remote_code": True, "torch_compile": True, "torch_compile_backend": "mallory.backend",
+CODE = {"trust_remote_code": True, "torch_compile_backend": "mallory.backend",
         "torch_compile_mode": "x", "use_liger_kernel": True, "liger_kernel_config": {}, "optim_args": "x=1",
         "optim_target_modules": "(a+)+$", "parallelism_config": {}, "ddp_backend": "mpi",
         "dataloader_multiprocessing_context": "spawn", "enable_jit_checkpoint": True, "config": "x.yaml"}  # fmt: skip
