@@ -88,7 +88,10 @@ def measure(
     contenders = make_contenders(device, size, dtype, **settings)
     memory = {name: activation_bytes(contender) for name, contender in contenders.items()}
     if device == "cuda":
-        contenders[COMPILED] = compiled_training(size, dtype, contenders[OURS].rows, effective, tokens)
+        model = make_model(size, dtype=dtype).to(device)
+        contenders[COMPILED] = Contender(
+            contenders[OURS].rows, lambda rows: timed(our_trainer(model, rows, device, effective, tokens, True)), model
+        )
     seconds, peaks = race(device, contenders, repeats)
     # The share of padding does not depend on a model's width.
     small = make_contenders(device, "tiny", torch.float32, **settings)
@@ -169,14 +172,6 @@ def make_contenders(
     found[PEFT_LOOP] = Contender(few, lambda taken: peft_loop(theirs, taken, device, *longest), theirs)
     found[OURS] = Contender(windows, lambda taken: timed(our_trainer(ours, taken, device, effective, tokens)), ours)
     return found
-
-
-def compiled_training(
-    size: str, dtype: torch.dtype, rows: Callable[[int], list[Row]], effective: int, tokens: int | None
-) -> Contender:
-    """This project's training with the recipe's `torch_compile`, on a GPU."""
-    model = make_model(size, dtype=dtype).to("cuda")
-    return Contender(rows, lambda taken: timed(our_trainer(model, taken, "cuda", effective, tokens, True)), model)
 
 
 def random_windows(rows: list[Row], count: int) -> Callable[[int], list[Row]]:
@@ -274,8 +269,7 @@ def token_mean_loss(outputs, labels: torch.Tensor, num_items_in_batch: torch.Ten
 
 
 def stock_trainer(model: PeftModel, rows: list[Row], device: str, batch: int, effective: int) -> Seq2SeqTrainer:
-    """transformers' trainer as it comes, but for its loss, which it multiplies by the
-    accumulation steps."""
+    """transformers' trainer as it comes, but for its loss, which it multiplies by the accumulation steps."""
     return StockTrainer(
         model=model,
         args=training_arguments(device, batch, effective // batch),

@@ -166,11 +166,13 @@ def _losses(self, input_ids, decoder_input_ids, labels, row, layout: Layout, **_
 
 
 def make_flat(model: PeftModel) -> None:
-    """Makes the model take flat micro-batches (`micro_batch`) instead of padded batches, for training.
+    """Makes the model take flat micro-batches (`recipes.layout`) instead of padded batches, for training.
 
     The weights and their names stay; dropout, norm and activation are the same formulas in less time and memory.
     """
     base = model.get_base_model()
+    if getattr(base.forward, "__func__", None) is _losses:
+        return
     base.forward = MethodType(_losses, base)
     for module in list(base.modules()):
         if type(module).__name__ in ATTENTION:
@@ -194,4 +196,5 @@ def compile_blocks(model: PeftModel, **how: Any) -> None:
     torch._dynamo.config.recompile_limit = 64
     base = model.get_base_model()
     for block in (*base.encoder.block, *base.decoder.block):
-        block.compile(dynamic=True, **how)
+        if block._compiled_call_impl is None:
+            block.compile(dynamic=True, **how)

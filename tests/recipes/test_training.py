@@ -220,3 +220,12 @@ def test_a_torn_checkpoint_is_skipped_and_removed(tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2"]
     assert capsys.readouterr().out.count("removed") == 2
     assert last_whole_checkpoint(tmp_path / "none") is None
+
+
+def test_torch_compile_is_left_to_the_layers_and_out_on_a_cpu(tmp_path):
+    arguments = arguments_for(tmp_path, 4, 1, max_steps=1, torch_compile=True)
+    trainer = AdapterTrainer(model=tiny_t5(), args=arguments, train_dataset=rows_of(LENGTHS))
+    trainer.train()
+    assert trainer.accelerator.state.dynamo_plugin.backend == "NO"
+    assert arguments.torch_compile_backend == "inductor"
+    assert all(module._compiled_call_impl is None for module in trainer.model.modules())
