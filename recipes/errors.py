@@ -65,7 +65,7 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, ConnectionError) or type(error).__module__.partition(".")[0] in ("httpx", "httpx2"):
         return f"{hub} cannot be reached: check the network, or add HUB=local for the local Hub ({_first_line(error)})"
     if "BackendCompilerFailed" in {kind.__name__ for kind in type(error).__mro__}:
-        return f"the model cannot be compiled here: leave out `torch_compile` ({_first_line(error)})"
+        return f"the model cannot be compiled here: leave out `torch_compile` ({_first_line(error.inner_exception)})"
     return None
 
 

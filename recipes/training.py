@@ -132,7 +132,11 @@ def _saved_bytes(model: PeftModel, rows: Rows, device: torch.device) -> int:
         return tensor
 
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    # Compiled layers keep less, and what they keep is not seen as a whole.
+    with (
+        torch.compiler.set_stance("force_eager"),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+    ):
         # The loss keeps the whole graph, and with it every storage, until its bytes are added up.
         loss = model(**_flat(rows, model, device))
         found = sum(size for place, size in kept.items() if place not in weights)

@@ -5,6 +5,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models
+from torch._dynamo.utils import counters
 from torch.nn.functional import cross_entropy
 from transformers import (
     DataCollatorForSeq2Seq,
@@ -16,7 +17,8 @@ from transformers import (
     set_seed,
 )
 
-from recipes.flat import make_flat
+from recipes.errors import explanation
+from recipes.flat import compile_blocks, make_flat
 from recipes.training import AdapterTrainer, collate, largest_budget, last_whole_checkpoint, tokens_of
 
 
@@ -193,6 +195,15 @@ def test_the_budget_grows_with_memory_and_stops_at_the_whole_step(flat_t5, longe
     assert 13 < found[1] < found[2] < 8 * 13 and found[2] in (2 * found[1], 2 * found[1] + 1)
 
 
+def test_the_budget_of_compiled_layers_is_measured_before_they_are_compiled(flat_t5, longest):
+    compiled = tiny_t5()
+    make_flat(compiled)
+    compile_blocks(compiled, backend="eager")
+    counters.clear()
+    plain, found = (largest_budget(model, longest, 300_000, CPU, tried=False) for model in (flat_t5, compiled))
+    assert found == plain and not counters["stats"]
+
+
 def test_a_budget_is_tried_with_the_longest_rows(flat_t5, longest, monkeypatch):
     forward, tried = flat_t5.forward, []
 
@@ -229,3 +240,13 @@ def test_torch_compile_is_left_to_the_layers_and_out_on_a_cpu(tmp_path):
     assert trainer.accelerator.state.dynamo_plugin.backend == "NO"
     assert arguments.torch_compile_backend == "inductor"
     assert all(module._compiled_call_impl is None for module in trainer.model.modules())
+
+
+def test_layers_that_cannot_be_compiled_are_told_in_one_line():
+    def backend(graph, inputs):
+        raise RuntimeError("no compiler was found")
+
+    with pytest.raises(RuntimeError) as raised:
+        torch.compile(torch.sin, backend=backend)(torch.ones(1))
+    line = explanation(raised.value)
+    assert line.startswith("the model cannot be compiled here: leave out `torch_compile` (") and "no compiler" in line
