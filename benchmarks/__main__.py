@@ -21,9 +21,11 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
 PICTURES = Path(__file__).parents[1] / "docs" / "benchmarks"
-PARTS = ("training", "generation", "scoring", "data", "growth", "exports", "load", "profiles", "machine")
-# Exports are for hosts without a GPU, and the load is that of a miniature.
-CPU_PARTS = ("exports", "load")
+PARTS = (
+    "training", "base", "generation", "scoring", "data", "growth", "exports", "load", "profiles", "machine",
+)  # fmt: skip
+# A GPU trains a larger shape than the base model's, exports are for hosts without one, the load is a miniature's.
+CPU_PARTS = ("base", "exports", "load")
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "rouge-score-rs", "ctranslate2")
 # What is also given at the top: ratios above 1 mean that this project is faster.
 FLAT = {
@@ -124,6 +126,13 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
             return measure(device, size, repeats, steps=4, effective=64, batches=(8, 16, 32, 64), grouped=(8, 16, 32))
         return measure(device, size, repeats, batches=(2, 4, 8, 16), grouped=(8,))
 
+    def base() -> dict:
+        from benchmarks.training import measure
+
+        if quick:
+            return measure(device, size, repeats, effective=8, batches=(4,), grouped=(), pool=64)
+        return measure(device, "base", repeats, batches=(4, 8), grouped=())
+
     def generation() -> dict:
         from benchmarks.generation import measure
 
@@ -173,7 +182,7 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
         return found | ({"small_card": small_card(size)} if cuda else {})
 
     return {
-        "training": training, "generation": generation, "scoring": scoring, "data": data,
+        "training": training, "base": base, "generation": generation, "scoring": scoring, "data": data,
         "growth": growth, "exports": exports, "load": load, "profiles": profiles, "machine": machine,
     }  # fmt: skip
 

@@ -22,6 +22,8 @@ def speed_tables(root: Path) -> str:
         missing = {part: kept["missing"] for part, kept in result["parts"].items() if "missing" in kept}
         if "training" in found:
             blocks += [training_table(result, found["training"]), picture(root, name, "training", "Training speed")]
+        if "base" in found:
+            blocks.append(base_line(found["base"]))
         if "generation" in found:
             blocks.append(generation_lines(found["generation"]))
         if "growth" in found:
@@ -76,6 +78,20 @@ def training_table(result: dict, training: dict) -> str:
         f"The gradient of this project's step differs from the stock one's by {error:.0e} of its length (float32).",
     ]
     return "\n".join(lines)
+
+
+def base_line(training: dict) -> str:
+    """The same race on a larger shape, in a sentence."""
+    others = [
+        f"{measured['ours_is_faster']:.2f}x as fast as {name}"
+        for name, measured in training["contenders"].items()
+        if name != "ours"
+    ]
+    return (
+        f"With FLAN-T5-{training['size']}'s shape this project trains on "
+        f"{training['contenders']['ours']['tokens_per_second']:,.0f} tokens a second: {', '.join(others)}; medians of "
+        f"{training['rounds']}."
+    )
 
 
 def generation_lines(found: dict) -> str:

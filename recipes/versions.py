@@ -13,7 +13,7 @@ from typing import Any
 
 from recipes import strict_json
 
-VERSION = 3
+VERSION = 4
 
 
 def _from_1(record: dict[str, Any]) -> dict[str, Any]:
@@ -26,7 +26,12 @@ def _from_2(record: dict[str, Any]) -> dict[str, Any]:
     return record | {"schema_version": 3}
 
 
-UPGRADES = {1: _from_1, 2: _from_2}
+def _from_3(record: dict[str, Any]) -> dict[str, Any]:
+    """Version 4 lets a recipe say `torch_compile`."""
+    return record | {"schema_version": 4}
+
+
+UPGRADES = {1: _from_1, 2: _from_2, 3: _from_3}
 
 
 def upgraded(data: bytes) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def measured(tmp_path_factory):
     """A root in which `python -m benchmarks --quick` has measured the training and what follows from it."""
     root = tmp_path_factory.mktemp("root")
     folder = root / "benchmarks" / "results"
-    main(["--quick", "--only", "training", "generation", "exports", "machine", "--into", str(folder)])
+    main(["--quick", "--only", "training", "base", "generation", "exports", "machine", "--into", str(folder)])
     return root, json.loads((folder / "cpu.json").read_text())
 
 
@@ -118,6 +118,9 @@ def test_the_table_says_what_the_json_says(measured):
         assert f"| {contender['tokens_per_second']:,.0f} (" in line
         assert f"| {faster} | {contender['padding_share']:.1%} |" in line
     assert "autotrain-advanced 0.8.36 requires transformers==4.48.0" in table
+    base = result["parts"]["base"]["contenders"]
+    assert f" on {base['ours']['tokens_per_second']:,.0f} tokens a second: " in table
+    assert f"{base[stock(4)]['ours_is_faster']:.2f}x as fast as {stock(4)}" in table
     assert (root / "benchmarks" / "results" / "cpu-training.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -162,7 +162,7 @@ def test_the_validation_loss_is_the_mean_over_tokens(tmp_path):
 def test_a_process_without_rows_keeps_in_step_and_adds_nothing(tmp_path):
     trainer = AdapterTrainer(model=tiny_t5(), args=arguments_for(tmp_path, 8, 1), train_dataset=rows_of(LENGTHS))
     config, rows = trainer.model.get_base_model().config, rows_of(LENGTHS[:1]).to_list()
-    shares = [collate(rows, config, processes=2, process=process) for process in (0, 1)]
+    shares = [collate(rows, config, packed=False, processes=2, process=process) for process in (0, 1)]
     assert sorted(len(share["numbers"]) for share in shares) == [0, 1]
     for share in shares:
         loss = trainer.training_step(trainer.model, share)
