@@ -85,7 +85,7 @@ train-%: recipes/%.yaml $(READY) ## train recipe R; continues an interrupted run
 		-m recipes.train --config $< --output_dir $(RUNS)/$* $(ARGS)
 
 evaluate-%: $(READY) ## score base model and adapter on R's test rows
-	@$(ON_HUB) $(PY) -m evaluation.score $(RUNS)/$*
+	@$(ON_HUB) $(PY) -m evaluation.evaluate $(RUNS)/$*
 
 publish-%: $(READY) ## publish R's adapter in one commit and check it by pulling it back
 	@$(ON_HUB) $(PY) -m push.publish $(RUNS)/$* $(PUBLISH_AS)
@@ -95,11 +95,11 @@ publish: $(READY) ## publish every scored recipe in the order of their chain; wh
 		$(PUBLISH_AS)
 
 export-%: $(READY) ## R's adapter for CPU hosts: FORMAT="merged int8 ct2 ct2-int8" [SAMPLE= PUBLISH=1 FORCE=1]
-	@$(ON_HUB) $(PY) -m serving.export $(RUNS)/$* $(EXPORT_AS)
+	@$(ON_HUB) $(PY) -m serving.export.make $(RUNS)/$* $(EXPORT_AS)
 
 export: $(READY) ## the same of a published adapter: ADAPTER=owner/name FORMAT=int8 [REVISION=]
 	@[ -n "$(ADAPTER)" ] || { echo 'error: no adapter was named: make export ADAPTER=owner/name FORMAT=int8' >&2; exit 1; }
-	$(ON_HUB) $(PY) -m serving.export --adapter $(ADAPTER) $(if $(REVISION),--revision $(REVISION)) $(EXPORT_AS)
+	$(ON_HUB) $(PY) -m serving.export.make --adapter $(ADAPTER) $(if $(REVISION),--revision $(REVISION)) $(EXPORT_AS)
 
 reproduce: $(READY) ## check a published adapter's numbers: ADAPTER=owner/name [REVISION= LEVEL= SAMPLE= REPORT= JSON=1]
 	@[ -n "$(ADAPTER)" ] || { echo 'UNCHECKED no adapter was named: make reproduce ADAPTER=owner/name'; exit 2; }
@@ -128,21 +128,21 @@ $(READY)-space: requirements-space.txt $(READY)
 
 space: $(READY)-space ## try an adapter in a browser, on this machine: ADAPTER=owner/name or a run's folder [REVISION= PORT=]
 	@[ -n "$(ADAPTER)" ] || { echo 'error: no adapter was named: make space ADAPTER=owner/name' >&2; exit 1; }
-	$(ON_HUB) $(PY) -m serving.publish_space $(ADAPTER) --here $(if $(REVISION),--revision $(REVISION)) $(if $(PORT),--port $(PORT))
+	$(ON_HUB) $(PY) -m serving.space.publish $(ADAPTER) --here $(if $(REVISION),--revision $(REVISION)) $(if $(PORT),--port $(PORT))
 
 publish-space: $(READY) ## publish that page as a Space: ADAPTER=owner/name [REVISION= SPACE=owner/name PRIVATE=1]
 	@[ -n "$(ADAPTER)" ] || { echo 'error: no adapter was named: make publish-space ADAPTER=owner/name' >&2; exit 1; }
-	$(ON_HUB) $(PY) -m serving.publish_space $(ADAPTER) $(if $(HUB_USER),--user $(HUB_USER)) \
+	$(ON_HUB) $(PY) -m serving.space.publish $(ADAPTER) $(if $(HUB_USER),--user $(HUB_USER)) \
 		$(if $(REVISION),--revision $(REVISION)) $(if $(SPACE),--space $(SPACE)) $(if $(PRIVATE),--private)
 
 hub: $(READY) ## the local Hub in the foreground
 	@$(PY) -m local_hub serve $(ARGS)
 
 claims: $(READY) ## README's results from the Hub: claims.yaml's adapters, their records and verdicts [CHECK=1] [LEVEL=score]
-	@$(ON_HUB) $(PY) -m model_cards.claims $(if $(CHECK),--check) $(if $(LEVEL),--level $(LEVEL))
+	@$(ON_HUB) $(PY) -m readme.claims $(if $(CHECK),--check) $(if $(LEVEL),--level $(LEVEL))
 
 readme: $(READY) ## render README's tables from docs/claims and the recipes, without any Hub
-	@$(PY) -m model_cards.readme
+	@$(PY) -m readme.render
 
 # Signatures, the measuring of energy, CTranslate2, the Space and the browser are extras: what they need is installed where they are tested.
 EXTRAS := requirements-signing.txt requirements-energy.txt requirements-ctranslate2.txt \
@@ -153,7 +153,7 @@ $(READY)-extras: $(EXTRAS) $(READY)
 
 bench: $(READY) ## measure this project beside its peers, and render README's figures (it takes long on a CPU): [DEVICE=cuda] [ARGS="--only training"]
 	@$(PY) -m benchmarks --device $(or $(DEVICE),cpu) $(ARGS)
-	$(PY) -m model_cards.readme
+	$(PY) -m readme.render
 
 test: $(READY)-extras ## run the tests
 	@$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 15 $(ARGS)

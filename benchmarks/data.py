@@ -93,11 +93,11 @@ def prepare(dataset_id: str) -> dict:
     clock = [time.perf_counter()]
     from types import SimpleNamespace
 
-    from recipes.chain import look_back
+    from hub.pins import pin
     from recipes.config import parse_recipe
-    from recipes.data import build_splits, references, tokenize
-    from recipes.pins import pin
-    from recipes.tokens import audit, load_tokens
+    from recipes.data.lineage import find_seen_rows
+    from recipes.data.splits import build_splits, references, tokenize
+    from recipes.data.tokenizer import audit, load_tokens
 
     # The parser of recipes loads TRL and transformers.
     recipe = parse_recipe(["--config", "recipes/finance.yaml"]).arguments
@@ -112,7 +112,7 @@ def prepare(dataset_id: str) -> dict:
     audit(tokens, references(splits))
     clock.append(time.perf_counter())
     before_leakage = peak_bytes()
-    look_back(splits, SimpleNamespace(dataset=dataset, parent_adapter=None))
+    find_seen_rows(splits, SimpleNamespace(dataset=dataset, parent_adapter=None))
     clock.append(time.perf_counter())
     return {
         "seconds": {

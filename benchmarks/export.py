@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.shapes import make_model, make_rows
-from serving.formats import CT2, FORMATS, Way, write
-from serving.timing import measure as time_ways
+from serving.export.formats import CT2, FORMATS, Contender, write
+from serving.export.timing import measure as time_ways
 
 # What PyTorch, oneDNN, MKL and CTranslate2 read to use no more than AVX2.
 AVX2 = {
@@ -43,8 +43,8 @@ def measure(size: str, rows: int, tokens: int, rounds: int) -> dict:
 
     Returns:
         `vnni`: whether the CPU multiplies 8-bit integers at once; `capability`: what PyTorch uses of it.
-        By way its `serving.timing.Speed` with `bytes` on disk; `tokens_per_second_ratio` and `model_bytes_ratio` to the
-        adapter's.
+        By way its `serving.export.timing.Speed` with `bytes` on disk; `tokens_per_second_ratio` and `model_bytes_ratio`
+        to the adapter's.
     """
     source, made = make_rows(rows)
     with tempfile.TemporaryDirectory() as folder:
@@ -89,7 +89,7 @@ def measure_both(size: str, rows: int, tokens: int, rounds: int) -> dict:
     return found | {"without_vnni": json.loads(done.stdout[done.stdout.index("{") :])}
 
 
-def _written(root: Path, size: str) -> dict[str, Way]:
+def _written(root: Path, size: str) -> dict[str, Contender]:
     """Every way by name, its files below `root`. The models are gone when it returns."""
     adapter = make_model(size).eval()
     adapter.save_pretrained(root / "adapter")
@@ -99,7 +99,9 @@ def _written(root: Path, size: str) -> dict[str, Way]:
         write(form, copy.deepcopy(adapter).merge_and_unload(), None, root / form)
     # `unload` gives the base model back as it was.
     write("merged", adapter.unload(), None, root / "base")
-    return {"adapter": Way("adapter", root / "adapter", root / "base")} | {f: Way(f, root / f) for f in forms}
+    return {"adapter": Contender("adapter", root / "adapter", root / "base")} | {
+        f: Contender(f, root / f) for f in forms
+    }
 
 
 if __name__ == "__main__":

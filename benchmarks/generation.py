@@ -30,7 +30,7 @@ from transformers import (
 from transformers.utils import logging
 
 from benchmarks.shapes import make_model, make_rows
-from evaluation import decoding
+from scoring.decoding import slot_decoding
 
 SIZES = {"cpu": (32, 64, 128), "cuda": (64, 128, 256)}
 # Rows in work at once: with more, less of the last rows' time is shared, and a CPU gains nothing.
@@ -66,11 +66,11 @@ def measure(device: str, rows: int, repeats: int, size: str) -> dict:
     longest, slots = max(lengths), SLOTS[device]
 
     def torch_engine() -> list[list[int]]:
-        return decoding.greedy(model, prompts, longest, slots, lengths=lengths)
+        return slot_decoding.greedy(model, prompts, longest, slots, lengths=lengths)
 
     ways: dict[str, Callable[[], list[list[int]]]] = {"torch": torch_engine}
     if device == "cpu" and importlib.util.find_spec("ctranslate2"):
-        from evaluation import ctranslate
+        from scoring.decoding import ctranslate
 
         ways["ctranslate2"] = lambda: ctranslate.greedy(model, True, prompts, longest, slots, lengths=lengths)
     with torch.inference_mode():

@@ -8,7 +8,7 @@ from accelerate.utils.memory import clear_device_cache
 from benchmarks.counting import real_tokens, step_flop
 from benchmarks.shapes import make_model, make_rows
 from benchmarks.training import OURS, our_trainer, synchronize, timed
-from recipes.batch import out_of_memory
+from recipes.training.micro_batches import out_of_memory
 
 # The finance recipe on the real data: rows to train on and to score, epochs (recipes/finance.yaml).
 TRAIN_ROWS, TEST_ROWS, EPOCHS = 43_441, 4_827, 2

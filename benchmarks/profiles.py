@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.generation import SLOTS, predict
 from benchmarks.shapes import make_model, make_rows
 from benchmarks.training import our_trainer, stock_trainer, timed
-from evaluation import decoding
+from scoring.decoding import slot_decoding
 
 TOP = 15
 
@@ -39,7 +39,7 @@ def measure(device: str, size: str, rows: int, written: int) -> dict:
     theirs.eval()
     generated = {
         "stock": lambda: predict(theirs, prompts, lengths, 16, device),
-        "ours": lambda: decoding.greedy(theirs, prompts, max(lengths), SLOTS[device], lengths=lengths),
+        "ours": lambda: slot_decoding.greedy(theirs, prompts, max(lengths), SLOTS[device], lengths=lengths),
     }
     with torch.inference_mode():
         return found | {"generation": {name: operators(way) for name, way in generated.items()}}

@@ -70,8 +70,8 @@ def time_rouge(rows: int, repeats: int) -> dict:
     from rouge_score.rouge_scorer import RougeScorer
     from rouge_score.scoring import BootstrapAggregator
 
-    from evaluation.bootstrap import CONFIDENCE, RESAMPLES, SEED, draws, intervals
-    from evaluation.metrics import rouge_rows
+    from scoring.bootstrap import CONFIDENCE, RESAMPLES, SEED, draws, intervals
+    from scoring.metrics import rouge_rows
 
     source, predictions, references = pairs(rows)
 
@@ -123,7 +123,7 @@ def time_level_score(rows: int, repeats: int) -> dict:
                 "--adapter_name", "many",
             ]  # fmt: skip
             run(environ, "recipes.train", *recipe)
-            run(environ, "evaluation.score", str(root / "finance"))
+            run(environ, "evaluation.evaluate", str(root / "finance"))
             run(environ, "push.publish", str(root / "finance"))
             stranger = hub.env(root / "stranger") | {"OMP_NUM_THREADS": "1"}
             seconds = []

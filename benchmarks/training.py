@@ -33,7 +33,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from benchmarks.counting import Positions, Row, padding_share, real_tokens, saved_bytes
 from benchmarks.shapes import make_model, make_rows
-from recipes.training import AdapterTrainer, suit_device
+from recipes.training.trainer import AdapterTrainer, suit_device
 
 OURS, COMPILED, PEFT_LOOP = "ours", "this project, torch_compile", "PEFT's example loop"
 # The newest release, of 2024-12, and what it asks for (METADATA of autotrain_advanced-0.8.36-py3-none-any.whl).

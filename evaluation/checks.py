@@ -7,13 +7,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from evaluation.predictions import FORGETTING_FILE, PREDICTIONS_FILE, Predictions, load_predictions
-from evaluation.verdict import ROUNDING, VERDICT_FILE, Drift, load_verdict, misfit
-from recipes import strict_json
-from recipes.adapter_config import LORA
-from recipes.errors import UserError
-from recipes.pins import ADAPTER_FILE, download, on_a_branch, pin, pull_parent
-from recipes.record import Pin, Record, Section
+from evaluation.findings import Drift
+from hub.pins import on_a_branch, pin
+from hub.release import download, pull_parent
+from record import strict_json
+from record.adapter_config import LORA
+from record.errors import UserError
+from record.predictions import FORGETTING_FILE, PREDICTIONS_FILE, Predictions, load_predictions
+from record.release_files import ADAPTER_FILE
+from record.run_record import Pin, Record, Section
+from record.verdict import ROUNDING, VERDICT_FILE, load_verdict, why_unrelated
 
 LORA_OF_RECIPE = {"r": "lora_r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout",
                   "target_modules": "lora_target_modules", "modules_to_save": "lora_modules_to_save",
@@ -67,7 +70,7 @@ def check_adapter(folder: Path, record: Record, tokens) -> str:
     """Holds the adapter's configuration and its tokenizer against the recipe.
 
     Parameters:
-        tokens: the base model's tokenizer with the recipe's added tokens, as `recipes.tokens.load_tokens` gives it.
+        tokens: the base model's tokenizer with the recipe's added tokens, from `recipes.data.tokenizer.load_tokens`.
     """
     _check_adapter_config(folder, record, tokens)
     _check_tokenizer(folder, record.pins.base_model, tokens)
@@ -144,8 +147,8 @@ def rebuild_splits(record: Record, tokens):
         `Drift`: they are not those that the record counts and hashes, or their references can be written otherwise.
     """
     from recipes.config import arguments_from_record
-    from recipes.data import build_splits, references
-    from recipes.tokens import audit
+    from recipes.data.splits import build_splits, references
+    from recipes.data.tokenizer import audit
 
     recipe = arguments_from_record(record.recipe)
     dataset = record.pins.dataset
@@ -189,9 +192,9 @@ def check_rows(record: Record, predictions: Predictions, test) -> str:
 
 def check_leakage(record: Record, predictions: Predictions, splits) -> str:
     """Compares the test inputs with the chain's training inputs again."""
-    from recipes.chain import look_back
+    from recipes.data.lineage import find_seen_rows
 
-    seen, leakage = look_back(splits, record.pins)
+    seen, leakage = find_seen_rows(splits, record.pins)
     if leakage != record.leakage:
         raise Drift("leakage", "the test rows stand among the training rows otherwise than the record states")
     if seen != predictions.seen:
@@ -205,9 +208,10 @@ def check_leakage(record: Record, predictions: Predictions, splits) -> str:
 
 def check_scores(folder: Path, record: Record, predictions: Predictions, tokens) -> str:
     """Reads the published tokens as text and scores the texts again, those of the parent's test rows too."""
-    from evaluation.score import contract_of, score_forgetting, score_predictions
     from recipes.config import arguments_from_record
     from recipes.expectations import compare
+    from scoring.contract import contract_of
+    from scoring.scores import score_forgetting, score_predictions
 
     stated, recipe = record.contract, arguments_from_record(record.recipe)
     ours = contract_of(recipe, stated.dtype, stated.batch_size)
@@ -270,13 +274,14 @@ def check_card(adapter: str, folder: Path, record: Record, predictions: Predicti
     Returns:
         Whether all of them could be compared, and what was found.
     """
-    from model_cards.check import find_difference, same_renderer
+    from model_cards.card_check import find_difference
+    from model_cards.fingerprint import same_renderer
 
     try:
         verdict = load_verdict(folder)
     except UserError as error:
         raise Drift("card", str(error).replace(f"{folder}/", "")) from error
-    if verdict is not None and (reason := misfit(verdict, adapter, record, folder)):
+    if verdict is not None and (reason := why_unrelated(verdict, adapter, record, folder)):
         raise Drift("card", f"{VERDICT_FILE} does not belong here: {reason}")
     difference = find_difference(adapter, folder, record, predictions, verdict)
     if difference is not None:

@@ -21,9 +21,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
-from evaluation.verdict import Check, Drift, Found, Level, Verdict
-from recipes.errors import UserError, explanation, one_line
-from recipes.record import RECORD_FILE, Record
+from evaluation.findings import Drift, Findings
+from record.errors import UserError, explanation, one_line
+from record.run_record import RECORD_FILE, Record
+from record.verdict import Check, Level, Verdict
 
 EXIT_CODES = {"REPRODUCED": 0, "DRIFTED": 1, "UNCHECKED": 2}
 
@@ -51,7 +52,7 @@ def main(argv: list[str]) -> None:
             arguments.adapter, arguments.revision, arguments.level, arguments.sample, arguments.verify_key
         )
         if arguments.report:
-            from model_cards.report import render_report
+            from evaluation.verdict_page import render_report
 
             arguments.report.parent.mkdir(parents=True, exist_ok=True)
             arguments.report.write_text(render_report(verdict, found), encoding="utf-8")
@@ -63,7 +64,7 @@ def main(argv: list[str]) -> None:
 
 def reproduce(
     adapter: str, revision: str = "main", level: Level = "generate", sample: int | None = None, key: Path | None = None
-) -> tuple[Verdict, Found]:
+) -> tuple[Verdict, Findings]:
     """Checks `adapter` at `revision`; never raises.
 
     Parameters:
@@ -74,7 +75,7 @@ def reproduce(
         The verdict, and what it was reached on.
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    verdict, found = Verdict(adapter=adapter, level=level, sample=sample, date=now), Found()
+    verdict, found = Verdict(adapter=adapter, level=level, sample=sample, date=now), Findings()
     try:
         if sample is not None and sample < 1:
             raise UserError(f"a sample is one row or more, not {sample}")
@@ -93,7 +94,7 @@ def reproduce(
 
 
 def _bug(error: Exception) -> str:
-    from recipes.batch import out_of_memory
+    from recipes.training.micro_batches import out_of_memory
 
     if out_of_memory(error):
         return "memory does not suffice for one row"
@@ -101,9 +102,9 @@ def _bug(error: Exception) -> str:
     return f"{type(error).__name__}, see above"
 
 
-def _check(verdict: Verdict, found: Found, revision: str, key: Path | None) -> None:
+def _check(verdict: Verdict, found: Findings, revision: str, key: Path | None) -> None:
     from evaluation import checks
-    from recipes.tokens import load_tokens
+    from recipes.data.tokenizer import load_tokens
 
     folder, record = _pull(verdict, revision, key)
     found.folder, found.record = folder, record
@@ -124,10 +125,11 @@ def _check(verdict: Verdict, found: Found, revision: str, key: Path | None) -> N
             f"ROUGE-L {score:.4f}: every number follows from the published predictions; nothing was generated"
         )
     else:
-        from evaluation.again import generate_again, train_again
+        from evaluation.regenerate import regenerate
+        from evaluation.retrain import retrain
 
-        adapter = train_again(verdict, record) if verdict.level == "train" else folder
-        generate_again(verdict, found, adapter, splits.test)
+        adapter = retrain(verdict, record) if verdict.level == "train" else folder
+        regenerate(verdict, found, adapter, splits.test)
     if not whole:
         verdict.reason += f"; {card}"
 
@@ -136,9 +138,11 @@ def _pull(verdict: Verdict, revision: str, key: Path | None) -> tuple[Path, Reco
     from huggingface_hub import hf_hub_download
 
     from evaluation import checks
-    from evaluation.predictions import PREDICTIONS_FILE
-    from recipes import signing
-    from recipes.pins import ADAPTER_FILE, commit_of, pull, unlisted
+    from hub import signing
+    from hub.pins import commit_of
+    from hub.release import pull, unlisted
+    from record.predictions import PREDICTIONS_FILE
+    from record.release_files import ADAPTER_FILE
 
     adapter = verdict.adapter
     verdict.revision = commit = commit_of(adapter, revision)

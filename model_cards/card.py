@@ -9,15 +9,15 @@ from typing import Any
 
 from markupsafe import Markup
 
-from evaluation.predictions import Predictions
-from evaluation.sql_databases import KINDS
-from evaluation.verdict import EVIDENCE, Verdict
 from model_cards.escape import cut, environment, plain
 from model_cards.plots import PLOTS, badge_text
-from recipes.errors import UserError
 from recipes.expectations import shown
-from recipes.hashes import FREE_SECTION
-from recipes.record import METRIC_NAMES, ROUGE_NAMES, Energy, LossPoint, Pin, Record
+from record.errors import UserError
+from record.hashes import FREE_SECTION
+from record.predictions import Predictions
+from record.run_record import METRIC_NAMES, ROUGE_NAMES, Energy, LossPoint, Pin, Record
+from record.verdict import EVIDENCE, Verdict
+from scoring.sql.databases import KINDS
 
 HUB = "https://huggingface.co"
 SAMPLES = 5
@@ -38,7 +38,7 @@ def render_card(
     Parameters:
         repo_id: where the adapter is published, `owner/name`.
         previous: the card that stands there now; what people wrote into its free sections is kept.
-        verdict: the one that the release carries, which speaks of this run (`evaluation.verdict.misfit`).
+        verdict: the one that the release carries, which speaks of this run (`record.verdict.why_unrelated`).
 
     Raises:
         `UserError`: the run is not scored yet.

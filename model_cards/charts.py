@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from model_cards.escape import cut
-from model_cards.report import revealed, visible
-from recipes.record import METRIC_NAMES, Compared, Training
+from model_cards.html import revealed, visible
+from record.run_record import METRIC_NAMES, Compared, Training
 
 # Units of a drawing are pixels where it is as narrow as a telephone; it grows up to a third more.
 WIDTH, HEIGHT = 340, 210

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from model_cards.escape import cell
-from recipes.errors import UserError, one_line_errors
-from recipes.record import Record, load_record
+from record.errors import UserError, one_line_errors
+from record.run_record import Record, load_record
 
 
 def main(argv: list[str]) -> None:

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.predictions import PREDICTIONS_FILE, Predictions, load_predictions
-from evaluation.verdict import DECIDING, VERDICT_FILE, Verdict, load_verdict, misfit
-from recipes.errors import UserError, one_line_errors
-from recipes.record import METRIC_NAMES, RECORD_FILE, Record, load_record
+from record.errors import UserError, one_line_errors
+from record.predictions import PREDICTIONS_FILE, Predictions, load_predictions
+from record.run_record import METRIC_NAMES, RECORD_FILE, Record, load_record
+from record.verdict import DECIDING, VERDICT_FILE, Verdict, load_verdict, why_unrelated
 
 # Rows of one adapter, and characters of one text, that the page holds: 11,490 news articles come to 33 MB so.
 ROWS, TEXT = 20_000, 2_000
+HERE = Path(__file__).parent
 TEXTS = ("prompt", "reference", "schema", "base", "adapter")
 
 
@@ -81,7 +82,8 @@ def read_run(run: Path) -> Entry | None:
 
 def read_published(adapter: str) -> Entry | None:
     """The adapter published under an id, at its newest commit; None where it is not scored."""
-    from recipes.pins import commit_of, pull
+    from hub.pins import commit_of
+    from hub.release import pull
 
     if adapter.count("/") != 1 or adapter.startswith("."):
         raise UserError(f"{adapter} is neither the folder of a run nor an id on the Hub (owner/name)")
@@ -101,7 +103,7 @@ def _entry(name: str, commit: str | None, record: Record, folder: Path) -> Entry
         raise UserError(f"{folder / RECORD_FILE} holds scores without the training or the contract behind them")
     predictions = load_predictions(folder, rows=record.scores.rows)
     verdict = load_verdict(folder)
-    if verdict and (reason := misfit(verdict, name if commit else verdict.adapter, record, folder)):
+    if verdict and (reason := why_unrelated(verdict, name if commit else verdict.adapter, record, folder)):
         print(f"{name}: its {VERDICT_FILE} is left out: {reason}", flush=True)
         verdict = None
     return Entry(name, commit, record, predictions, verdict)
@@ -111,14 +113,14 @@ def render_overview(entries: list[Entry]) -> str:
     """The page as one HTML file that loads nothing; its script is its own, and the texts of the rows are data."""
     from model_cards.card import HUB
     from model_cards.charts import loss_chart, score_chart
+    from model_cards.html import PAGE_STYLE, render_page, source
     from model_cards.plots import BADGES, badge_text
-    from model_cards.report import render_page, source
 
     decided = [metric for metric in DECIDING if any(metric in entry.record.scores.base for entry in entries)]
     return render_page(
-        "overview.html.jinja",
-        style=source("page.css", "overview.css"),
-        script=source("overview.js"),
+        HERE / "overview.html.jinja",
+        style=source(PAGE_STYLE, HERE / "overview.css"),
+        script=source(HERE / "overview.js"),
         hub=HUB,
         entries=entries,
         metric_names=METRIC_NAMES,
@@ -135,8 +137,8 @@ def render_overview(entries: list[Entry]) -> str:
 
 def browsed(entry: Entry) -> dict[str, Any]:
     """An adapter's rows, column by column, as the page's script reads them: texts are cut, scores are ROUGE-L."""
-    from evaluation.metrics import rouge_rows
-    from model_cards.report import revealed
+    from model_cards.html import revealed
+    from scoring.metrics import rouge_rows
 
     rows = entry.predictions.take(range(min(ROWS, len(entry.predictions.prompt))))
     stemmer = entry.record.contract.stemmer

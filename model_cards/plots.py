@@ -8,10 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from evaluation.verdict import Verdict
 from model_cards.escape import INVISIBLE, REPLACEMENT, cut
-from recipes.record import METRIC_NAMES, Interval, Record, Scores, Training
-from recipes.remember import code, kept
+from record.cache import cached_bytes, code
+from record.run_record import METRIC_NAMES, Interval, Record, Scores, Training
+from record.verdict import Verdict
 
 PLOTS = {"verdict": "plots/verdict.png", "loss": "plots/loss.png", "scores": "plots/scores.png"}
 # Okabe & Ito's palette, told apart by readers with any common colour vision deficiency.
@@ -49,7 +49,7 @@ def _drawn(draw: Callable[..., bytes], shown: list[Any]) -> bytes:
     for source in ("plots.py", "escape.py"):
         key.update(Path(__file__).with_name(source).read_bytes())
     key.update((code() + draw.__name__ + repr(shown)).encode())
-    return kept(draw.__name__.strip("_"), lambda: draw(*shown), key.hexdigest())
+    return cached_bytes(draw.__name__.strip("_"), lambda: draw(*shown), key.hexdigest())
 
 
 def start_pyplot():

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hub.release import pull
+from hub.retry import retry
+from hub.signing import SIGNATURE_FILE, BadSignature, check, sign, write_public_half
 from push import repository
-from push.network import persist
 from push.release import adopt_verdict, stage, tree
-from push.repository import Standing, Target
-from recipes.errors import UserError
-from recipes.pins import pull
-from recipes.record import load_record
-from recipes.signing import SIGNATURE_FILE, BadSignature, check, sign, write_public_half
+from push.repository import RemoteState, Target
+from record.errors import UserError
+from record.run_record import load_record
 
 # So often the branch may move on under a release (somebody edits the card) before it is given up.
 MOVES = 5
@@ -103,9 +103,9 @@ def deliver(delivery: Delivery, owner: str, options: Options = Options()) -> Del
             there = _look(api, target)
         else:
             raise UserError(f"{repo_id} moved on {MOVES} times while this was under way: try again in a calm hour")
-        persist(f"checking {repo_id}", lambda: verify(repo_id, delivery.commit, run, key))
+        retry(f"checking {repo_id}", lambda: verify(repo_id, delivery.commit, run, key))
         if options.revision == "main" and not options.pr:
-            delivery.tag = persist(f"tagging {repo_id}", lambda: repository.tag(api, repo_id, delivery.commit))
+            delivery.tag = retry(f"tagging {repo_id}", lambda: repository.tag(api, repo_id, delivery.commit))
     return delivery
 
 
@@ -122,18 +122,18 @@ def _alone(run: Path) -> Iterator[None]:
         yield
 
 
-def _look(api, target: Target) -> Standing:
-    return persist(f"looking at {target.repo_id}", lambda: repository.look(api, target))
+def _look(api, target: Target) -> RemoteState:
+    return retry(f"looking at {target.repo_id}", lambda: repository.look(api, target))
 
 
-def _create(api, target: Target) -> Standing:
+def _create(api, target: Target) -> RemoteState:
     if target.pull_request:
         raise UserError(f"{target.repo_id} has no branch {target.revision} to propose anything to: publish without PR")
-    persist(f"creating {target.repo_id}", lambda: repository.create(api, target))
+    retry(f"creating {target.repo_id}", lambda: repository.create(api, target))
     return _look(api, target)
 
 
-def _lay_out(api, delivery: Delivery, target: Target, there: Standing, options: Options) -> None:
+def _lay_out(api, delivery: Delivery, target: Target, there: RemoteState, options: Options) -> None:
     from huggingface_hub import ModelCard
 
     release = delivery.run / "release"
@@ -148,7 +148,7 @@ def _lay_out(api, delivery: Delivery, target: Target, there: Standing, options: 
     delivery.note = f"ROUGE-L {record.scores.adapter['rougeL'].mean:.4f} on {record.scores.rows:,} test rows"
     print(f"Card: {release / 'README.md'}   plots: {release / 'plots'}", flush=True)
     if not options.dry_run:
-        persist("checking the card", ModelCard.load(release / "README.md").validate)
+        retry("checking the card", ModelCard.load(release / "README.md").validate)
 
 
 def _print_tree(delivery: Delivery) -> None:
@@ -161,7 +161,7 @@ def _print_tree(delivery: Delivery) -> None:
         print(f"       deleted  {path}")
 
 
-def _send(api, delivery: Delivery, target: Target, there: Standing, options: Options) -> None:
+def _send(api, delivery: Delivery, target: Target, there: RemoteState, options: Options) -> None:
     """Sends the release; leaves `delivery.commit` empty where the branch has moved on."""
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -188,7 +188,7 @@ def _send(api, delivery: Delivery, target: Target, there: Standing, options: Opt
         delivery.commit, delivery.pull_request = made.oid, made.pr_num
         delivery.state, delivery.reached = "proposed" if target.pull_request else "published", "committed"
 
-    persist(f"committing to {target.repo_id}", step)
+    retry(f"committing to {target.repo_id}", step)
 
 
 def _find(api, delivery: Delivery, target: Target, release: Path) -> bool:
@@ -216,7 +216,7 @@ def settle(delivery: Delivery, options: Options) -> None:
         _find(HfApi(), delivery, target, delivery.run / "release")
 
 
-def refuse_loss(api, target: Target, there: Standing, overwrite: str | None) -> None:
+def refuse_loss(api, target: Target, there: RemoteState, overwrite: str | None) -> None:
     """Refuses to replace what somebody else published or wrote on the card, unless told to or answered yes."""
     if target.pull_request or (there.record is None and there.card is None):
         return
@@ -245,8 +245,8 @@ def verify(repo_id: str, commit: str, run: Path, key: Path | None = None) -> Non
     Raises:
         `UserError`: a file is missing or differs, the signature fails, or the first row's outputs are others.
     """
-    from evaluation.again import generate_row
-    from evaluation.verdict import Drift
+    from evaluation.findings import Drift
+    from evaluation.regenerate import generate_row
 
     with tempfile.TemporaryDirectory(dir=run, prefix=CHECKED) as folder:
         cache = Path(folder)

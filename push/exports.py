@@ -7,16 +7,16 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from hub.release import entries_of, fetch
+from hub.retry import bounded_silence, retry, time_limit
 from push import repository
 from push.delivery import MOVES, refuse_loss
 from push.leaks import refuse_traces
-from push.network import bounded_silence, persist, time_limit
 from push.release import tree
-from push.repository import HUB_WRITTEN, Standing, Target
-from recipes.errors import UserError
-from recipes.hashes import FREE_SECTION, sha256_file
-from recipes.pins import entries_of, fetch
-from recipes.record import Record
+from push.repository import HUB_WRITTEN, RemoteState, Target
+from record.errors import UserError
+from record.hashes import FREE_SECTION, sha256_file
+from record.run_record import Record
 
 MINUTES = 60
 # What a reader's tools could take for somebody's own words; a vocabulary is the base model's.
@@ -53,37 +53,37 @@ def deliver(
     api, target = HfApi(), Target(repo_id, private=private)
     with bounded_silence(), time_limit(MINUTES):
         for _ in range(MOVES):
-            there = persist(f"looking at {repo_id}", lambda: _look(api, target, marker))
+            there = retry(f"looking at {repo_id}", lambda: _look(api, target, marker))
             lay_out(there.card)
             refuse_traces(folder, sorted({*TEXTS, marker} & set(tree(folder))), folder, record)
             if there.head is None:
-                persist(f"creating {repo_id}", lambda: repository.create(api, target))
+                retry(f"creating {repo_id}", lambda: repository.create(api, target))
                 continue
             send = partial(_send, api, target, there, folder, overwrite)
-            state, commit = persist(f"committing to {repo_id}", send)
+            state, commit = retry(f"committing to {repo_id}", send)
             if commit:
-                persist(f"checking {repo_id}", partial(_verify, repo_id, commit, folder))
+                retry(f"checking {repo_id}", partial(_verify, repo_id, commit, folder))
                 return state, commit
     raise UserError(f"{repo_id} moved on {MOVES} times while this was under way: try again in a calm hour")
 
 
-def _look(api, target: Target, marker: str) -> Standing:
+def _look(api, target: Target, marker: str) -> RemoteState:
     from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
         info = api.model_info(target.repo_id)
     except RepositoryNotFoundError:
-        return Standing()
+        return RemoteState()
     if target.private and not info.private:
         raise UserError(f"{target.repo_id} exists and is public: make it private in its settings, or leave out PRIVATE")
     files = frozenset(sibling.rfilename for sibling in info.siblings or [])
     if marker not in files and files - HUB_WRITTEN - {"README.md"}:
         raise UserError(f"{target.repo_id} exists and holds other things than an export: rename it there")
     card = repository.read(api, target.repo_id, info.sha, "README.md").decode() if "README.md" in files else None
-    return Standing(info.sha, files, card, edited=card is not None and marker not in files, marker=marker)
+    return RemoteState(info.sha, files, card, edited=card is not None and marker not in files, marker=marker)
 
 
-def _send(api, target: Target, there: Standing, folder: Path, overwrite: str | None) -> tuple[str, str]:
+def _send(api, target: Target, there: RemoteState, folder: Path, overwrite: str | None) -> tuple[str, str]:
     """Sends the folder; the commit is "" where the branch has moved on."""
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -151,5 +151,5 @@ def link(repo_id: str, section: str, line: str) -> None:
         return True
 
     with bounded_silence(), time_limit(MINUTES):
-        if not any(persist(f"linking from {repo_id}", step) for _ in range(MOVES)):
+        if not any(retry(f"linking from {repo_id}", step) for _ in range(MOVES)):
             raise UserError(f"{repo_id} moved on {MOVES} times while its card was edited: run the command again")

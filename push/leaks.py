@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from push.traces import chosen_words, local_traces, own_paths_in_data
-from recipes.errors import UserError
-from recipes.hashes import FREE_SECTION
-from recipes.record import RECORD_FILE, Record
-from recipes.redaction import find_secrets, own_secrets, redact
-from recipes.signing import SIGNATURE_FILE
+from hub.signing import SIGNATURE_FILE
+from push.machine_traces import chosen_words, local_traces, own_paths_in_data
+from record.errors import UserError
+from record.hashes import FREE_SECTION
+from record.redaction import find_secrets, own_secrets, redact
+from record.run_record import RECORD_FILE, Record
 
 # A larger file needs an upload in parts. The largest adapter in sight is smaller: FLAN-T5-XXL, all linear layers,
 # r = 256, float32 is 4.5 GB; the shipped finance-xxl is 151 MB.
@@ -65,9 +65,9 @@ def refuse_leaks(folder: Path, run: Path, record: Record) -> None:
     """Checks a finished release before it is uploaded.
 
     Refused are: anything but plain files of the kinds and names that a release has, whole, of a sensible size, and
-    holding what their name says; secrets, in any text (`recipes.redaction`); local paths and names of this machine
-    in metadata (`push.traces` says which and why); a base model other than the pinned one. Hard links pass: what
-    they hold is checked like any other file.
+    holding what their name says; secrets, in any text (`record.redaction`); local paths and names of this machine
+    in metadata (`push.machine_traces` says which and why); a base model other than the pinned one. Hard links pass:
+    what they hold is checked like any other file.
 
     Parameters:
         folder: the release.

@@ -15,8 +15,8 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from push.delivery import Delivery, Options
-from recipes.errors import UserError, explanation, one_line_errors
-from recipes.record import Record, load_record
+from record.errors import UserError, explanation, one_line_errors
+from record.run_record import Record, load_record
 
 # Minutes for a last look at the repository after a failure.
 LAST_LOOK = 0.2
@@ -54,7 +54,7 @@ def publish(arguments: argparse.Namespace) -> None:
     Raises:
         `UserError`: not everything is published and checked.
     """
-    from push.network import bounded_silence, time_limit
+    from hub.retry import bounded_silence, time_limit
 
     if arguments.time_limit <= 0:
         raise UserError(f"`--time-limit` is a number of minutes above 0, not {arguments.time_limit:g}")
@@ -130,13 +130,13 @@ def _readable(run: Path) -> Record | None:
 def owner_of(user: str | None, org: str | None) -> str:
     from huggingface_hub import HfApi, get_token
 
-    from push.network import persist
+    from hub.retry import retry
     from push.repository import me
 
     if get_token() is None:
         raise UserError("no token: run `hf auth login` or set HF_TOKEN, or add HUB=local to try on the local Hub")
     if org is not None:
-        mine = [member["name"] for member in persist("signing in", HfApi().whoami).get("orgs", [])]
+        mine = [member["name"] for member in retry("signing in", HfApi().whoami).get("orgs", [])]
         if org not in mine:
             raise UserError(f"you are no member of the organisation {org} (yours: {', '.join(mine) or 'none'})")
         return org
@@ -145,7 +145,7 @@ def owner_of(user: str | None, org: str | None) -> str:
     if resource := os.environ.get("HF_OIDC_RESOURCE"):
         # A Trusted Publisher's token is the repository's, not a user's.
         return resource.rpartition("/")[0].rpartition("/")[2]
-    return persist("signing in", lambda: me(HfApi()))
+    return retry("signing in", lambda: me(HfApi()))
 
 
 def _deliver(delivery: Delivery, owner: str, options: Options) -> None:
@@ -163,8 +163,8 @@ def _deliver(delivery: Delivery, owner: str, options: Options) -> None:
 
 def _standing(delivery: Delivery, options: Options) -> str:
     """What a failure leaves behind, and what to do."""
+    from hub.retry import time_limit
     from push.delivery import settle
-    from push.network import time_limit
 
     try:
         with time_limit(LAST_LOOK):
@@ -184,11 +184,11 @@ def _standing(delivery: Delivery, options: Options) -> str:
 def _collect(owner: str, title: str, deliveries: list[Delivery], private: bool) -> None:
     from huggingface_hub import HfApi
 
-    from push.network import persist
+    from hub.retry import retry
     from push.repository import collect
 
     notes = {delivery.repo_id: delivery.note for delivery in deliveries if delivery.tag}
-    url = persist(f"collecting in {title}", lambda: collect(HfApi(), owner, title, notes, private))
+    url = retry(f"collecting in {title}", lambda: collect(HfApi(), owner, title, notes, private))
     print(f"Collection: {url}", flush=True)
 
 

@@ -4,19 +4,20 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from evaluation.predictions import FORGETTING_FILE, PREDICTIONS_FILE, load_predictions
-from evaluation.verdict import VERDICT_FILE, load_verdict, misfit
 from model_cards.card import render_card
-from model_cards.check import renderer
+from model_cards.fingerprint import renderer
 from model_cards.plots import draw_plots
 from push.leaks import refuse_foreign_files, refuse_leaks
-from recipes.adapter_config import check_adapter_config
-from recipes.allowed import refused_key
 from recipes.config import recipe_yaml
-from recipes.errors import UserError
-from recipes.hashes import sha256_published
-from recipes.pins import ADAPTER_FILE, trained
-from recipes.record import RECORD_FILE, Record, load_record
+from record.adapter_config import check_adapter_config
+from record.errors import UserError
+from record.hashes import sha256_published
+from record.predictions import FORGETTING_FILE, PREDICTIONS_FILE, load_predictions
+from record.published_recipe import refused_key
+from record.release_files import ADAPTER_FILE
+from record.run_record import RECORD_FILE, Record, load_record
+from record.trained_run import load_trained_run
+from record.verdict import VERDICT_FILE, load_verdict, why_unrelated
 
 # The only files of a run folder that are ever uploaded. `training_args.bin` and checkpoints are pickles.
 REQUIRED_FILES = ("adapter_config.json", ADAPTER_FILE, "tokenizer.json", "tokenizer_config.json",
@@ -44,7 +45,7 @@ def lay_out(run: Path, repo_id: str, previous_card: str | None, folder: Path) ->
         `UserError`: the run is not trained or scored to its end, its adapter is not the recorded one, or one of its
         files is no plain file of its own.
     """
-    record = trained(run)
+    record = load_trained_run(run)
     if record.scores is None:
         raise UserError(f"{run} is not ready to be published: run make evaluate-{record.name} first")
     _refuse_unreadable(run, record)
@@ -59,7 +60,7 @@ def lay_out(run: Path, repo_id: str, previous_card: str | None, folder: Path) ->
             raise UserError(f"{run} holds no {name}: train and score it again")
         shutil.copyfile(run / name, folder / name)
     verdict = load_verdict(run)
-    if verdict is not None and (reason := misfit(verdict, repo_id, record, run)):
+    if verdict is not None and (reason := why_unrelated(verdict, repo_id, record, run)):
         print(f"{run / VERDICT_FILE} is left out: {reason}", flush=True)
         verdict = None
     if verdict is not None:
@@ -93,7 +94,7 @@ def adopt_verdict(path: Path, run: Path, repo_id: str) -> None:
         except OSError as error:
             raise UserError(f"cannot read the verdict {path}: {error.strerror}") from None
         verdict = load_verdict(Path(folder))
-        if reason := misfit(verdict, repo_id, load_record(run), run):
+        if reason := why_unrelated(verdict, repo_id, load_record(run), run):
             raise UserError(f"{path} does not fit {run}: {reason}")
         shutil.move(Path(folder, VERDICT_FILE), run / VERDICT_FILE)
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
-from recipes.errors import UserError, xet_errors
-from recipes.pins import BESIDE_THE_CARD, fetch, pull, unlisted
-from recipes.record import RECORD_FILE, Record
-from recipes.signing import SIGNATURE_FILE
+from hub.release import BESIDE_THE_CARD, fetch, pull, unlisted
+from hub.signing import SIGNATURE_FILE
+from record.errors import UserError, xet_errors
+from record.run_record import RECORD_FILE, Record
 
 HUB_WRITTEN = {".gitattributes"}
 
@@ -30,7 +30,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Standing:
+class RemoteState:
     """What stands on the branch: its newest commit (None without repository), files, card, and the release's record.
 
     `edited` says that the card was changed outside its free sections, `marker` is the file that a release has.
@@ -54,7 +54,7 @@ class Standing:
         return set() if self.record is None else {*self.record.files, SIGNATURE_FILE} & self.files
 
 
-def look(api, target: Target) -> Standing:
+def look(api, target: Target) -> RemoteState:
     """Reads what stands on the branch now.
 
     Raises:
@@ -68,7 +68,7 @@ def look(api, target: Target) -> Standing:
         # A new branch starts as `main`.
         return replace(look(api, replace(target, revision="main")), head=None)
     except RepositoryNotFoundError:
-        return Standing()
+        return RemoteState()
     if target.private and not info.private:
         raise UserError(f"{target.repo_id} exists and is public: make it private in its settings, or leave out PRIVATE")
     files = frozenset(sibling.rfilename for sibling in info.siblings or [])
@@ -82,13 +82,13 @@ def look(api, target: Target) -> Standing:
                 f"{target.repo_id} holds {', '.join(strange)} beside its release, which checks call drift: remove it "
                 "there"
             )
-        return Standing(info.sha, files, text, record, edited=bool(differing))
+        return RemoteState(info.sha, files, text, record, edited=bool(differing))
     if files - {".gitattributes", "README.md"}:
         raise UserError(f"{target.repo_id} exists and holds other things than a release: set another `adapter_name`")
     if "README.md" in files:
         card = read(api, target.repo_id, info.sha, "README.md").decode()
-        return Standing(info.sha, files, card, edited=True)
-    return Standing(info.sha, files)
+        return RemoteState(info.sha, files, card, edited=True)
+    return RemoteState(info.sha, files)
 
 
 def holds(api, repo_id: str, revision: str, release: Path) -> bool:

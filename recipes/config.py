@@ -12,11 +12,11 @@ from typing import Any
 
 import regex
 
-from recipes.allowed import refused_key
-from recipes.bounds import is_plain_name
-from recipes.errors import UserError
 from recipes.expectations import check
-from recipes.rules import Rule, parse_rule
+from recipes.length_rules import Rule, parse_rule
+from record.errors import UserError
+from record.field_types import is_plain_name
+from record.published_recipe import refused_key
 
 # Where a run is written, watched and cut to fit memory is no part of what is trained.
 NOT_RECIPE = {

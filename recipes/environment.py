@@ -7,7 +7,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from recipes.record import Environment
+from record.run_record import Environment
 
 PACKAGES = (
     "torch",

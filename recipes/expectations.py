@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from recipes.errors import UserError
-from recipes.record import ROUGE_NAMES, Expectation, Record
+from record.errors import UserError
+from record.run_record import ROUGE_NAMES, Expectation, Record
 
 # The base model's commit decides whether the other figures can be compared at all; the rest is known before training,
 # but for the scores.

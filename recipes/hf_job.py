@@ -41,7 +41,7 @@ def main(url: str, recipe: str, commit: str = "HEAD") -> None:
         ["git", "clone", "--quiet", url, "."],
         ["git", "checkout", "--quiet", commit],
         [sys.executable, *launch, "-m", "recipes.train", "--config", f"recipes/{recipe}.yaml", "--output_dir", "run"],
-        [sys.executable, "-m", "evaluation.score", "run"],
+        [sys.executable, "-m", "evaluation.evaluate", "run"],
         [sys.executable, "-m", "push.publish", "run"],
     ]
     for step in steps:

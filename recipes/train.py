@@ -11,22 +11,14 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from recipes.allowed import refused_key
+from hub.release import pull_parent
 from recipes.config import Recipe, changed_keys, parse_recipe, recipe_help
-from recipes.errors import UserError, one_line_errors
-from recipes.hashes import sha256_file
-from recipes.pins import ADAPTER_FILE, pin_recipe, pull_parent
-from recipes.record import (
-    RECORD_FILE,
-    Batch,
-    Leakage,
-    LossPoint,
-    Pins,
-    Record,
-    Training,
-    Unwritable,
-    load_record,
-)
+from recipes.pin_recipe import pin_recipe
+from record.errors import UserError, one_line_errors
+from record.hashes import sha256_file
+from record.published_recipe import refused_key
+from record.release_files import ADAPTER_FILE
+from record.run_record import RECORD_FILE, Batch, Leakage, LossPoint, Pins, Record, Training, Unwritable, load_record
 
 
 def main(argv: list[str]) -> None:
@@ -49,9 +41,9 @@ def train(recipe: Recipe, published: Record | None = None) -> None:
     """
     from accelerate import PartialState
 
-    from recipes import batch
-    from recipes.chain import look_back
-    from recipes.training import lengths_of
+    from recipes.data.lineage import find_seen_rows
+    from recipes.training import micro_batches
+    from recipes.training.trainer import lengths_of
 
     _refuse_missing_tracker(recipe.training)
     run = Path(recipe.training.output_dir)
@@ -63,7 +55,7 @@ def train(recipe: Recipe, published: Record | None = None) -> None:
             return
     repeated = previous or published
     budget = recipe.arguments.tokens_per_micro_batch
-    first = batch.plan(recipe.training, repeated and repeated.batch, budget or None)
+    first = micro_batches.plan(recipe.training, repeated and repeated.batch, budget or None)
     state = PartialState()
     if refused := refused_key(recipe.resolved):
         say(f"This run cannot be published: {refused}")
@@ -73,10 +65,10 @@ def train(recipe: Recipe, published: Record | None = None) -> None:
     # One process downloads and tokenizes, the others read its cache.
     with state.main_process_first():
         prepared = _prepare(recipe, pins)
-    leakage = look_back(prepared[1], pins)[1] if state.is_main_process else None
+    leakage = find_seen_rows(prepared[1], pins)[1] if state.is_main_process else None
     lengths = lengths_of(prepared[3])
     attempt = partial(_attempt, recipe, pins, prepared, lengths, leakage, run)
-    record = batch.fit(first, int(lengths.max()), bool(budget), attempt, say)
+    record = micro_batches.fit(first, int(lengths.max()), bool(budget), attempt, say)
     if state.is_main_process:
         record.save(run)
         say(f"Trained: {run} (adapter {record.training.adapter_sha256[:12]}, loss {_last_loss(record):.4f})")
@@ -95,9 +87,9 @@ def _refuse_missing_tracker(arguments) -> None:
 def _prepare(recipe: Recipe, pins: Pins):
     """Tokenizer, splits, the references that cannot be written, and the token ids of the rows to train on and to take
     the validation loss from."""
-    from recipes.data import build_splits, references, tokenize
-    from recipes.model import load_tokenizer
-    from recipes.tokens import audit, load_tokens
+    from recipes.data.splits import build_splits, references, tokenize
+    from recipes.data.tokenizer import audit, load_tokens
+    from recipes.training.model import load_tokenizer
 
     tokenizer = load_tokenizer(pins.base_model, recipe.arguments.added_tokens)
     tokens = load_tokens(pins.base_model, recipe.arguments.added_tokens)
@@ -108,7 +100,7 @@ def _prepare(recipe: Recipe, pins: Pins):
 
 
 def _make_model(recipe: Recipe, pins: Pins, tokenizer):
-    from recipes.model import add_adapter, continue_adapter, load_base
+    from recipes.training.model import add_adapter, continue_adapter, load_base
 
     seed = recipe.training.seed
     base = load_base(pins.base_model, recipe.model)
@@ -125,10 +117,10 @@ def _attempt(
     from huggingface_hub import constants
     from transformers import EarlyStoppingCallback
 
-    from recipes.energy import start_meter, stop_meter
     from recipes.environment import environment, reset_peak_memory
-    from recipes.model import describe
-    from recipes.training import AdapterTrainer, last_whole_checkpoint, suit_device
+    from recipes.training.energy import start_meter, stop_meter
+    from recipes.training.model import describe
+    from recipes.training.trainer import AdapterTrainer, last_whole_checkpoint, suit_device
 
     tokenizer, splits, unwritable, train_rows, eval_rows = prepared
     arguments = recipe.training

@@ -17,8 +17,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from evaluation.generate import decode
-from recipes.errors import one_line
+from record.errors import one_line
+from scoring.decoding.generate import decode
 from serving.engine import Engine, Full, Row, Stopping
 from serving.loading import Served
 from serving.requests import LEAST_TEMPERATURE, Completion, Refused, read, refusal

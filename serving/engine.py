@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
-from evaluation import decoding
-from evaluation.decoding import Batch, likeliest
+from scoring.decoding import slot_decoding
+from scoring.decoding.slot_decoding import Batch, likeliest
 from serving.loading import Served
 
 log = logging.getLogger("serving")
@@ -164,7 +164,7 @@ class Lane:
         del self.prompts[number], self.limits[number]
         return self.rows.pop(number)
 
-    def _choose(self, rows: list[decoding.Row], logits: Tensor) -> Tensor:
+    def _choose(self, rows: list[slot_decoding.Row], logits: Tensor) -> Tensor:
         tokens = likeliest(logits)
         for place, one in enumerate(rows):
             row = self.rows[one.number]

@@ -9,19 +9,22 @@ from huggingface_hub import constants
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from evaluation.generate import is_plain
-from evaluation.t5_weights import Weights, weights_of
-from recipes.adapter_config import CONFIG_FILE
+from hub.pins import commit_of
+from hub.release import entries_of, pull
 from recipes.config import recipe_from_record
-from recipes.errors import UserError
-from recipes.model import load_adapter, load_base, load_tokenizer, on_gpu, pick_dtype
-from recipes.pins import ADAPTER_FILE, commit_of, entries_of, pull, trained
-from recipes.record import Record
-from serving.export_record import EXPORT_FILE
+from recipes.training.model import load_adapter, load_base, load_tokenizer, on_gpu, pick_dtype
+from record.adapter_config import CONFIG_FILE
+from record.errors import UserError
+from record.release_files import ADAPTER_FILE
+from record.run_record import Record
+from record.trained_run import load_trained_run
+from scoring.decoding.generate import is_plain
+from scoring.decoding.t5_weights import Weights, weights_of
+from serving.export.export_record import EXPORT_FILE
 
 
 @dataclass
-class Found:
+class Source:
     """A trained run in `folder`; `revision` is its commit on the Hub, None for a local one."""
 
     id: str
@@ -100,7 +103,7 @@ def load(adapters: list[str]) -> list[Served]:
     return served
 
 
-def find(adapter: str) -> Found:
+def find(adapter: str) -> Source:
     """The run in a folder, or the published one, downloaded and held against the hashes in its record.
 
     Raises:
@@ -111,8 +114,8 @@ def find(adapter: str) -> Found:
     if (folder / EXPORT_FILE).is_file():
         raise _export(adapter)
     if folder.is_dir():
-        record = trained(folder)
-        return Found(folder.resolve().name, folder, record, None)
+        record = load_trained_run(folder)
+        return Source(folder.resolve().name, folder, record, None)
     name, _, revision = adapter.partition("@")
     commit = commit_of(name, revision or "main")
     if not constants.HF_HUB_OFFLINE and entries_of(name, [EXPORT_FILE], commit):
@@ -120,7 +123,7 @@ def find(adapter: str) -> Found:
     folder, record, differing = pull(name, commit, [CONFIG_FILE, ADAPTER_FILE])
     if differing:
         raise UserError(f"{name}@{commit} is damaged: {', '.join(differing)} differ from its record")
-    return Found(adapter, folder, record, commit)
+    return Source(adapter, folder, record, commit)
 
 
 def _export(name: str) -> UserError:
@@ -140,7 +143,7 @@ def sharing(model: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(model, {id(weight): weight for weight in weights})
 
 
-def _how_loaded(found: Found) -> tuple:
+def _how_loaded(found: Source) -> tuple:
     recipe = found.record.recipe
     quantized = {key: value for key, value in recipe.items() if key.startswith(("load_in_", "bnb_", "use_bnb_"))}
     return str(pick_dtype(recipe.get("dtype", "float32"))), quantized

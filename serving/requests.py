@@ -6,8 +6,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from recipes import strict_json
-from recipes.errors import one_line
+from record import strict_json
+from record.errors import one_line
 
 MAX_BODY_BYTES = 2**20
 MAX_ROWS = 64

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 
-from recipes.errors import UserError, one_line_errors
+from record.errors import UserError, one_line_errors
 
 
 def main(argv: list[str]) -> None:

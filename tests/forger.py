@@ -17,19 +17,20 @@ from safetensors.torch import load_file, save_file
 from short_runs import publish as publish_run
 from short_runs import train_short
 
-from evaluation import reproduce, score
-from evaluation.predictions import FORGETTING_FILE, PREDICTIONS_FILE, Predictions, load_predictions
-from evaluation.score import load_for_scoring, predict, score_forgetting, score_predictions
+from evaluation import evaluate, reproduce
 from model_cards.plots import draw_plots
 from push.release import lay_out, tree
-from recipes.chain import look_back
 from recipes.config import arguments_from_record, recipe_from_record
-from recipes.data import build_splits, references
+from recipes.data.lineage import find_seen_rows
+from recipes.data.splits import build_splits, references
+from recipes.data.tokenizer import audit, load_tokens
 from recipes.expectations import compare
-from recipes.hashes import sha256_file, sha256_published
-from recipes.pins import ADAPTER_FILE
-from recipes.record import RECORD_FILE, Record, load_record
-from recipes.tokens import audit, load_tokens
+from record.hashes import sha256_file, sha256_published
+from record.predictions import FORGETTING_FILE, PREDICTIONS_FILE, Predictions, load_predictions
+from record.release_files import ADAPTER_FILE
+from record.run_record import RECORD_FILE, Record, load_record
+from scoring.decoding.predict import load_for_scoring, predict
+from scoring.scores import score_forgetting, score_predictions
 
 Forgery = Callable[[Path, str], Path]
 # A quarter of the recipe's rows, so that a check takes a second: 90 of them are test rows.
@@ -198,7 +199,7 @@ def generate(run: Path, found: Record) -> None:
     tokens = tokens_of(found)
     splits = build_splits(recipe.arguments, found.pins.dataset, tokens)
     found.data, found.unwritable = splits.counts, audit(tokens, references(splits))
-    seen, found.leakage = look_back(splits, found.pins)
+    seen, found.leakage = find_seen_rows(splits, found.pins)
     model, tokenizer, _ = load_for_scoring(run, found, recipe.model)
     fresh, *_ = predict(model, tokenizer, splits.test, seen, found.contract)
     fresh.save(run)
@@ -236,7 +237,7 @@ def copy_of(run: Path, folder: Path) -> Path:
 def short_release(run: Path, name: str) -> tuple[Path, str]:
     """Trains a short run of the finance recipe, scores and publishes it as `name`: its folder and commit."""
     train_short(run, "--adapter_name", name, *SMALL)
-    score.main([str(run)])
+    evaluate.main([str(run)])
     return run, publish_run(run)
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.predictions import load_predictions
 from local_hub.testing import running
-from recipes.record import load_record
+from record.predictions import load_predictions
+from record.run_record import load_record
 
 ADAPTER = "local-user/flan-t5-large-finance"
-MODULES = ["recipes.train", "evaluation.score", "evaluation.reproduce", "push.publish", "model_cards.compare",
-           "model_cards.claims", "model_cards.overview", "model_cards.readme", "serving.export",
-           "serving.publish_space", "local_hub"]  # fmt: skip
+MODULES = ["recipes.train", "evaluation.evaluate", "evaluation.reproduce", "push.publish", "model_cards.compare",
+           "readme.claims", "model_cards.overview", "readme.render", "serving.export.make",
+           "serving.space.publish", "local_hub"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,14 @@ from huggingface_hub import ModelCard
 from short_runs import publish
 from transformers import set_seed
 
-from evaluation import reproduce, score
+from evaluation import evaluate, reproduce
 from model_cards import compare
 from recipes import train
 from recipes.config import parse_recipe
-from recipes.errors import UserError
-from recipes.model import add_adapter, load_base
-from recipes.pins import pin_recipe
-from recipes.record import load_record
+from recipes.pin_recipe import pin_recipe
+from recipes.training.model import add_adapter, load_base
+from record.errors import UserError
+from record.run_record import load_record
 
 RECIPES = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(Path("recipes").glob("*.yaml"))}
 SHORT = ("--max_steps", "3", "--logging_steps", "1", "--eval_strategy", "steps", "--eval_steps", "2", "--save_strategy",
@@ -37,7 +37,7 @@ def published(tmp_path_factory):
             loop(by_adapter[parent])
         run = runs / name
         train.main(["--config", f"recipes/{name}.yaml", "--output_dir", str(run), *SHORT])
-        score.main([str(run)])
+        evaluate.main([str(run)])
         return run, publish(run)
 
     return loop

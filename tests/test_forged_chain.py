@@ -4,10 +4,10 @@ import pytest
 from forger import check, drawn_anew, found_out, in_row, predictions, record, said, the_reference
 from short_runs import SHORT, publish
 
-import evaluation.again
-from evaluation import score
-from evaluation.predictions import FORGETTING_FILE
+import evaluation.retrain
+from evaluation import evaluate
 from recipes import train
+from record.predictions import FORGETTING_FILE
 
 CHAIN = "local-user/forged-chain"
 
@@ -22,7 +22,7 @@ def chain(tmp_path_factory):
         run = tmp_path_factory.mktemp("runs") / name
         short = (*SHORT, "--max_steps", "2", "--max_new_tokens", "6", "--adapter_name", adapter, *parent)
         train.main(["--config", f"recipes/{name}.yaml", "--output_dir", str(run), *short])
-        score.main([str(run)])
+        evaluate.main([str(run)])
         commit = publish(run)
     return run, commit
 
@@ -87,5 +87,5 @@ def chain(tmp_path_factory):
     ],
 )
 def test_a_forged_chain_is_found(chain, tmp_path, monkeypatch, forge, level, part, told):
-    monkeypatch.setattr(evaluation.again, "RETRAINED", tmp_path / "retrained")
+    monkeypatch.setattr(evaluation.retrain, "RETRAINED", tmp_path / "retrained")
     found_out(check(CHAIN, chain, forge, tmp_path, level=level), part, told)

@@ -25,10 +25,10 @@ from forger import (
 from huggingface_hub import CommitOperationAdd, HfApi, constants, hf_hub_download
 from safetensors.torch import load_file, save_file
 
-import evaluation.again
+import evaluation.retrain
 from evaluation import reproduce
-from recipes.record import load_record
-from recipes.signing import sign
+from hub.signing import sign
+from record.run_record import load_record
 
 REPO = "local-user/forged-around"
 
@@ -196,7 +196,7 @@ def rounded_otherwise(run, repo_id):
     ],
 )
 def test_what_is_honest_reproduces(finance, tmp_path, monkeypatch, change, how, evidence):
-    monkeypatch.setattr(evaluation.again, "RETRAINED", tmp_path / "retrained")
+    monkeypatch.setattr(evaluation.retrain, "RETRAINED", tmp_path / "retrained")
     verdict = check(REPO, finance, change, tmp_path, **how)
     assert (verdict.verdict, verdict.evidence) == ("REPRODUCED", evidence), verdict.line
 

@@ -56,9 +56,9 @@ from forger import (
     without_file,
 )  # fmt: skip
 
-import evaluation.again
-from recipes.pins import ADAPTER_FILE
-from recipes.record import RECORD_FILE
+import evaluation.retrain
+from record.release_files import ADAPTER_FILE
+from record.run_record import RECORD_FILE
 
 REPO = "local-user/forged"
 
@@ -319,13 +319,13 @@ def test_a_forgery_is_found_by_generating(finance, tmp_path, forge, part, told):
     ],
 )
 def test_a_forgery_is_found_by_training(finance, tmp_path, monkeypatch, forge, told):
-    monkeypatch.setattr(evaluation.again, "RETRAINED", tmp_path / "retrained")
+    monkeypatch.setattr(evaluation.retrain, "RETRAINED", tmp_path / "retrained")
     found_out(check(REPO, finance, forge, tmp_path, level="train"), "training", told)
 
 
 def test_two_forged_outputs_are_found_by_training_too(finance, tmp_path, monkeypatch):
     # Their effect on the scores lies within the noise: it is the tokens that tell.
-    monkeypatch.setattr(evaluation.again, "RETRAINED", tmp_path / "retrained")
+    monkeypatch.setattr(evaluation.retrain, "RETRAINED", tmp_path / "retrained")
     forge = predictions(said("adapter", range(2), the_reference))
     verdict = check(REPO, finance, forge, tmp_path, level="train")
     found_out(verdict, "weights", "on the same device and versions 2 of 90 adapter outputs differ")

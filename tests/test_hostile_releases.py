@@ -14,18 +14,20 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf
 from safetensors.torch import save_file
 
 from evaluation import reproduce
-from evaluation.predictions import PREDICTIONS_FILE, SCHEMA, TEXTS, load_predictions
-from model_cards.check import find_difference
+from hub.pins import pin
+from hub.release import pull, pull_parent
+from model_cards.card_check import find_difference
 from push.release import stage
-from recipes import model as models
-from recipes.adapter_config import check_adapter_config
 from recipes.config import parse_recipe, recipe_yaml
-from recipes.dataset_files import load_rows
-from recipes.errors import Damaged, UserError, one_line
-from recipes.pins import ADAPTER_FILE, pin, pull, pull_parent
-from recipes.record import RECORD_FILE, Pin, load_record
-from recipes.tokens import load_tokens
-from recipes.versions import VERSION
+from recipes.data.dataset_files import load_rows
+from recipes.data.tokenizer import load_tokens
+from recipes.training import model as models
+from record.adapter_config import check_adapter_config
+from record.errors import Damaged, UserError, one_line
+from record.predictions import PREDICTIONS_FILE, SCHEMA, TEXTS, load_predictions
+from record.release_files import ADAPTER_FILE
+from record.run_record import RECORD_FILE, Pin, load_record
+from record.versions import VERSION
 
 REPO = "local-user/hostile"
 MIB = 2**20
@@ -168,7 +170,7 @@ def test_metadata_of_a_card_that_cannot_be_read_is_drift(finance, tmp_path, meta
 
 def test_a_release_of_version_1_reproduces(finance, tmp_path):
     run, commit = finance
-    schema = json.loads(Path("recipes/schemas/record-1.json").read_text())
+    schema = json.loads(Path("record/schemas/record-1.json").read_text())
 
     def forge(run, repo_id):
         path = run / "release" / RECORD_FILE

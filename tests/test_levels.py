@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from short_runs import publish, train_short
 
-from evaluation import score
-from evaluation.again import sample_rows
+from evaluation import evaluate
+from evaluation.regenerate import sample_rows
 from evaluation.reproduce import main, reproduce
-from recipes.record import load_record
+from record.run_record import load_record
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 def published(tmp_path_factory):
     """A published short run: its folder, its adapter's id and its commit."""
     run = train_short(tmp_path_factory.mktemp("runs") / "finance", "--adapter_name", "levels")
-    score.main([str(run)])
+    evaluate.main([str(run)])
     return run, "local-user/levels", publish(run)
 
 

@@ -13,13 +13,13 @@ import yaml
 from huggingface_hub import HfApi, hf_hub_download
 from short_runs import SHORT, train_short
 
-from evaluation import score
-from evaluation.predictions import load_predictions
+from evaluation import evaluate
 from push import publish
 from recipes import train
-from recipes.hashes import sha256_file
-from recipes.record import load_record
-from recipes.training import AdapterTrainer
+from recipes.training.trainer import AdapterTrainer
+from record.hashes import sha256_file
+from record.predictions import load_predictions
+from record.run_record import load_record
 
 
 def last_line(capsys):
@@ -29,7 +29,7 @@ def last_line(capsys):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = train_short(tmp_path_factory.mktemp("runs") / "finance")
-    score.main([str(folder)])
+    evaluate.main([str(folder)])
     return folder
 
 
@@ -133,7 +133,7 @@ def test_choosing_on_the_test_rows_is_possible_and_told(tmp_path):
     folder = train_short(tmp_path / "as-published", "--select_on_test", "true", "--max_steps", "2")
     record = load_record(folder)
     assert record.data.validation == 0
-    score.main([str(folder)])
+    evaluate.main([str(folder)])
     publish.main([str(folder), "--user", "local-user", "--dry-run"])
     card = (folder / "release" / "README.md").read_text()
     assert "**on which the published step was also chosen**" in card and "held out from training" not in card
@@ -175,7 +175,7 @@ def test_a_finished_run_is_left_alone_and_another_recipe_is_refused(run, capsys)
     before = {path: path.stat().st_mtime_ns for path in run.iterdir()}
     train_short(run)
     assert "is trained already" in last_line(capsys)
-    score.main([str(run)])
+    evaluate.main([str(run)])
     assert "is scored already" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         train_short(run, "--learning_rate", "5e-4")

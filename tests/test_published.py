@@ -8,9 +8,9 @@ import pytest
 import short_runs
 from huggingface_hub import HfApi, ModelCard, hf_hub_download
 
-from evaluation import reproduce, score
+from evaluation import evaluate, reproduce
 from push import publish
-from recipes.record import RECORD_FILE, load_record
+from record.run_record import RECORD_FILE, load_record
 
 WRITES = {"commit", "preupload", "create"}
 PUBLISHED = {
@@ -23,7 +23,7 @@ PUBLISHED = {
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = short_runs.train_short(tmp_path_factory.mktemp("runs") / "finance", "--adapter_name", "published")
-    score.main([str(folder)])
+    evaluate.main([str(folder)])
     return folder
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from local_hub.miniatures import Repository
 from local_hub.testing import running
-from recipes.record import load_record
+from record.run_record import load_record
 
 pytestmark = pytest.mark.skipif("REAL_DATA" not in os.environ, reason="REAL_DATA names no folder with real rows")
 
@@ -58,7 +58,7 @@ def test_the_loop_on_real_rows(tmp_path):
             "--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "1", "--eval_steps", "10",
             "--save_steps", "10", "--max_new_tokens", "4",
         )  # fmt: skip
-        command("evaluation.score", str(run))
+        command("evaluation.evaluate", str(run))
         command("push.publish", str(run))
         printed = command("evaluation.reproduce", "local-user/flan-t5-large-finance")
     assert printed.splitlines()[-1].startswith("REPRODUCED local-user/flan-t5-large-finance@")

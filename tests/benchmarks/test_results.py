@@ -6,14 +6,7 @@ import pytest
 
 from benchmarks.__main__ import FLAT, attempt, main, slug
 from benchmarks.training import PEFT_LOOP, stock
-from model_cards.measurements import (
-    duration,
-    exports_table,
-    load_lines,
-    profile_tables,
-    scoring_table,
-    speed_tables,
-)
+from readme.measurements import duration, exports_table, load_lines, profile_tables, scoring_table, speed_tables
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from huggingface_hub import ModelCard, ModelCardData, constants
 
 from model_cards.card import keep_free_sections, loss_by_epoch, render_card
 from model_cards.plots import draw_plots
-from recipes.errors import UserError
-from recipes.record import Unwritable
+from record.errors import UserError
+from record.run_record import Unwritable
 
 
 def test_every_score_stands_in_the_table_as_recorded(record, predictions):

@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from model_cards.card import front_matter, log_lines, render_card
-from recipes.record import Energy, Leakage, Lengths, LossPoint
+from record.run_record import Energy, Leakage, Lengths, LossPoint
 
 REPO = "someone/adapter"
 

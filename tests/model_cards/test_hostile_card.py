@@ -10,23 +10,13 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from pydantic import ValidationError
 
-from evaluation.predictions import Predictions
-from evaluation.verdict import Check, Verdict
 from model_cards.card import keep_free_sections, render_card
 from model_cards.compare import compare_table
 from model_cards.escape import cell
 from model_cards.plots import draw_plots
-from recipes.record import (
-    Energy,
-    Expectation,
-    Forgetting,
-    Interval,
-    Lengths,
-    Pin,
-    Record,
-    SqlCounts,
-    Unwritable,
-)
+from record.predictions import Predictions
+from record.run_record import Energy, Expectation, Forgetting, Interval, Lengths, Pin, Record, SqlCounts, Unwritable
+from record.verdict import Check, Verdict
 
 REPO = "someone/adapter"
 HOSTILE = [

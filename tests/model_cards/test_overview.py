@@ -7,14 +7,14 @@ import json
 import re
 
 import pytest
+from html_page import Page
 from overview_entries import HOSTILE, entry
-from test_report import Page
 
-from evaluation.metrics import rouge_rows
-from evaluation.verdict import Verdict
 from model_cards.overview import ROWS, TEXT, lineage, main, read_all, render_overview
-from recipes.errors import UserError
-from recipes.record import Pin
+from record.errors import UserError
+from record.run_record import Pin
+from record.verdict import Verdict
+from scoring.metrics import rouge_rows
 
 
 def continuing(found, parent):

@@ -6,9 +6,9 @@ import pytest
 from npm_clients import install
 from overview_entries import HOSTILE, entry
 
-from evaluation.metrics import rouge_rows
-from evaluation.predictions import Predictions
 from model_cards.overview import render_overview
+from record.predictions import Predictions
+from scoring.metrics import rouge_rows
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: requirements-browser.txt")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

@@ -6,14 +6,15 @@ import pytest
 from huggingface_hub import ModelCard
 
 from evaluation import checks
-from evaluation.verdict import MAX_VERDICT_BYTES, VERDICT_FILE, Change, Drift, Verdict, load_verdict, misfit
+from evaluation.findings import Drift
 from model_cards.card import render_card
-from model_cards.check import renderer
+from model_cards.fingerprint import renderer
 from model_cards.plots import PLOTS, draw_plots
-from recipes.errors import UserError
-from recipes.hashes import sha256_file
-from recipes.pins import ADAPTER_FILE
-from recipes.record import Interval, Renderer
+from record.errors import UserError
+from record.hashes import sha256_file
+from record.release_files import ADAPTER_FILE
+from record.run_record import Interval, Renderer
+from record.verdict import MAX_VERDICT_BYTES, VERDICT_FILE, Change, Verdict, load_verdict, why_unrelated
 
 REPO = "someone/adapter"
 
@@ -58,7 +59,7 @@ def released(run, record, predictions, verdict):
 
 
 def test_a_verdict_of_this_run_speaks_of_it(record, run, verdict):
-    assert misfit(verdict, REPO, record, run) is None
+    assert why_unrelated(verdict, REPO, record, run) is None
 
 
 @pytest.mark.parametrize(
@@ -74,16 +75,16 @@ def test_a_verdict_of_this_run_speaks_of_it(record, run, verdict):
     ],
 )
 def test_a_verdict_of_anything_else_does_not(record, run, verdict, change, told):
-    assert told in misfit(verdict.model_copy(update=change), REPO, record, run)
+    assert told in why_unrelated(verdict.model_copy(update=change), REPO, record, run)
 
 
 def test_a_verdict_on_other_scores_does_not(record, run, verdict):
     record.scores.adapter["rougeL"].mean += 1e-6
-    assert "another rougeL of the adapter" in misfit(verdict, REPO, record, run)
+    assert "another rougeL of the adapter" in why_unrelated(verdict, REPO, record, run)
     # Of a sample the means are others by right.
-    assert misfit(verdict.model_copy(update={"sample": 1}), REPO, record, run) is None
+    assert why_unrelated(verdict.model_copy(update={"sample": 1}), REPO, record, run) is None
     verdict.changes[0].metric = "bleu"
-    assert "another bleu" in misfit(verdict, REPO, record, run)
+    assert "another bleu" in why_unrelated(verdict, REPO, record, run)
 
 
 def test_the_file_is_read_as_it_was_printed_or_refused_in_one_line(run, verdict):

@@ -3,16 +3,16 @@ import shutil
 import pytest
 from short_runs import train_short
 
-from evaluation import score
+from evaluation import evaluate
 from push.leaks import refuse_leaks
 from push.release import stage
-from recipes.errors import UserError
+from record.errors import UserError
 
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
     folder = train_short(tmp_path_factory.mktemp("runs") / "finance")
-    score.main([str(folder)])
+    evaluate.main([str(folder)])
     return folder
 
 

@@ -41,9 +41,9 @@ def main(run: Path, xet: bool) -> None:
         with running(root / "hub", base, xet=xet) as hub:
             # Silence is noticed after two seconds, so that a stall of thirty is one.
             os.environ |= hub.env(root / "home", hub.token("local-user"), HF_HUB_DOWNLOAD_TIMEOUT="2")
-            from push import network
+            from hub import retry
 
-            network.SILENCE = 2.0
+            retry.SILENCE = 2.0
             for line in sys.stdin:
                 print(json.dumps(publish(hub, run, root, json.loads(line))), flush=True)
 
@@ -51,7 +51,7 @@ def main(run: Path, xet: bool) -> None:
 def publish(hub, run: Path, root: Path, case: dict) -> dict:
     """Publishes the run under a name of its own while the case's fault is in force, then once more in peace."""
     from push import publish
-    from recipes.record import load_record
+    from record.run_record import load_record
 
     name = f"case-{case['number']}"
     folder = root / name

@@ -5,11 +5,11 @@ import multiprocessing
 import shutil
 from pathlib import Path
 
-from recipes.record import load_record
+from record.run_record import load_record
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["push.delivery", "evaluation.again", "model_cards.card", "matplotlib.pyplot", "peft",
-                                "transformers.models.t5.modeling_t5", "publishers"])  # fmt: skip
+CONTEXT.set_forkserver_preload(["push.delivery", "evaluation.regenerate", "model_cards.card", "matplotlib.pyplot",
+                                "peft", "transformers.models.t5.modeling_t5", "publishers"])  # fmt: skip
 
 
 def publisher(run: Path, output: Path, *options: str):

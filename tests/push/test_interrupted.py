@@ -14,7 +14,7 @@ from huggingface_hub import HfApi
 from publishers import copy_of, publisher
 
 from push import delivery, repository
-from recipes.record import load_record
+from record.run_record import load_record
 
 MOMENTS = 20 if os.environ.get("FAULTS") == "all" else 12
 # A thousand take some 20 minutes: ROUNDS=1000 asks for them.

@@ -14,13 +14,13 @@ from places import PLACES, in_card, in_free_section, in_json, in_rows
 from planted import INNOCENT, TOKENS, shows
 from safetensors.numpy import save_file
 
-from evaluation.predictions import PREDICTIONS_FILE, load_predictions
 from push.leaks import refuse_leaks
 from push.release import stage
-from recipes.errors import UserError
-from recipes.pins import ADAPTER_FILE
-from recipes.record import RECORD_FILE, Record, load_record
-from recipes.redaction import find_secrets, redact
+from record.errors import UserError
+from record.predictions import PREDICTIONS_FILE, load_predictions
+from record.redaction import find_secrets, redact
+from record.release_files import ADAPTER_FILE
+from record.run_record import RECORD_FILE, Record, load_record
 
 
 @pytest.mark.parametrize("kind", TOKENS)

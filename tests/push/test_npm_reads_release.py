@@ -14,7 +14,7 @@ from huggingface_hub.hf_api import RepoFile
 from publishers import copy_of
 
 from push import publish
-from recipes.record import load_record
+from record.run_record import load_record
 
 RECIPES = sorted(Path("recipes").glob("*.yaml"))
 

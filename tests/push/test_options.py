@@ -6,9 +6,9 @@ import pytest
 from huggingface_hub import HfApi, get_collection, hf_hub_download
 from publishers import copy_of, told
 
-from evaluation.predictions import load_predictions
 from push import publish, repository
-from recipes.record import load_record
+from record.predictions import load_predictions
+from record.run_record import load_record
 
 WRITES = {"create", "preupload", "commit", "xet_write_token", "xet_xorb", "xet_shard", "lfs_batch", "lfs_put", "tag"}
 

@@ -10,12 +10,12 @@ from places import chunk, in_json
 from planted import PEM
 from safetensors.numpy import save_file
 
-from evaluation.predictions import PREDICTIONS_FILE
 from push import leaks
 from push.release import stage
-from recipes.errors import UserError
-from recipes.pins import ADAPTER_FILE
-from recipes.record import RECORD_FILE
+from record.errors import UserError
+from record.predictions import PREDICTIONS_FILE
+from record.release_files import ADAPTER_FILE
+from record.run_record import RECORD_FILE
 
 
 def written(name: str, content: bytes):

@@ -7,9 +7,9 @@ from huggingface_hub import HfApi, hf_hub_download
 from publishers import copy_of, told
 
 from evaluation import reproduce
-from evaluation.predictions import load_predictions
-from evaluation.verdict import VERDICT_FILE
 from push.release import lay_out
+from record.predictions import load_predictions
+from record.verdict import VERDICT_FILE
 
 
 def test_a_verdict_is_shown_kept_and_checked_and_one_of_something_else_is_refused(run, tmp_path, capsys):

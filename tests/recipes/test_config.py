@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from recipes.config import changed_keys, parse_recipe, recipe_from_record, recipe_yaml, template_columns
-from recipes.errors import UserError
+from record.errors import UserError
 
 FINANCE = "recipes/finance.yaml"
 MINIMAL = "title: x\nadapter_name: x\ndataset_name: a/b\nprompt: '{a}'\ntarget: '{b}'\n"

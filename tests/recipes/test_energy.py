@@ -8,9 +8,9 @@ import time
 import pytest
 from short_runs import train_short
 
-from recipes import energy
-from recipes.errors import UserError
-from recipes.record import load_record
+from recipes.training import energy
+from record.errors import UserError
+from record.run_record import load_record
 
 needs_codecarbon = pytest.mark.skipif(
     importlib.util.find_spec("codecarbon") is None,

@@ -5,8 +5,8 @@ import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
 from recipes.config import parse_recipe
-from recipes.model import add_adapter, describe
-from recipes.record import Pin
+from recipes.training.model import add_adapter, describe
+from record.run_record import Pin
 
 VOCABULARY = 32_128
 # 32,000 pieces and 100 sentinels: the rows above them are spare.

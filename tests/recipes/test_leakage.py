@@ -14,13 +14,13 @@ import pytest
 from huggingface_hub import HfApi
 from transformers import AutoTokenizer
 
+from hub.pins import pin
 from local_hub.miniatures import finance, sql
 from recipes.config import parse_recipe
-from recipes.data import build_splits, hold_out_groups
-from recipes.errors import UserError
-from recipes.leakage import BANDS, NEAR, ROWS, compare, groups, words
-from recipes.pins import pin
-from recipes.tokens import load_tokens
+from recipes.data.leakage import BANDS, NEAR, ROWS, compare, groups, words
+from recipes.data.splits import build_splits, hold_out_groups
+from recipes.data.tokenizer import load_tokens
+from record.errors import UserError
 
 REAL_DATA = os.environ.get("REAL_DATA")
 needs_real_data = pytest.mark.skipif(REAL_DATA is None, reason="REAL_DATA names no folder with real rows")
@@ -141,7 +141,9 @@ def test_the_findings_depend_on_neither_the_order_nor_the_process():
     findings = compare(test, training)
     assert {"exact", "near", ""} == set(findings)
     assert compare(test[::-1], training[::-1]) == findings[::-1]
-    program = "import json, sys; from recipes.leakage import compare; print(json.dumps(compare(*json.load(sys.stdin))))"
+    program = (
+        "import json, sys; from recipes.data.leakage import compare; print(json.dumps(compare(*json.load(sys.stdin))))"
+    )
     for seed in ("1", "2"):
         answer = subprocess.run(
             [sys.executable, "-c", program], input=json.dumps([test, training]), capture_output=True, text=True,

@@ -11,7 +11,7 @@ import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
 
-from recipes.record import Record, load_record
+from record.run_record import Record, load_record
 
 CONFIGS = sorted(Path("recipes/accelerate").glob("*.yaml"))
 

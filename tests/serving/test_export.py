@@ -12,15 +12,15 @@ import torch
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from short_runs import publish, train_short
 
-from evaluation import score
-from evaluation.predictions import load_predictions
-from recipes.errors import UserError
-from recipes.hashes import sha256_file
-from recipes.model import load_adapter, load_base
-from recipes.record import Interval, load_record
-from serving import export
-from serving.export_record import EXPORT_FILE, load_export
-from serving.formats import FORMATS, load
+from evaluation import evaluate
+from recipes.training.model import load_adapter, load_base
+from record.errors import UserError
+from record.hashes import sha256_file
+from record.predictions import load_predictions
+from record.run_record import Interval, load_record
+from serving.export.export_record import EXPORT_FILE, load_export
+from serving.export.formats import FORMATS, load
+from serving.export.make import make
 
 ADAPTER = "local-user/exported"
 PROMPT = "Answer the financial question. What is a bond?"
@@ -32,7 +32,7 @@ def run(tmp_path_factory):
     folder = train_short(
         tmp_path_factory.mktemp("runs") / "finance", "--adapter_name", "exported", "--added_tokens", "<"
     )
-    score.main([str(folder)])
+    evaluate.main([str(folder)])
     publish(folder)
     return folder
 
@@ -41,7 +41,7 @@ def run(tmp_path_factory):
 def exported(run, tmp_path_factory):
     """The exports of the published adapter, by format, published."""
     into = tmp_path_factory.mktemp("exports")
-    export.main(["--adapter", ADAPTER, "--format", *FORMATS, "--into", str(into), "--publish"])
+    make.main(["--adapter", ADAPTER, "--format", *FORMATS, "--into", str(into), "--publish"])
     (folder,) = into.iterdir()
     return {form: folder / form for form in FORMATS}
 
@@ -49,7 +49,7 @@ def exported(run, tmp_path_factory):
 def refused(capsys, *argv) -> str:
     """The one line on standard error of a refused command."""
     with pytest.raises(SystemExit) as end:
-        export.main([*map(str, argv)])
+        make.main([*map(str, argv)])
     assert end.value.code == 1
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith("error: ")
@@ -62,7 +62,7 @@ def test_the_merged_checkpoint_is_the_adapter(run, exported):
     assert found.parity.rows == found.parity.of == len(predictions.prompt) and found.parity.equal == 1
     assert found.parity.difference["rougeL"] == Interval(mean=0, low=0, high=0)
     record = load_record(run)
-    recipe = export.Source(run, record, run)
+    recipe = make.Source(run, record, run)
     merged, pin = load("merged", exported["merged"]), record.pins.base_model
     config = export_config(recipe)
     adapter = load_adapter(load_base(pin, config), run, pin)
@@ -143,7 +143,7 @@ def test_int8_begins_aligned_so_that_wide_models_are_read_without_a_copy(exporte
 
 
 def test_the_adapters_card_names_each_once_and_stays_whole(run, exported):
-    from recipes.pins import pull
+    from hub.release import pull
 
     card = Path(hf_hub_download(ADAPTER, "README.md")).read_text()
     for form in FORMATS:
@@ -162,7 +162,7 @@ def test_the_service_names_what_to_serve_instead(exported):
 def test_publishing_again_sends_nothing(exported, capsys, hub):
     before = HfApi().model_info(f"{ADAPTER}-int8").sha
     argv = ["--adapter", ADAPTER, "--revision", load_export(exported["int8"]).adapter.revision]
-    export.main([*argv, "--format", "int8", "--into", str(exported["int8"].parents[1]), "--publish"])
+    make.main([*argv, "--format", "int8", "--into", str(exported["int8"].parents[1]), "--publish"])
     said = capsys.readouterr().out
     assert "is made and scored already" in said and f"Unchanged: {ADAPTER}-int8@{before}" in said
 
@@ -177,7 +177,7 @@ def test_an_export_that_lost_is_refused_unless_forced(run, exported, capsys, mon
             folder.parents[1]]  # fmt: skip
     line = refused(capsys, *argv, "--publish")
     assert "moved by -0.0200 [-0.0300, -0.0051], a loss of more than 0.005" in line and "FORCE=1" in line
-    export.main([*map(str, argv), "--force"])
+    make.main([*map(str, argv), "--force"])
     assert "**This export is worse" in (folder / "README.md").read_text()
     for low, high, verdict in ((-0.03, -0.004, "open"), (-0.005, 0.01, "kept"), (0.01, 0.02, "kept")):
         found.parity.difference["rougeL"] = Interval(mean=0, low=low, high=high)

@@ -6,8 +6,8 @@ from contextlib import closing
 
 import pytest
 
-from serving.space import sandbox
-from serving.space.template import Template
+from serving.space.page import sandbox
+from serving.space.page.template import Template
 
 PETS = """CREATE TABLE pet (id INTEGER PRIMARY KEY, name VARCHAR, age INTEGER);
 CREATE TABLE visit (pet_id INTEGER, day TEXT)"""

@@ -13,14 +13,15 @@ import pytest
 from short_runs import SHORT, publish, train_short
 
 from benchmarks.load import Process, measure, running
-from evaluation import score
-from evaluation.generate import decode, generate
-from evaluation.score import contract_of, load_for_scoring
+from evaluation import evaluate
 from local_hub.miniatures import finance as questions
 from recipes import train
 from recipes.config import recipe_from_record
-from recipes.errors import UserError
-from recipes.record import load_record
+from record.errors import UserError
+from record.run_record import load_record
+from scoring.contract import contract_of
+from scoring.decoding.generate import decode, generate
+from scoring.decoding.predict import load_for_scoring
 from serving.loading import find, load
 
 FINANCE, SQL, BASE = "local-user/flan-t5-large-finance@main", "text2sql", "google/flan-t5-large"
@@ -54,7 +55,7 @@ def texts(answer: dict) -> list[str]:
 @pytest.fixture(scope="module")
 def finance(tmp_path_factory):
     run = train_short(tmp_path_factory.mktemp("serving") / "finance", "--learning_rate", "0.01")
-    score.main([str(run)])
+    evaluate.main([str(run)])
     publish(run)
     return "local-user/flan-t5-large-finance"
 

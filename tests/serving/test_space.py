@@ -16,11 +16,11 @@ import pytest
 from huggingface_hub import HfApi, SpaceCard, snapshot_download
 from short_runs import SHORT, publish, train_short
 
-from evaluation import score
-from evaluation.predictions import load_predictions
+from evaluation import evaluate
 from recipes import train
-from recipes.record import load_record
-from serving import publish_space
+from record.predictions import load_predictions
+from record.run_record import load_record
+from serving.space import publish as publish_space
 
 CHROMIUM = Path("/usr/bin/chromium")
 LACKING = [name for name in ("gradio", "playwright") if find_spec(name) is None] + [CHROMIUM] * (not CHROMIUM.exists())
@@ -40,7 +40,7 @@ def sql_run(tmp_path_factory):
     # So long that it writes otherwise than its base.
     longer = ("--max_steps", "30", "--max_new_tokens", "40")
     train.main(["--config", "recipes/text2sql.yaml", "--output_dir", str(run), *SHORT, *longer])
-    score.main([str(run)])
+    evaluate.main([str(run)])
     return run, publish(run)
 
 
@@ -94,7 +94,7 @@ def sql_page(space, hub):
 def run_page(hub, tmp_path_factory):
     """A run's folder, run as `make space` does; its title and the first test row are hostile."""
     run = train_short(tmp_path_factory.mktemp("runs") / "finance")
-    score.main([str(run)])
+    evaluate.main([str(run)])
     record, rows = load_record(run), load_predictions(run)
     record.recipe["title"] = HOSTILE
     record.save(run)
@@ -102,7 +102,7 @@ def run_page(hub, tmp_path_factory):
     replace(rows, prompt=[prompt, *rows.prompt[1:]], reference=[HOSTILE, *rows.reference[1:]]).save(run)
     folder = tmp_path_factory.mktemp("here")
     environ = hub.env(folder / "cache") | {"PYTHONPATH": str(Path.cwd())}
-    with started(["-m", "serving.publish_space", str(run), "--here"], folder, environ) as url:
+    with started(["-m", "serving.space.publish", str(run), "--here"], folder, environ) as url:
         yield url
 
 
@@ -185,7 +185,7 @@ def test_the_space_installs_the_versions_that_are_tested():
         return dict(re.findall(r"^([\w-]+)==(\S+)", Path(path).read_text(), re.MULTILINE))
 
     tested = pins("requirements.txt") | pins("requirements-space.txt")
-    installs = pins("serving/space/requirements.txt")
+    installs = pins("serving/space/page/requirements.txt")
     assert {name: version for name, version in installs.items() if name != "pyarrow"}.items() <= tested.items()
     # datasets brings pyarrow.
     import pyarrow

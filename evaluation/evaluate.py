@@ -1,0 +1,98 @@
+"""Scores a trained run: base model and adapter on the recipe's test split.
+
+    python -m evaluation.evaluate runs/finance
+
+Adds the scoring contract and the scores to `record.json` and writes `predictions.parquet`. A scored run is not scored
+again unless its adapter has changed or its predictions are gone.
+"""
+
+import sys
+from pathlib import Path
+
+from record.errors import UserError, one_line_errors
+from record.run_record import Compared, Record
+from record.trained_run import load_trained_run
+from scoring.contract import contract_of
+from scoring.decoding.predict import load_for_scoring, parent_predictions, predict
+from scoring.scores import score_forgetting, score_predictions
+
+
+def main(argv: list[str]) -> None:
+    if {"-h", "--help"} & set(argv) or not argv:
+        print(__doc__)
+        sys.exit(None if argv else 1)
+    with one_line_errors():
+        record = score(Path(argv[0]))
+        print(f"{record.name} on {record.pins.base_model.id}{' (a miniature)' if record.miniature else ''}")
+        print(table(record.scores))
+        if record.scores.clean is not None:
+            print(f"\nOf these, those that no training has seen:\n{table(record.scores.clean)}")
+        if record.forgetting is not None:
+            print(
+                f"ROUGE-L on the parent's {record.forgetting.rows:,} test rows moved by "
+                f"{record.forgetting.difference['rougeL'].mean:+.4f}"
+            )
+
+
+def score(run: Path) -> Record:
+    """Scores the run in the folder `run` and saves its record.
+
+    Raises:
+        `UserError`: as `record.trained_run.trained`, or its test rows are not the record's any more.
+    """
+    from record.predictions import FORGETTING_FILE, PREDICTIONS_FILE
+
+    record = load_trained_run(run)
+    if record.scores is not None and (run / PREDICTIONS_FILE).is_file():
+        print(f"{run} is scored already. To score anew, remove {run / PREDICTIONS_FILE}.", flush=True)
+        return record
+
+    from hub.release import pull_parent
+    from recipes.config import recipe_from_record
+    from recipes.data.lineage import find_seen_rows
+    from recipes.data.splits import build_splits
+    from recipes.data.tokenizer import load_tokens
+    from recipes.environment import environment
+    from recipes.expectations import block, compare
+
+    recipe = recipe_from_record(record.name, record.recipe)
+    tokens = load_tokens(record.pins.base_model, recipe.arguments.added_tokens)
+    splits = build_splits(recipe.arguments, record.pins.dataset, tokens)
+    if splits.counts.where_stated(record.data) != record.data:
+        raise UserError(
+            f"the dataset gives other rows now than {run} was trained on: remove that folder and train again"
+        )
+    # Before anything is generated, so that a Hub out of reach costs nothing.
+    parent = record.pins.parent_adapter and pull_parent(record.pins.parent_adapter)
+    seen, _ = find_seen_rows(splits, record.pins)
+    model, tokenizer, dtype = load_for_scoring(run, record, recipe.model)
+    record.contract = contract_of(recipe.arguments, dtype, recipe.training.per_device_eval_batch_size)
+    predictions, *seconds = predict(model, tokenizer, splits.test, seen, record.contract)
+    record.scores = score_predictions(predictions, record.contract, *seconds)
+    predictions.save(run)
+    if parent is not None:
+        forgetting = parent_predictions(model, tokenizer, *parent)
+        forgetting.save(run, FORGETTING_FILE)
+        record.forgetting = score_forgetting(forgetting, record.contract)
+    record.scored_in = environment()
+    record.expectations = compare(recipe.arguments.expect, record)
+    if record.expectations:
+        print(block(record.expectations), flush=True)
+    record.save(run)
+    return record
+
+
+def table(scores: Compared) -> str:
+    """The scores as a small plain-text table."""
+    lines = [f"{scores.rows:,} test rows".ljust(22) + "base model              adapter                 difference"]
+    for name in scores.shown():
+        cells = [
+            f"{x.mean:.4f} [{x.low:.4f}, {x.high:.4f}]"
+            for x in (scores.base[name], scores.adapter[name], scores.difference[name])
+        ]
+        lines.append(f"{name:<21} " + " ".join(f"{cell:<23}" for cell in cells).rstrip())
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

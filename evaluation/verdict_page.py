@@ -1,0 +1,177 @@
+"""The page of a reproduction: the template `verdict_page.html.jinja` filled from the verdict and the findings."""
+
+import re
+import shlex
+from datetime import datetime
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from evaluation.findings import Findings
+from evaluation.tolerance import equivalent
+from model_cards.card import HUB, SAMPLES
+from model_cards.html import PAGE_STYLE, TEXT, render_page, source, visible
+from record.predictions import Predictions
+from record.run_record import METRIC_NAMES, Environment
+from record.verdict import DECIDING, EVIDENCE, Verdict
+
+MODELS = {"base": "Base model", "adapter": "Adapter"}
+LEVELS = {
+    "score": "the published outputs are scored again, no model runs",
+    "generate": "base model and adapter write their outputs again",
+    "train": "the adapter is trained again from its recipe",
+}
+# Rows shown per model, how many of them unfolded, and the characters of HTML at which to stop earlier.
+ROWS, UNFOLDED, CHARACTERS = 200, 20, 800_000
+# Characters shown of a text while it is folded.
+HEAD = 280
+# Characters of a long text shown before its first difference.
+CONTEXT = 200
+# A word or a sign with the blanks before it: blanks of their own would be likenesses everywhere.
+WORDS = re.compile(r"\s*(?:\w+|[^\w\s])|\s+")
+
+
+def render_report(verdict: Verdict, found: Findings) -> str:
+    """The page as one HTML file that loads nothing and runs no script."""
+    scored_in = found.record.scored_in if found.record else None
+    return render_page(
+        Path(__file__).with_name("verdict_page.html.jinja"),
+        style=source(PAGE_STYLE),
+        verdict=verdict,
+        found=found,
+        record=found.record,
+        hub=HUB,
+        models=MODELS,
+        evidence=EVIDENCE,
+        levels=LEVELS,
+        deciding=DECIDING,
+        metric_names=METRIC_NAMES,
+        equivalent=equivalent,
+        date=f"{datetime.fromisoformat(verdict.date):%-d %B %Y, %H:%M} UTC",
+        command=command(verdict),
+        unfolded=UNFOLDED,
+        differing={model: differing_rows(verdict, found, model) for model in MODELS},
+        examples=example_rows(found),
+        environments=side_by_side(scored_in, verdict.environment),
+    )
+
+
+def differing_rows(verdict: Verdict, found: Findings, model: str) -> list[dict[str, Any]]:
+    """The first rows of `model` that differ, as many as the page may hold."""
+    if found.fresh is None:
+        return []
+    place_of = {number: place for place, number in enumerate(found.rows)}
+    rows, characters = [], 0
+    for number in verdict.rows.get(model, [])[:ROWS]:
+        row = _row(found.published, number) | _difference(found, number, place_of[number], model)
+        texts = [text for value in row.values() for text in (value.values() if isinstance(value, dict) else [value])]
+        characters += sum(len(text) for text in texts if isinstance(text, Markup))
+        if characters > CHARACTERS:
+            break
+        rows.append(row)
+    return rows
+
+
+def example_rows(found: Findings) -> list[dict[str, Any]]:
+    """The first rows that were compared, with both models' outputs."""
+    if found.fresh is None:
+        return []
+    return [
+        _row(found.published, number) | {model: folded(getattr(found.fresh, model)[place]) for model in MODELS}
+        for place, number in enumerate(found.rows[:SAMPLES])
+    ]
+
+
+def _row(published: Predictions, number: int) -> dict[str, Any]:
+    texts = {name: folded(getattr(published, name)[number]) for name in ("prompt", "reference", "schema")}
+    return {"number": number, "seen": published.seen[number], **texts}
+
+
+def _difference(found: Findings, number: int, place: int, model: str) -> dict[str, Any]:
+    """One model's two outputs, marked; their tokens where the texts are equal and only the tokens differ."""
+    old, new = getattr(found.published, model)[number], getattr(found.fresh, model)[place]
+    reference = found.published.reference[number]
+    row = {"published_right": old == reference, "now_right": new == reference, "same_text": None}
+    if old == new:
+        row["same_text"] = folded(old)
+        column = f"{model}_tokens"
+        ids = getattr(found.published, column)[number], getattr(found.fresh, column)[place]
+        old, new = (" ".join(map(str, tokens)) for tokens in ids)
+    row["published"], row["now"] = marked(old, new)
+    return row
+
+
+def folded(text: str) -> dict[str, Any]:
+    """A text as it is shown: its beginning, the whole if that is longer, and how many characters are left out."""
+    return {
+        "head": visible(text[:HEAD]),
+        "whole": visible(text[:TEXT]) if len(text) > HEAD else None,
+        "length": len(text),
+        "left_out": max(0, len(text) - TEXT),
+    }
+
+
+def marked(published: str, now: str) -> tuple[Markup, Markup]:
+    """Both texts, the words that only one of them has in `<del>` and `<ins>`.
+
+    Of texts longer than `TEXT`, that many characters from shortly before the first difference on.
+    """
+    start = 0
+    if max(len(published), len(now)) > TEXT:
+        pairs = enumerate(zip(published, now, strict=False))
+        alike = next((place for place, (old, new) in pairs if old != new), min(len(published), len(now)))
+        start = max(0, alike - CONTEXT)
+    old, new = (WORDS.findall(text[start : start + TEXT]) for text in (published, now))
+    changes = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+    sides = (
+        ("del", published, [(kind, "".join(old[a:b])) for kind, a, b, _, _ in changes]),
+        ("ins", now, [(kind, "".join(new[a:b])) for kind, _, _, a, b in changes]),
+    )
+    return tuple(_side(tag, parts, start, len(text) - start - TEXT) for tag, text, parts in sides)
+
+
+def _side(tag: str, parts: list[tuple[str, str]], before: int, after: int) -> Markup:
+    html = [Markup(f"<i>… after {before:,} equal characters: </i>")] if before else []
+    for kind, text in parts:
+        words = text.lstrip() or text
+        if kind == "equal" or not text:
+            html.append(visible(text))
+        else:
+            html.append(Markup(f"{visible(text.removesuffix(words))}<{tag}>{visible(words)}</{tag}>"))
+    if after > 0:
+        html.append(Markup(f"<i> … {after:,} more characters</i>"))
+    return Markup("").join(html)
+
+
+def side_by_side(there: Environment | None, here: Environment | None) -> list[dict[str, Any]]:
+    """Where the scores were taken and where they were checked, by name; None where nothing is known."""
+    old, new = _facts(there), _facts(here)
+    return [
+        {"name": name, "there": old.get(name), "here": new.get(name), "differs": old.get(name) != new.get(name)}
+        for name in old | new
+    ]
+
+
+def _facts(environment: Environment | None) -> dict[str, str]:
+    if environment is None:
+        return {}
+    code = environment.code_commit or "not under version control"
+    return {
+        "device": environment.device,
+        "platform": environment.platform,
+        "threads": str(environment.threads),
+        "Python": environment.python,
+        **environment.packages,
+        "code": f"{code}, with uncommitted changes" if environment.code_dirty else code,
+    }
+
+
+def command(verdict: Verdict) -> str:
+    """The command that makes this check again."""
+    words = ["make", "reproduce", f"ADAPTER={shlex.quote(verdict.adapter)}"]
+    words += [f"REVISION={verdict.revision}"] if verdict.revision else []
+    words += [] if verdict.level == "generate" else [f"LEVEL={verdict.level}"]
+    words += [] if verdict.sample is None else [f"SAMPLE={verdict.sample}"]
+    return " ".join(words)

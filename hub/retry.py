@@ -1,0 +1,124 @@
+"""Patience with a Hub that misbehaves: what is worth another try, how long to wait for it, and when to give up."""
+
+import json
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from record.errors import Damaged, UserError, chain
+
+T = TypeVar("T")
+# Seconds. The client itself waits for ever; the Hub takes its time over a large commit.
+SILENCE, CONNECT = 120.0, 20.0
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
+# A request that came too late, too early or too often; every 5xx besides.
+PASSING = {408, 425, 429}
+
+
+class OutOfTime(UserError):
+    """The time limit is over."""
+
+
+@contextmanager
+def time_limit(minutes: float) -> Iterator[None]:
+    """Raises `OutOfTime` in the block after so many minutes, also out of a wait of the client's."""
+
+    def give_up(*_):
+        raise OutOfTime(f"the time limit of {minutes:g} min is over")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    # Again every second: a library on the way may swallow the first.
+    signal.setitimer(signal.ITIMER_REAL, 60 * minutes, 1)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def bounded_silence() -> Iterator[None]:
+    """In the block a request fails where nothing was heard for `SILENCE` seconds."""
+    import httpx2
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils._http import default_client_factory
+
+    def client():
+        made = default_client_factory()
+        made.timeout = httpx2.Timeout(SILENCE, connect=CONNECT)
+        return made
+
+    set_client_factory(client)
+    try:
+        yield
+    finally:
+        set_client_factory(default_client_factory)
+
+
+def retry(what: str, step: Callable[[], T]) -> T:
+    """Does a step that may be done again, until it succeeds or fails for good.
+
+    Waits as long as the Hub asks (`Retry-After`, `RateLimit`), else twice as long each time, with jitter.
+
+    Parameters:
+        what: the step in a few words, for the line that tells of a wait.
+
+    Raises:
+        `OutOfTime`: the time limit comes before the next try.
+        all else that `step` raises and that does not pass by itself.
+    """
+    wait = FIRST_WAIT
+    while True:
+        try:
+            return step()
+        except Exception as error:
+            reason = passing(error)
+            if reason is None:
+                raise
+            pause = asked_wait(error)
+            if pause is None:
+                pause, wait = wait * random.uniform(0.5, 1), min(2 * wait, LONGEST_WAIT)
+            left = signal.getitimer(signal.ITIMER_REAL)[0]
+            if 0 < left < pause:
+                raise OutOfTime(f"{what}: {reason}, and the time limit comes before the next try") from error
+        print(f"  {what}: {reason}; trying again in {pause:.0f} s", flush=True)
+        time.sleep(pause)
+
+
+def passing(error: BaseException) -> str | None:
+    """Why a failure may pass by itself, in a few words; None for one that will not."""
+    import httpx2
+    from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, XetDownloadError
+
+    for cause in chain(error):
+        if isinstance(cause, UserError):
+            return None
+        if isinstance(cause, HfHubHTTPError) and cause.response is not None:
+            status = cause.response.status_code
+            return f"the Hub answered {status}" if status in PASSING or status >= 500 else None
+        if isinstance(cause, json.JSONDecodeError | UnicodeDecodeError | FileMetadataError | Damaged):
+            return "an answer arrived damaged"
+        if isinstance(cause, httpx2.TimeoutException | TimeoutError):
+            return "the Hub was silent"
+        if isinstance(cause, httpx2.TransportError | ConnectionError | XetDownloadError):
+            return "the connection broke"
+    return None
+
+
+def asked_wait(error: BaseException) -> float | None:
+    """Seconds for which the Hub asked to be left alone; None where it did not."""
+    from huggingface_hub.utils import parse_ratelimit_headers
+
+    for cause in chain(error):
+        headers = getattr(getattr(cause, "response", None), "headers", None)
+        if headers is None:
+            continue
+        limit = parse_ratelimit_headers(headers)
+        if limit is not None and limit.remaining == 0:
+            return limit.reset_in_seconds
+        if headers.get("Retry-After", "").isdigit():
+            return int(headers["Retry-After"])
+    return None

@@ -1,0 +1,140 @@
+"""Brings README's results up to date: the records and last verdicts of the published adapters that claims.yaml lists.
+
+    python -m readme.claims [--check] [--level score|generate]
+
+Takes the record of each from the Hub, checks each whose present commit has no verdict yet, keeps both in docs/claims/,
+and renders README. An adapter that cannot be reached keeps its last known row, and the exit code is 1.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from evaluation.reproduce import reproduce
+from hub.pins import commit_of
+from hub.release import pull
+from model_cards.plots import PLOTS
+from readme.render import ROOT, Claim, Listed, folder_of, listed, load_claim, render
+from record.errors import UserError, one_line_errors
+from record.run_record import RECORD_FILE
+from record.verdict import Level
+
+STYLE = """
+body { font: 15px/1.5 sans-serif; max-width: 900px; margin: 24px auto; color: #1f2328 }
+table { border-collapse: collapse; margin: 12px 0 }
+td, th { border: 1px solid #d1d9e0; padding: 5px 10px }
+blockquote { border-left: 4px solid #d1d9e0; margin: 0; padding: 0 12px; color: #59636e }
+code, pre { background: #f0f2f4; border-radius: 4px; padding: 2px 5px }
+pre { padding: 12px; overflow: auto }
+pre code { padding: 0 }
+img { max-width: 100% }
+"""
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="readme.claims", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="check every adapter, also where a verdict is kept")
+    parser.add_argument("--level", choices=("score", "generate"), default="generate", help="how much is done again")
+    arguments = parser.parse_args(argv)
+    with one_line_errors():
+        if renew_all(ROOT, arguments.check, arguments.level):
+            sys.exit(1)
+
+
+def renew_all(root: Path, check: bool, level: Level) -> list[str]:
+    """Renews the claims that the listing in the folder `root` names, and renders the README there.
+
+    Returns:
+        The adapters that could not be reached or checked.
+
+    Raises:
+        `UserError`: the listing cannot be read.
+    """
+    from huggingface_hub import constants
+
+    hub = "local" if urlsplit(constants.ENDPOINT).hostname in ("127.0.0.1", "localhost") else "real"
+    failed = []
+    for entry in listed(root):
+        if entry.hub != hub:
+            print(f"{entry.adapter} stays as it is: it was published on the {entry.hub} Hub", flush=True)
+            continue
+        try:
+            with one_line_errors(f"error: {entry.adapter}:"):
+                renew(entry, folder_of(root, entry), check, level)
+        except SystemExit:
+            failed.append(entry.adapter)
+    render(root)
+    return failed
+
+
+def renew(entry: Listed, folder: Path, check: bool, level: Level) -> None:
+    """Keeps an adapter's present record in `folder`, with the last verdict about it.
+
+    A check that came to nothing replaces no verdict that was reached.
+
+    Raises:
+        `UserError`: the adapter has no scores, or could not be checked.
+        `huggingface_hub.errors.HfHubHTTPError`: the Hub refused.
+    """
+    commit = commit_of(entry.adapter, entry.revision)
+    published, record, _ = pull(entry.adapter, commit, names=[])
+    if record.scores is None:
+        raise UserError(f"the {RECORD_FILE} at {commit} holds no scores")
+    claim = load_claim(folder)
+    verdict = unchecked = None
+    if claim is not None and claim.verdict.verdict != "UNCHECKED":
+        verdict = claim.verdict
+    if check or verdict is None or verdict.revision != commit:
+        found, _ = reproduce(entry.adapter, commit, level)
+        print(found.line, flush=True)
+        unchecked = found.reason if found.verdict == "UNCHECKED" else None
+        verdict = verdict if unchecked and verdict else found
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(published / RECORD_FILE, folder / RECORD_FILE)
+    Claim(commit=commit, verdict=verdict).save(folder)
+    if entry.pictures:
+        keep_pictures(entry.adapter, commit, folder)
+    if unchecked:
+        raise UserError(f"not checked: {unchecked}")
+
+
+def keep_pictures(adapter: str, commit: str, folder: Path) -> None:
+    """Keeps the published plots in `folder`, and a picture of the published card.
+
+    Raises:
+        `UserError`: one of them is not the file that the record names.
+    """
+    published, _, differing = pull(adapter, commit, names=["README.md", *PLOTS.values()])
+    if differing:
+        raise UserError(f"its pictures stay as they are: {', '.join(differing)} differ from its record")
+    for path in PLOTS.values():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(published / path, folder / path)
+    picture(published / "README.md", folder / "card.png")
+
+
+def picture(card: Path, png: Path) -> None:
+    """A picture of the card's first screen, if there is Chromium."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        print("No Chromium: the card's picture stays as it is")
+        return
+    from markdown_it import MarkdownIt
+
+    body = MarkdownIt("commonmark").enable("table").render(card.read_text(encoding="utf-8").split("\n---\n", 1)[1])
+    page = f"<base href='{card.parent.resolve().as_uri()}/'><style>{STYLE}</style>{body}"
+    with tempfile.NamedTemporaryFile("w", suffix=".html", encoding="utf-8") as file:
+        file.write(f"<!doctype html><meta charset=utf-8>{page}")
+        file.flush()
+        options = ["--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=980,1150", f"--screenshot={png}"]
+        subprocess.run([chromium, *options, Path(file.name).as_uri()], check=True, capture_output=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

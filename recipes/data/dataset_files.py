@@ -1,0 +1,94 @@
+"""The pinned dataset's rows, from a repository that a stranger may have made.
+
+datasets 5.2 runs no code of a repository. What it leaves open is closed here: a folder on this disk that bears the
+dataset's name, files of another commit than the pinned one, metadata that stand for more than memory holds, kinds of
+files whose readers do far more than read rows, and sheer size. What becomes of a file of bounded size is not bounded: a
+compressed one can fill the disk, as any dataset can that is large enough.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from datasets import DatasetDict, load_dataset_builder
+from datasets.exceptions import DatasetsError
+from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
+
+from hub.pins import refuse_local
+from hub.release import entries_of, refuse_large
+from record.errors import UserError, explain, one_line
+from record.run_record import Pin
+
+# Readers of datasets 5.2 that do no more than read rows; `cache` finds what was prepared before, offline.
+READERS = ("arrow", "cache", "csv", "json", "parquet", "text")
+# Where datasets reads YAML.
+METADATA = ("README.md", ".huggingface.yaml")
+MAX_METADATA_VALUES = 100_000
+MAX_BYTES = 32 * 2**30
+
+
+def load_rows(dataset: Pin, name: str | None) -> DatasetDict:
+    """All splits of a pinned dataset.
+
+    Parameters:
+        name: of the dataset's configuration.
+
+    Raises:
+        `UserError`: it cannot be loaded, or asks for what is not done here.
+        `huggingface_hub.errors.HfHubHTTPError`: the Hub refused.
+    """
+    refuse_local(dataset.id)
+    try:
+        if not constants.HF_HUB_OFFLINE:
+            _check_metadata(dataset)
+        builder = load_dataset_builder(dataset.id, name, revision=dataset.revision)
+        # Where the Hub cannot be reached, it takes whatever commit the cache holds.
+        if builder.hash != dataset.revision:
+            raise UserError(
+                f"{dataset.id} is only cached at {builder.hash}, not at {dataset.revision}: try again online"
+            )
+        if builder.name not in READERS:
+            raise UserError(f"{dataset.id} holds {builder.name} files: only {', '.join(READERS)} are read")
+        _check_files(dataset, builder.config.data_files or {})
+        builder.download_and_prepare()
+        return builder.as_dataset()
+    except (ValueError, TypeError, RuntimeError, yaml.YAMLError, DatasetsError, OSError) as error:
+        if explain(error):
+            raise
+        raise UserError(f"{dataset.id} cannot be loaded: {one_line(' '.join(str(error).split()), 500)}") from error
+
+
+def _check_metadata(dataset: Pin) -> None:
+    """Refuses YAML whose aliases multiply: datasets prints what it does not understand, and would come to no end."""
+    for path, entry in entries_of(dataset.id, list(METADATA), dataset.revision, "dataset").items():
+        refuse_large(dataset.id, {"README.md": entry})
+        where = hf_hub_download(dataset.id, path, revision=dataset.revision, repo_type="dataset")
+        text = Path(where).read_text(encoding="utf-8")
+        block = REGEX_YAML_BLOCK.search(text) if path == "README.md" else None
+        found = yaml.safe_load(block[2] if block else "" if path == "README.md" else text)
+        if _values(found, {}) > MAX_METADATA_VALUES:
+            raise UserError(f"the metadata in {path} of {dataset.id} stand for too many values: they are not read")
+
+
+def _values(value: Any, known: dict[int, float]) -> float:
+    """How many values one stands for, each as often as it is named; without end where it holds itself."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = float("inf")
+        parts = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_values(part, known) for part in parts)
+    return known[id(value)]
+
+
+def _check_files(dataset: Pin, files: dict[str, list[str]]) -> None:
+    pinned = f"hf://datasets/{dataset.id}@{dataset.revision}/"
+    paths = [path for split in files.values() for path in split]
+    if strange := next((path for path in paths if not path.startswith(pinned)), None):
+        raise UserError(f"{dataset.id} takes rows from {strange}: that is not the pinned commit {dataset.revision}")
+    if paths and not constants.HF_HUB_OFFLINE:
+        names = [path.removeprefix(pinned) for path in paths]
+        found = sum(entry.size for entry in entries_of(dataset.id, names, dataset.revision, "dataset").values())
+        if found > MAX_BYTES:
+            raise UserError(f"the files of {dataset.id} have {found:,} bytes, more than {MAX_BYTES:,}")

@@ -1,0 +1,160 @@
+"""The tokenizer without transformers, the tokens that a recipe adds to it, and what it cannot write."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import chain
+from typing import Any
+
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from hub.release import download
+from record import strict_json
+from record.cache import batches, cached_value
+from record.errors import UserError, one_line
+from record.run_record import Pin, Unwritable
+
+MOST_FREQUENT = 20
+# Words whose ids are kept, some 50 MB.
+MOST_WORDS = 200_000
+# The white space that the tokenizer takes for a space wherever it stands; it deletes some other.
+SPACES = re.compile(r"[ \t\r\n]+")
+# The kinds of parts that a T5's tokenizer.json is made of; of its normalizer only the table of characters is used.
+PARTS = {"model": ("Unigram",), "decoder": ("Metaspace",), "post_processor": ("TemplateProcessing",)}
+
+
+def load_tokens(base: Pin, added: list[str]) -> Tokenizer:
+    """The base model's tokenizer at the pinned commit, with the `added` tokens after its own.
+
+    It gives the ids that transformers 5.23 gives, whose `T5Tokenizer` takes the pieces and the table of characters
+    from `tokenizer.json` and lays down the rest itself. The scores are read by Python: the Rust reader is off by a
+    last bit in some, which decides between equally good pieces.
+
+    Added tokens become pieces of the vocabulary. As `AddedToken`s they would lose the spaces around them: `a < b`
+    would come back as `a< b`.
+
+    Raises:
+        `UserError`: it is no T5 tokenizer, one of `added` can be written already, or the tokenizer replaces its
+            characters by others.
+    """
+    stored = _read(base)
+    tokenizer = _build(base, stored)
+    pieces = [(piece, score) for piece, score in stored["model"]["vocab"]]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    tokenizer.model = models.Unigram(pieces, stored["model"]["unk_id"])
+    for token in added:
+        if tokenizer.decode(tokenizer.encode(token).ids) == token:
+            raise UserError(f"`added_tokens`: {base.id} can write {token!r} already")
+    # A score of 0 is a probability of 1: wherever such a token fits, it is taken.
+    tokenizer.model = models.Unigram([*pieces, *((token, 0.0) for token in added)], stored["model"]["unk_id"])
+    for token in added:
+        if (written := tokenizer.decode(tokenizer.encode(token).ids)) != token:
+            raise UserError(f"`added_tokens`: the tokenizer of {base.id} turns {token!r} into {written!r}")
+    return tokenizer
+
+
+def _read(base: Pin) -> dict[str, Any]:
+    """The stored tokenizer, if it is made of a T5's parts: others hold patterns, which may take for ever."""
+    try:
+        stored = strict_json.parse(download(base.id, "tokenizer.json", base.revision).read_bytes())
+        kinds = {part: (stored.get(part) or {"type": None})["type"] for part in PARTS}
+        table = stored.get("normalizer") or {"type": None}
+        steps = table["normalizers"] if table["type"] == "Sequence" else [table]
+        tables = [step for step in steps if step["type"] == "Precompiled"]
+        if wrong := next((part for part in PARTS if kinds[part] not in PARTS[part]), None):
+            raise ValueError(f"its {wrong} is of the kind {kinds[wrong]}")
+        for piece, score in stored["model"]["vocab"]:
+            if not isinstance(piece, str) or not isinstance(score, int | float):
+                raise ValueError("its vocabulary is none of pieces and scores")
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        told = error if isinstance(error, ValueError) else "it lacks a part"
+        raise UserError(f"tokenizer.json of {base.id} is none of a T5: {told}") from None
+    unused = {"truncation": None, "padding": None, "pre_tokenizer": None}
+    return stored | unused | {"normalizer": tables[0] if tables else None}
+
+
+def _build(base: Pin, stored: dict[str, Any]) -> Tokenizer:
+    try:
+        return Tokenizer.from_str(json.dumps(stored))
+    except BaseException as error:
+        # A panic in Rust is no `Exception`.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise UserError(f"tokenizer.json of {base.id} is none of a T5: {one_line(str(error), 200)}") from None
+
+
+class Words(dict[str, list[int]]):
+    """The ids of each word, without `</s>`, encoded when it is first asked for.
+
+    The tokenizer takes a text apart at white space before all else, so a text's ids are those of its words.
+    """
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._encode = tokenizer.encode
+
+    def __missing__(self, word: str) -> list[int]:
+        if len(self) >= MOST_WORDS:
+            self.clear()
+        self[word] = ids = self._encode(word).ids[:-1]
+        return ids
+
+
+# A tokenizer is no more changed once `load_tokens` has given it.
+words_of = lru_cache(maxsize=2)(Words)
+
+
+def encode(tokenizer: Tokenizer, texts: Iterable[str]) -> list[list[int]]:
+    """Token ids of each text with its final `</s>`, as the tokenizer's own `encode` gives them."""
+    ids_of, end = words_of(tokenizer).__getitem__, tokenizer.encode("").ids
+    return [[*chain.from_iterable(map(ids_of, SPACES.split(text))), *end] for text in texts]
+
+
+def count_tokens(tokenizer: Tokenizer, texts: Iterable[str]) -> list[int]:
+    """Number of tokens of each text with its final `</s>`."""
+    ids_of = words_of(tokenizer).__getitem__
+    return [1 + sum(map(len, map(ids_of, SPACES.split(text)))) for text in texts]
+
+
+def audit(tokenizer: Tokenizer, texts: Sequence[str]) -> Unwritable:
+    """Counts the texts that do not survive encoding and decoding, and the characters without a token in them.
+
+    The tokenizer takes a text apart at white space before all else: what holds for its words holds for the text, and
+    each word is tried once.
+
+    Parameters:
+        tokenizer: without truncation, as `load_tokens` gives it.
+        texts: all references of a recipe: a model can only write what its tokenizer gives back.
+    """
+    found = cached_value("unwritable", lambda: _audit(tokenizer, texts).model_dump(), tokenizer.to_str(), texts)
+    return Unwritable(**found)
+
+
+def _audit(tokenizer: Tokenizer, texts: Sequence[str]) -> Unwritable:
+    words = list({word for batch in batches(texts) for text in batch for word in text.split()})
+    encoded = [word.ids for word in tokenizer.encode_batch_fast(words)]
+    lost, parted = {}, set()
+    for word, back in zip(words, map(str.strip, tokenizer.decode_batch(encoded)), strict=True):
+        if "".join(back.split()) != word:
+            lost[word] = _unknown(tokenizer, word)
+        elif back != word:
+            parted.add(word)
+    unwritable = white_space = 0
+    rows_of: Counter[str] = Counter()
+    for text in chain.from_iterable(batches(texts)):
+        own = text.split()
+        if not lost.keys().isdisjoint(own):
+            unwritable += 1
+            rows_of.update(set().union(*(lost[word] for word in own if word in lost)))
+        elif " ".join(own) != text.strip() or not parted.isdisjoint(own):
+            white_space += 1
+    most = sorted(rows_of.items(), key=lambda item: (-item[1], item[0]))[:MOST_FREQUENT]
+    return Unwritable(rows=len(texts), unwritable=unwritable, white_space=white_space, characters=dict(most))
+
+
+def _unknown(tokenizer: Tokenizer, text: str) -> set[str]:
+    """The characters of the text that become `<unk>`; neighbours share one."""
+    encoded, unknown = tokenizer.encode(text), tokenizer.token_to_id("<unk>")
+    parts = [text[slice(*place)] for place, token in zip(encoded.offsets, encoded.ids, strict=True) if token == unknown]
+    return {character for part in parts for character in part if not character.isspace()}

@@ -1,0 +1,49 @@
+"""What a recipe takes from the Hub, pinned to full commits."""
+
+import os
+
+from hub.pins import pin
+from hub.release import pull_parent
+from record.errors import UserError
+from record.run_record import Pins
+
+
+def pin_recipe(recipe) -> Pins:
+    """Resolves all that a recipe takes from the Hub.
+
+    An adapter that is continued brings its own base model commit: on another one it would be another model.
+
+    Raises:
+        `UserError`: the parent adapter has no record, another base model, or other added tokens than the recipe.
+    """
+    dataset = pin("dataset", recipe.arguments.dataset_name, recipe.arguments.dataset_revision)
+    if recipe.arguments.parent_adapter is None:
+        base = pin("model", recipe.model.model_name_or_path, recipe.model.model_revision)
+        return Pins(base_model=base, dataset=dataset)
+    parent = pin("model", *_parent_id(recipe.arguments.parent_adapter))
+    record = pull_parent(parent)[1]
+    base = record.pins.base_model
+    if base.id != recipe.model.model_name_or_path:
+        raise UserError(
+            f"{parent.id} is an adapter of {base.id}: set `model_name_or_path` to that, not "
+            f"{recipe.model.model_name_or_path}"
+        )
+    tokens = record.recipe.get("added_tokens", [])
+    if tokens != recipe.arguments.added_tokens:
+        raise UserError(
+            f"{parent.id} was trained with `added_tokens: {tokens}`, which its rows belong to: state the same, not "
+            f"{recipe.arguments.added_tokens}"
+        )
+    return Pins(base_model=base, dataset=dataset, parent_adapter=parent)
+
+
+def _parent_id(parent: str) -> tuple[str, str]:
+    from huggingface_hub import HfApi, get_token
+
+    repo_id, _, revision = parent.partition("@")
+    if "/" not in repo_id:
+        owner = os.environ.get("HUB_USER") or (HfApi().whoami(cache=True)["name"] if get_token() else None)
+        if owner is None:
+            raise UserError(f"`parent_adapter: {parent}` is one of your own: run `hf auth login`, or set HUB_USER=name")
+        repo_id = f"{owner}/{repo_id}"
+    return repo_id, revision or "main"

@@ -1,0 +1,273 @@
+"""The base model and the adapter on it."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict, prepare_model_for_kbit_training
+from safetensors import SafetensorError, safe_open
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
+from transformers.utils import logging
+from trl import ModelConfig, get_peft_config, get_quantization_config
+
+from hub.pins import refuse_local
+from hub.release import download
+from recipes.data.tokenizer import load_tokens
+from record import strict_json
+from record.adapter_config import check_adapter_config
+from record.errors import UserError, chain, explain, one_line
+from record.release_files import ADAPTER_FILE
+from record.run_record import Model, Pin
+
+# The id of `<unk>` in every T5.
+UNKNOWN = 2
+
+# The types of model whose tokenizer, embedding and head are laid out as here. The largest of them, mT5-XXL and
+# FLAN-T5-XXL, have 24 layers of 4,096, feed-forward layers of 10,240, 64 heads of 64, and 250,112 tokens.
+FAMILY = ("t5", "mt5")
+LARGEST_SHAPE = {"num_layers": 200, "num_decoder_layers": 200, "d_model": 32_768, "d_ff": 131_072, "num_heads": 512,
+                 "d_kv": 1_024, "vocab_size": 1_000_000}  # fmt: skip
+# transformers 5 takes code, kernels and quantizers from other repositories where a configuration names them.
+ON_DEMAND = {"auto_map", "attn_implementation", "_attn_implementation", "quantization_config", "use_kernels"}
+# What an adapter's weights are stored in, as safetensors names it.
+WEIGHTS = ("F32", "BF16", "F16")
+
+# PEFT 0.21 reads an attribute that transformers 5.23 has renamed; nothing a user could act on.
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+
+# transformers 5.23 rightly leaves FLAN-T5's head untied, and warns on each load that the config says otherwise.
+logging.get_logger("transformers.modeling_utils").addFilter(
+    lambda record: "to tie shared.weight to lm_head.weight" not in record.getMessage()
+)
+
+
+def pick_dtype(requested: str) -> torch.dtype:
+    """The data type for the base's weights: the requested one where this device computes in it, else float32.
+
+    bfloat16 has no hardware on CPUs without AVX512-BF16/AMX nor on GPUs before Ampere, and is many times slower there.
+    """
+    if requested == "bfloat16":
+        native = on_gpu() and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float32
+    if requested == "float32":
+        return torch.float32
+    raise UserError(f"`dtype: {requested}` is not supported: use bfloat16 or float32")
+
+
+def on_gpu() -> bool:
+    """Whether this process works on a GPU: not where accelerate was told to use the CPU."""
+    return PartialState().device.type == "cuda"
+
+
+def load_tokenizer(base: Pin, added: list[str]) -> PreTrainedTokenizerBase:
+    """The base model's tokenizer at the pinned commit, with the `added` tokens; saved, it is read by `AutoTokenizer`.
+
+    Raises:
+        `UserError`: as `load_tokens`, or the repository's tokenizer is code of its own.
+    """
+    refuse_local(base.id)
+    tokens = load_tokens(base, added)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base.id, revision=base.revision, trust_remote_code=False)
+    except (ValueError, ImportError, OSError) as error:
+        raise _not_loaded(base, "tokenizer", error) from error
+    if added:
+        tokenizer.backend_tokenizer.model = tokens.model
+    return tokenizer
+
+
+def load_base(base: Pin, config: ModelConfig) -> PreTrainedModel:
+    """The base model at the pinned commit, quantized if the recipe says so.
+
+    A record names any base model. No code of its repository is run and no pickle of it is read, but its weights are
+    downloaded, whatever their size: how large a model one is willing to check, no rule can say.
+
+    Raises:
+        `UserError`: it is no T5 of a possible shape, or has no safetensors, or they do not fit its configuration.
+    """
+    config.dtype = str(pick_dtype(config.dtype)).removeprefix("torch.")
+    refuse_local(base.id)
+    refuse_shape(base)
+    try:
+        model = AutoModelForSeq2SeqLM.from_pretrained(
+            base.id,
+            revision=base.revision,
+            dtype=config.dtype,
+            attn_implementation=config.attn_implementation,
+            quantization_config=get_quantization_config(config),
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    except (ValueError, ImportError, OSError, SafetensorError) as error:
+        raise _not_loaded(base, "model", error) from error
+    for layer in model.modules():
+        if type(layer).__name__ == "Linear4bit":
+            # On CPUs with AVX512-BF16, bitsandbytes 0.50 repacks 4-bit weights at the first evaluation, and the
+            # training steps after it then lose the gradient below each such layer.
+            layer.support_avx512bf16_for_cpu = False
+    return model
+
+
+def refuse_shape(base: Pin) -> None:
+    """Looks at a base model's configuration before its weights are downloaded and memory for them is taken."""
+    try:
+        shape = strict_json.parse(download(base.id, "config.json", base.revision).read_bytes())
+    except ValueError as error:
+        raise UserError(f"config.json of {base.id} cannot be read: {error}") from None
+    if not isinstance(shape, dict) or shape.get("model_type") not in FAMILY:
+        raise UserError(f"{base.id} is no model of the types {', '.join(FAMILY)}: none else is trained here")
+    if asked := sorted(ON_DEMAND & shape.keys()):
+        raise UserError(f"config.json of {base.id} sets `{asked[0]}`: what that loads is not pinned")
+    for key, most in LARGEST_SHAPE.items():
+        if not isinstance(shape.get(key, 1), int) or not 1 <= shape.get(key, 1) <= most:
+            raise UserError(f"{base.id}: its `{key}` is no whole number from 1 to {most:,}: it is not loaded")
+
+
+def _not_loaded(base: Pin, what: str, error: Exception) -> Exception:
+    """The Hub's own refusals as they are; all else is the repository's."""
+    if any(explain(cause) for cause in chain(error)):
+        return error
+    return UserError(f"the {what} of {base.id}@{base.revision[:12]} cannot be loaded: {one_line(str(error), 300)}")
+
+
+def add_adapter(
+    model: PreTrainedModel, base: Pin, config: ModelConfig, seed: int, token_ids: Sequence[int] = ()
+) -> PeftModel:
+    """A new LoRA adapter on the base, its weights in float32.
+
+    The seed is set here because the weights are drawn here, before `Trainer` sets its own. The adapter's config names
+    the base's id and sha, so that every consumer loads the very base it was trained on.
+
+    Parameters:
+        token_ids: ids of the added tokens. Each gets two trained rows of `d_model` weights: one in the embedding of
+            both stacks, one in the head.
+
+    Raises:
+        `UserError`: the recipe's LoRA does not fit the model, or there are more added tokens than spare rows.
+    """
+    lora = get_peft_config(config)
+    lora.base_model_name_or_path = base.id
+    lora.revision = base.revision
+    rows = model.get_input_embeddings().num_embeddings
+    if token_ids and max(token_ids) >= rows:
+        raise UserError(
+            f"`added_tokens` names {len(token_ids)}, but the embedding of {base.id} has only "
+            f"{rows - min(token_ids)} spare rows: name fewer"
+        )
+    if token_ids:
+        # PEFT 0.21 finds `lm_head` by its end. Under its full name it would tie the head's rows to the embedding's,
+        # since transformers 5 says so of every T5; but FLAN-T5's are other weights, several times smaller.
+        lora.trainable_token_indices = {"shared": list(token_ids), "head": list(token_ids)}
+    set_seed(seed)
+    try:
+        adapter = get_peft_model(_trainable_if_quantized(model, config), lora, revision=base.revision)
+    except ValueError as error:
+        raise UserError(f"the adapter cannot be made: {' '.join(str(error).split())[:300]}") from error
+    if token_ids:
+        _start_as_unknown(adapter)
+    return adapter
+
+
+def _start_as_unknown(adapter: PeftModel) -> None:
+    """Gives the added tokens the rows of `<unk>`: so the base model met their texts, and so it reads and writes them.
+
+    What the spare rows hold, or a mean over all rows, the few steps on a rare token do not move far enough.
+    """
+    with torch.no_grad():
+        for layer in (adapter.get_input_embeddings(), adapter.get_output_embeddings()):
+            rows = layer.token_adapter
+            rows.trainable_tokens_delta["default"].copy_(rows.base_layer.weight[UNKNOWN])
+
+
+def _trainable_if_quantized(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
+    if config.load_in_4bit or config.load_in_8bit:
+        # Norms in float32 and gradients through the embeddings; checkpointing itself is the Trainer's business.
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        model.enable_input_require_grads()
+    return model
+
+
+def continue_adapter(model: PreTrainedModel, folder: Path, base: Pin, config: ModelConfig, seed: int) -> PeftModel:
+    """The trained adapter in `folder`, to be trained on; without `is_trainable` it would learn nothing.
+
+    Raises:
+        `UserError`: as `load_adapter`.
+    """
+    check_adapter_config(folder, base)
+    shapes = _shapes(folder)
+    set_seed(seed)
+    adapter = _with_adapter(_trainable_if_quantized(model, config), folder, shapes, is_trainable=True)
+    adapter.peft_config["default"].base_model_name_or_path = base.id
+    return adapter
+
+
+def load_adapter(model: PreTrainedModel, folder: Path, base: Pin) -> PeftModel:
+    """A trained adapter from `folder`, for inference; only safetensors are read.
+
+    Raises:
+        `UserError`: there is none, it is of another base model than `base`, its configuration asks for what no adapter
+            here does, or it holds other tensors than that asks for. PEFT 0.21 would load a tensor of the base model's
+            name into the base model.
+    """
+    check_adapter_config(folder, base)
+    return _with_adapter(model, folder, _shapes(folder)).eval()
+
+
+def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    path = folder / ADAPTER_FILE
+    if not path.is_file():
+        raise UserError(f"{folder} holds no {path.name}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            for name, tensor in tensors.items():
+                if tensor.get_dtype() not in WEIGHTS:
+                    raise UserError(f"{path.name}: {name} is of the type {tensor.get_dtype()}, which no weights are")
+            return {name: tuple(tensor.get_shape()) for name, tensor in tensors.items()}
+    except SafetensorError as error:
+        raise UserError(f"{path.name} is not a safetensors file: {error}") from None
+
+
+def _with_adapter(model: PreTrainedModel, folder: Path, shapes: dict[str, tuple[int, ...]], **how: Any) -> PeftModel:
+    try:
+        adapter = PeftModel.from_pretrained(model, folder, **how)
+    except RuntimeError as error:
+        if "size mismatch" not in str(error):
+            raise
+        raise UserError(f"{ADAPTER_FILE} does not fit {model.name_or_path} and adapter_config.json") from None
+    except ValueError as error:
+        raise UserError(f"adapter_config.json does not fit {model.name_or_path}: {one_line(str(error), 300)}") from None
+    wanted = {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(adapter).items()}
+    if wrong := sorted(name for name in shapes.keys() | wanted.keys() if shapes.get(name) != wanted.get(name)):
+        raise UserError(f"{ADAPTER_FILE} holds other tensors than adapter_config.json asks for: {wrong[0]}")
+    return adapter
+
+
+def adapter_numbers(adapter: PeftModel) -> int:
+    """How many numbers the adapter itself holds: all that was trained."""
+    return sum(tensor.numel() for tensor in get_peft_model_state_dict(adapter).values())
+
+
+def describe(model: Any) -> Model:
+    """Parameter counts and memory of a model with its adapter.
+
+    4-bit weights are packed two to a byte; PEFT counts them as they were.
+    """
+    trainable, total = model.get_nb_trainable_parameters()
+    base = model.get_base_model()
+    return Model(
+        trainable=trainable,
+        total=total,
+        memory_bytes=model.get_memory_footprint(),
+        dtype=str(base.dtype).removeprefix("torch."),
+        quantized_layers=sum(type(weight).__name__ in ("Params4bit", "Int8Params") for weight in base.parameters()),
+    )

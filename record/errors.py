@@ -1,0 +1,135 @@
+"""One clear line for what a user can mend; a traceback is for bugs."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+from record.redaction import redact
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+
+class UserError(Exception):
+    """Something the user can mend. Its text says what is wrong and what to do, in one line."""
+
+
+class Damaged(ConnectionError):
+    """What arrived from the Hub is not what the Hub says it holds."""
+
+
+def one_line(text: str, longest: int = 2_000) -> str:
+    """A text for one line of our output: strangers' texts in it can neither end the line, nor act on the terminal."""
+    shown = "".join(
+        character if character.isprintable() else " " if character.isspace() else "\N{REPLACEMENT CHARACTER}"
+        for character in text[: longest + 1]
+    )
+    return shown if len(shown) <= longest else shown[: longest - 1] + "…"
+
+
+def first_problem(error: "ValidationError") -> str:
+    """Where a strange file breaks its schema, and how, for one line."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"{one_line('.'.join(map(str, first['loc'])), 200) or 'the file'}: {first['msg']}"
+
+
+def explain(error: BaseException) -> str | None:
+    """The one line for an error that is the user's or the Hub's to mend; None when it looks like a bug of ours."""
+    from huggingface_hub import constants, errors
+
+    hub = constants.ENDPOINT
+    if isinstance(error, UserError | Damaged):
+        return one_line(str(error))
+    if isinstance(error, errors.GatedRepoError):
+        return f"access to the gated repository is not granted: ask for it on its page at {hub}, then `hf auth login`"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"no such repository, or your token may not see it: check the id, or `hf auth login` ({_url(error)})"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"no such revision: check the branch, tag or commit ({_url(error)})"
+    if isinstance(error, errors.LocalEntryNotFoundError) and (error.__cause__ or error.__context__):
+        # The clients say so of any download that failed: the cause knows better.
+        return None
+    if isinstance(error, errors.EntryNotFoundError):
+        return f"the repository lacks a file that is needed here ({_url(error)})"
+    if isinstance(error, errors.HFValidationError):
+        return f"not a Hub id: {_first_line(error)}"
+    if isinstance(error, errors.LocalTokenNotFoundError):
+        return "no token: run `hf auth login`, or set HF_TOKEN"
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return "offline mode is on and the cache lacks what is needed: unset HF_HUB_OFFLINE, or fill the cache first"
+    if isinstance(error, errors.OIDCError):
+        return f"no token for a Trusted Publisher: {_first_line(error)}"
+    if isinstance(error, errors.HfHubHTTPError):
+        return _refusal(error)
+    if isinstance(error, ConnectionError) or type(error).__module__.partition(".")[0] in ("httpx", "httpx2"):
+        return f"{hub} cannot be reached: check the network, or add HUB=local for the local Hub ({_first_line(error)})"
+    if "BackendCompilerFailed" in {kind.__name__ for kind in type(error).__mro__}:
+        return f"the model cannot be compiled here: leave out `torch_compile` ({_first_line(error.inner_exception)})"
+    return None
+
+
+def _refusal(error) -> str:
+    from huggingface_hub import constants
+
+    status = None if error.response is None else error.response.status_code
+    said = " ".join((error.server_message or _first_line(error)).split())[:300]
+    if status in (402, 413, 507) or (status in (400, 403) and "storage" in said):
+        return f"the account's storage on the Hub is full: delete what is not needed there, or ask for more ({said})"
+    hint = {
+        400: "it does not take what was asked",
+        401: "the token is not valid or has expired: `hf auth login`, or set HF_TOKEN",
+        403: "the token may not do this: use one that may write to the repository and in its owner's name",
+        409: "it exists already: choose another name",
+        412: "somebody committed in the meantime: run the command again",
+        429: "too many requests: wait, then run the command again",
+    }.get(status, "run the command again later")
+    return f"{constants.ENDPOINT} answered {status or 'nothing that can be read'}: {hint} ({said})"
+
+
+def _url(error: BaseException) -> str:
+    return str(error.response.url) if getattr(error, "response", None) is not None else _first_line(error)
+
+
+def _first_line(error: BaseException) -> str:
+    return one_line((str(error).strip() or type(error).__name__).splitlines()[0])
+
+
+def explanation(error: BaseException) -> str | None:
+    """The one line of the outermost error in the chain that `explain` knows, without secrets; None when all look like a
+    bug of ours."""
+    line = next((line for cause in chain(error) if (line := explain(cause))), None)
+    return None if line is None else redact(line)
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and what caused it, the outermost first: clients wrap the Hub's answer in errors of their own."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+@contextmanager
+def xet_errors() -> Iterator[None]:
+    """Calls a failed transfer one: hf_xet 1.8 raises a bare RuntimeError for whatever happens on the way."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ConnectionError(_first_line(error)) from error
+
+
+@contextmanager
+def one_line_errors(prefix: str = "error:", code: int = 1, file: TextIO | None = None) -> Iterator[None]:
+    """Ends the process with `code` and the line `prefix …` on an error that `explain` knows; others pass through.
+
+    Parameters:
+        file: where the line goes; standard error unless given.
+    """
+    try:
+        yield
+    except Exception as error:
+        line = explanation(error)
+        if line is None:
+            raise
+        print(f"{prefix} {line}", file=file or sys.stderr, flush=True)
+        sys.exit(code)

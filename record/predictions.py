@@ -1,0 +1,111 @@
+"""The predictions file: one row per test row, as parquet, so that the Hub's viewer shows it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from record.errors import UserError
+from record.parquet_size import column_sizes
+
+PREDICTIONS_FILE = "predictions.parquet"
+# The same columns for the parent adapter's test rows, `base` holding what the parent wrote.
+FORGETTING_FILE = "forgetting.parquet"
+SCHEMA = pa.schema(
+    [
+        ("prompt", pa.string()),
+        ("reference", pa.string()),
+        ("schema", pa.string()),
+        ("seen", pa.string()),
+        ("base", pa.string()),
+        ("adapter", pa.string()),
+        ("base_tokens", pa.list_(pa.int32())),
+        ("adapter_tokens", pa.list_(pa.int32())),
+    ]
+)
+TEXTS = [field.name for field in SCHEMA if field.type == pa.string()]
+# What is not read: far beyond the predictions of the largest recipe here (31,000 rows with 100 MB of text).
+MAX_BYTES, MAX_ROWS, MAX_TOKENS = 2**30, 2_000_000, 50_000_000
+# Tokens of one output, and the one value that an empty list counts for.
+LONGEST = 4_097
+
+
+@dataclass
+class Predictions:
+    """What both models wrote for every test row, in the test split's order.
+
+    `schema` holds the tables that a row's SQL is about ("" without), `seen` whether a training of the chain has seen
+    the row's input: as "exact" copy, as "near" duplicate, or "".
+    """
+
+    prompt: list[str]
+    reference: list[str]
+    schema: list[str]
+    seen: list[str]
+    base: list[str]
+    adapter: list[str]
+    base_tokens: list[list[int]]
+    adapter_tokens: list[list[int]]
+
+    def save(self, run: Path, name: str = PREDICTIONS_FILE) -> None:
+        """Writes the parquet file `name` into the folder `run`, whole or not at all."""
+        temporary = run / f".{name}"
+        pq.write_table(pa.Table.from_pydict(self.__dict__, schema=SCHEMA), temporary)
+        temporary.replace(run / name)
+
+    def take(self, rows: Sequence[int]) -> "Predictions":
+        """The predictions for the test rows with these numbers."""
+        return Predictions(**{name: [column[row] for row in rows] for name, column in self.__dict__.items()})
+
+
+def load_predictions(run: Path, name: str = PREDICTIONS_FILE, rows: int | None = None) -> Predictions:
+    """The predictions in the parquet file `name` of the folder `run`, which may be a stranger's.
+
+    Parameters:
+        rows: how many test rows there are, where that is known.
+
+    Raises:
+        `UserError`: there are none, the file is not of this schema, or it would become larger than any predictions are.
+    """
+    path = run / name
+    try:
+        if pq.read_schema(path).remove_metadata() != SCHEMA:
+            raise UserError(f"{path} has other columns than {', '.join(SCHEMA.names)}")
+        _refuse_bombs(path, rows)
+        # Each text is kept once, until it is known what they come to.
+        table = pq.read_table(path, read_dictionary=TEXTS, partitioning=None)
+        # Not every reader holds the texts to be UTF-8.
+        table.validate(full=True)
+        if any(column.null_count for column in table.columns):
+            raise UserError(f"{path} lacks values")
+        if (found := sum(map(_characters, table.select(TEXTS).columns))) > MAX_BYTES:
+            raise UserError(f"{path} holds {found:,} bytes of text: it is not read")
+        table = table.cast(SCHEMA)
+    except FileNotFoundError:
+        raise UserError(f"{run} holds no {name}: score it first (make evaluate-{run.name})") from None
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise UserError(f"{path} is not a parquet file: {str(error).splitlines()[0]}") from None
+    return Predictions(**table.to_pydict())
+
+
+def _refuse_bombs(path: Path, rows: int | None) -> None:
+    stated = pq.read_metadata(path).num_rows
+    if rows is not None and stated != rows:
+        raise UserError(f"there are predictions for {stated:,} rows, but {rows:,} test rows")
+    sizes = column_sizes(path)
+    if (found := sum(size.bytes for size in sizes)) > MAX_BYTES:
+        raise UserError(f"{path} unpacks to {found:,} bytes: it is not read")
+    for column, size in zip(SCHEMA.names, sizes, strict=True):
+        if size.values > (min(stated * LONGEST, MAX_TOKENS) if column not in TEXTS else min(stated, MAX_ROWS)):
+            raise UserError(f"{path} holds {size.values:,} values of {column} for {stated:,} rows: it is not read")
+
+
+def _characters(column: pa.ChunkedArray) -> int:
+    """Bytes of a column of texts once each stands in its row."""
+    return sum(
+        pc.sum(pc.take(pc.binary_length(chunk.dictionary), chunk.indices).cast(pa.int64())).as_py() or 0
+        for chunk in column.chunks
+    )

@@ -1,0 +1,192 @@
+"""What the recipe of somebody else's record may set: it is trained from here.
+
+`Seq2SeqTrainingArguments` and `ModelConfig` take far more than figures: folders to write to, pickles to resume from,
+code to compile or download, patterns without end, tokens, and services that hear of every step. So the keys are listed,
+each with its bounds, and all others are refused before anything is built. Your own YAML is bound by the numbers alone;
+with what else it holds you can train, but not publish.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from record.field_types import Count, Line, PlainName, RepoId, Seed, Sha1, Share
+
+MAX_FIELDS = 30
+
+
+def _few_fields(template: str) -> str:
+    # Each repeats its column's text.
+    if template.count("{") > MAX_FIELDS:
+        raise ValueError(f"a template of more than {MAX_FIELDS} columns")
+    return template
+
+
+Many = Annotated[int, Field(ge=1, le=4096)]
+Steps = Annotated[float, Field(gt=0, le=1e7)]
+Below1 = Annotated[float, Field(ge=0, lt=1)]
+Between = Annotated[float, Field(gt=0, lt=1)]
+Rate = Annotated[float, Field(ge=0, le=100)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=5_000)]
+Template = Annotated[Text, AfterValidator(_few_fields)]
+# Never a pattern: PEFT takes a single text for a regular expression.
+Module = Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,100}$")]
+Modules = Annotated[list[Module], Field(max_length=100)]
+When = Literal["no", "steps", "epoch"]
+Metrics = dict[Literal["rouge1", "rouge2", "rougeL", "rougeLsum", "rougeLsum_flat"], Share]
+CLOSED = ConfigDict(extra="forbid", strict=True)
+
+
+class Published(TypedDict, total=False):
+    """What others published of the same recipe."""
+
+    __pydantic_config__ = CLOSED
+
+    source: Text
+    base: Metrics | None
+    adapter: Metrics | None
+
+
+class Expected(TypedDict, total=False):
+    """The figures that a run should meet, as `recipes.expectations` reads them."""
+
+    __pydantic_config__ = CLOSED
+
+    base_revision: Sha1
+    train_rows: Count
+    test_rows: Count
+    trainable_parameters: Count
+    all_parameters: Count
+    memory_bytes: Count
+    published: Published
+
+
+class PublishedRecipe(TypedDict, total=False):
+    """The keys that a published recipe may hold, by the names of `RecipeArguments`, `ModelConfig` and
+    `Seq2SeqTrainingArguments`."""
+
+    __pydantic_config__ = CLOSED
+
+    # RecipeArguments
+    title: Line
+    adapter_name: PlainName
+    task: Line
+    language: Line
+    dataset_name: RepoId
+    # It becomes part of a folder's name in the cache.
+    dataset_config: Annotated[str, StringConstraints(pattern=r"^[\w+=@,-][\w+=@,. -]{0,99}$")] | None
+    dataset_revision: Line
+    dataset_splits: Annotated[list[Line], Field(max_length=20)]
+    extract: Annotated[dict[Line, Annotated[str, Field(max_length=2_000)]], Field(max_length=10)] | None
+    prompt: Template | Annotated[list[Template], Field(min_length=1, max_length=100)]
+    target: Template
+    sql_schema: Template | None
+    length_rules: Annotated[list[Line], Field(max_length=20)]
+    test_size: Between
+    validation_size: Below1
+    select_on_test: bool
+    split: Literal["random", "grouped"]
+    split_seed: Seed
+    added_tokens: Annotated[list[Annotated[str, Field(min_length=1, max_length=50)]], Field(max_length=100)]
+    parent_adapter: Line | None
+    early_stopping_patience: Annotated[int, Field(ge=0, le=10_000)]
+    max_new_tokens: Many
+    num_beams: Annotated[int, Field(ge=1, le=64)]
+    engine: Literal["transformers", "ctranslate2"]
+    expect: Expected | None
+
+    # ModelConfig
+    model_name_or_path: RepoId
+    model_revision: Line
+    dtype: Literal["bfloat16", "float32"]
+    # Any other name is one of a repository whose code would be run.
+    attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] | None
+    use_peft: Literal[True]
+    lora_task_type: Literal["SEQ_2_SEQ_LM", "CAUSAL_LM"]
+    lora_r: Annotated[int, Field(ge=1, le=1024)]
+    lora_alpha: Annotated[int, Field(ge=1, le=65_536)]
+    lora_dropout: Below1
+    lora_target_modules: Module | Modules | None
+    lora_modules_to_save: Modules | None
+    use_rslora: bool
+    use_dora: bool
+    load_in_8bit: bool
+    load_in_4bit: bool
+    bnb_4bit_quant_type: Literal["nf4", "fp4"]
+    use_bnb_nested_quant: bool
+    bnb_4bit_quant_storage: Literal["uint8", "bfloat16", "float32"] | None
+
+    # Seq2SeqTrainingArguments
+    num_train_epochs: Annotated[float, Field(gt=0, le=1_000)]
+    max_steps: Annotated[int, Field(ge=-1, le=10**7)]
+    per_device_train_batch_size: Many
+    gradient_accumulation_steps: Many
+    per_device_eval_batch_size: Many
+    eval_accumulation_steps: Many | None
+    learning_rate: Rate
+    lr_scheduler_type: Literal[
+        "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"
+    ]
+    warmup_steps: Annotated[float, Field(ge=0, le=1e7)]
+    optim: Literal["adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adamw_8bit", "paged_adamw_32bit",
+                   "paged_adamw_8bit"]  # fmt: skip
+    weight_decay: Rate
+    adam_beta1: Below1
+    adam_beta2: Below1
+    adam_epsilon: Share
+    max_grad_norm: Annotated[float, Field(ge=0, le=1e6)]
+    label_smoothing_factor: Below1
+    neftune_noise_alpha: Rate | None
+    bf16: bool
+    tf32: bool | None
+    activation_checkpointing: bool | None
+    gradient_checkpointing: bool | None
+    activation_checkpointing_kwargs: dict[Literal["use_reentrant"], bool] | None
+    gradient_checkpointing_kwargs: dict[Literal["use_reentrant"], bool] | None
+    # Its backend may be code of anybody's, and is none of the keys.
+    torch_compile: bool
+    torch_empty_cache_steps: Many | None
+    average_tokens_across_devices: bool
+    seed: Seed
+    data_seed: Seed | None
+    full_determinism: bool
+    train_sampling_strategy: Literal["random", "sequential", "group_by_length"]
+    dataloader_drop_last: bool
+    dataloader_num_workers: Annotated[int, Field(ge=0, le=16)]
+    dataloader_prefetch_factor: Annotated[int, Field(ge=1, le=16)] | None
+    dataloader_persistent_workers: bool
+    logging_strategy: When
+    logging_steps: Steps
+    logging_first_step: bool
+    eval_strategy: When
+    eval_steps: Steps | None
+    eval_delay: Annotated[float, Field(ge=0, le=1e7)]
+    eval_on_start: bool
+    save_strategy: Literal["no", "steps", "epoch", "best"]
+    save_steps: Steps
+    save_total_limit: Annotated[int, Field(ge=1, le=100)] | None
+    load_best_model_at_end: bool
+    metric_for_best_model: Literal["loss", "eval_loss"] | None
+    greater_is_better: bool | None
+    run_name: Line | None
+
+
+_RECIPE = TypeAdapter(PublishedRecipe)
+
+
+def refused_key(recipe: dict[str, Any], numbers_only: bool = False) -> str | None:
+    """Which key no published recipe may hold, or not with this value, and why, in one line; None if all may stand.
+
+    Parameters:
+        numbers_only: looks at nothing but the bounds of numbers.
+    """
+    try:
+        _RECIPE.validate_python(recipe)
+    except ValidationError as error:
+        for found in error.errors(include_url=False, include_context=False, include_input=False):
+            if found["type"] == "extra_forbidden" and not numbers_only:
+                return f"`{'.'.join(map(str, found['loc']))}` is none of the keys that a published recipe may set"
+            if not numbers_only or found["type"].startswith(("less_than", "greater_than")):
+                return f"`{found['loc'][0]}`: {found['msg']}"
+    return None

@@ -1,0 +1,3 @@
+"""The files that a release consists of."""
+
+ADAPTER_FILE = "adapter_model.safetensors"

@@ -1,0 +1,398 @@
+"""The run record: the one thing the rooms hand each other, stored as `record.json` beside the adapter.
+
+Training starts it, evaluation adds the scores, the card is rendered from it, push adds the hashes of what it uploads,
+and reproduce reads it back from the Hub. A record from the Hub is untrusted: unknown and missing keys, wrong types,
+numbers and texts out of bounds are refused. record/schemas/ holds the format, `record.versions` how it changes.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, WrapValidator
+
+from record.errors import UserError, first_problem
+from record.field_types import (
+    Amount,
+    Count,
+    Line,
+    PlainName,
+    Positive,
+    RepoId,
+    RepoPath,
+    Seed,
+    Sha1,
+    Sha256,
+    Share,
+    Shift,
+    bounded,
+)
+from record.published_recipe import PublishedRecipe
+from record.versions import VERSION, upgraded
+
+RECORD_FILE = "record.json"
+MAX_RECORD_BYTES = 16 * 2**20
+# The metrics of every score, by the names that rouge_score uses, with the names that people read.
+ROUGE_NAMES = {
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "rougeLsum": "ROUGE-Lsum",
+    "rougeLsum_flat": "ROUGE-Lsum, undivided",
+}
+# Those of a recipe with `sql_schema`: shares of the rows (execution: of the rows whose reference runs).
+SQL_NAMES = {
+    "sql_parsed": "SQL parses",
+    "sql_exact_match": "SQL exact match",
+    "sql_execution_match": "SQL execution match",
+}
+METRIC_NAMES = ROUGE_NAMES | SQL_NAMES
+Metric = Literal[tuple(METRIC_NAMES)]
+# By length rule.
+RuleCounts = Annotated[dict[Line, Count], Field(max_length=50)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Pin(Section):
+    """What was taken from the Hub: `id` at the full commit `revision`.
+
+    `license` is the one its card states, `miniature` whether its card carries the tag of a local stand-in.
+    """
+
+    kind: Literal["model", "dataset"]
+    id: RepoId
+    revision: Sha1
+    license: Line | None = None
+    miniature: bool = False
+
+
+class Pins(Section):
+    base_model: Pin
+    dataset: Pin
+    parent_adapter: Pin | None = None
+
+
+class Lengths(Section):
+    """Shortest, mean and longest text, in tokens with the final `</s>`."""
+
+    min: Count
+    mean: Amount
+    max: Count
+
+
+class Data(Section):
+    """Row counts: `loaded` = the sum of `dropped` + train + validation + test; `dropped` and `truncated` by rule.
+
+    `limits` holds what each percentile rule came to, `lengths` those of the training rows. `test_sha256` is the hash of
+    the test rows, in order.
+    """
+
+    loaded: Count
+    dropped: RuleCounts
+    truncated: RuleCounts = {}
+    limits: dict[Line, Amount] = Field(default={}, max_length=50)
+    lengths: dict[Literal["prompt", "target"], Lengths] = {}
+    train: Count
+    validation: Count
+    test: Count
+    test_sha256: Sha256
+
+    def where_stated(self, stated: "Data") -> "Data":
+        """These counts without what a record of an older version does not state."""
+        return self if stated.lengths else self.model_copy(update={"lengths": {}})
+
+
+class Unwritable(Section):
+    """How many references the tokenizer cannot give back, and so no model with it can write: of `rows` references,
+
+    `unwritable` come back with other characters, `white_space` with other white space only (T5 makes every newline a
+    space). `characters` counts the rows by character that has no token, the most frequent first, at most 20.
+    """
+
+    rows: Count
+    unwritable: Count
+    white_space: Count
+    characters: dict[Annotated[str, Field(max_length=8)], Count] = Field(max_length=20)
+
+    @property
+    def percent(self) -> float:
+        return 100 * self.unwritable / max(self.rows, 1)
+
+
+class Model(Section):
+    """Parameter counts and `memory_bytes`, the bytes of all parameters and buffers as loaded.
+
+    `quantized_layers` counts the base's linear layers that hold 4- or 8-bit weights.
+    """
+
+    trainable: Count
+    total: Positive
+    memory_bytes: Count
+    dtype: Line
+    quantized_layers: Count = 0
+
+    @property
+    def percent(self) -> float:
+        return 100 * self.trainable / self.total
+
+
+class Expectation(Section):
+    """A figure that the recipe expects and the one that was found."""
+
+    name: Line
+    expected: Count | Amount | Line
+    found: Count | Amount | Line
+    verdict: Literal["met", "missed", "not comparable"]
+
+
+class Batch(Section):
+    """How an optimizer step of `per_device · accumulation · processes` rows is cut.
+
+    A micro-batch holds at most `tokens` tokens, or one row; memory refused the budgets in `too_large`. Before version 3
+    it held `per_device` rows, and `too_large` lists numbers of rows.
+    """
+
+    per_device: Positive
+    accumulation: Positive
+    processes: Positive
+    tokens: Positive | None = None
+    too_large: list[Positive] = Field(default=[], max_length=100)
+
+    @property
+    def effective(self) -> int:
+        """Rows of one optimizer step."""
+        return self.per_device * self.accumulation * self.processes
+
+
+class LossPoint(Section):
+    """One line of the loss history: the training loss since the last line, or the validation loss, at `step`."""
+
+    step: Count
+    epoch: Amount
+    loss: Amount | None = None
+    eval_loss: Amount | None = None
+    learning_rate: Amount | None = None
+
+
+class Training(Section):
+    """How the adapter came to be.
+
+    `seconds`, `tokens_per_second` (real source + target tokens, padding not counted) and `peak_memory_bytes` speak of
+    the session that finished the run; `resumed_from` is the step it started at (0: from scratch).
+    """
+
+    history: list[LossPoint] = Field(max_length=200_000)
+    steps: Count
+    epochs: Amount
+    seed: Seed
+    resumed_from: Count
+    best_step: Count | None = None
+    seconds: Amount
+    tokens_per_second: Amount
+    peak_memory_bytes: Count
+    adapter_sha256: Sha256
+
+
+class Energy(Section):
+    """Electricity of the session that finished the training, the whole machine's, as codecarbon gives it.
+
+    `cpu_measured` says whether the CPU's was read from its own counters or estimated from its load and thermal design
+    power; a GPU's is read from its driver, the memory's estimated from its size. `co2_grams` is the energy times the
+    yearly mean carbon intensity of the grid of `country` (ISO 3166-1 alpha-3), or of its `region`.
+    """
+
+    kwh: Amount
+    cpu_kwh: Amount
+    gpu_kwh: Amount
+    ram_kwh: Amount
+    co2_grams: Amount
+    country: str = Field(pattern=r"^[A-Z]{3}$")
+    region: Line | None = None
+    hardware: Line
+    cpu_measured: bool
+    codecarbon: Line
+
+
+class Leakage(Section):
+    """Test rows whose input also stands in training rows: as `exact` copy, or as `near` duplicate (else).
+
+    One entry a training of the chain: `adapter` None for this run's own, else the ancestor's id at its commit.
+    """
+
+    adapter: Line | None
+    dataset: RepoId
+    training_rows: Count
+    exact: Count
+    near: Count
+
+
+class Contract(Section):
+    """The scoring contract: all that decides a score besides weights and data; `sql` is None without SQL metrics.
+
+    `engine` wrote the outputs, `batch_size` rows at once (CTranslate2: a thread). In float32 tokens depend on neither.
+    """
+
+    engine: Line = "transformers"
+    metric: Line
+    metric_version: Line
+    stemmer: bool
+    sentences: Line
+    sql: Line | None = None
+    max_new_tokens: Positive
+    num_beams: Positive
+    dtype: Line
+    batch_size: Positive
+    resamples: Positive
+    confidence: Share
+    seed: Seed
+
+
+class Interval(Section):
+    """A mean over the test rows and its bootstrap interval."""
+
+    mean: Shift
+    low: Shift
+    high: Shift
+
+
+class Outputs(Section):
+    """What one model wrote: mean tokens per row, rows cut at `max_new_tokens`, empty rows, seconds of generation."""
+
+    mean_tokens: Amount
+    cut: Count
+    empty: Count
+    seconds: Amount
+
+
+class Compared(Section):
+    """Scores (0 to 1) per metric name over `rows` test rows; `difference` is adapter − base, paired by row."""
+
+    rows: Count
+    base: dict[Metric, Interval]
+    adapter: dict[Metric, Interval]
+    difference: dict[Metric, Interval]
+
+    def shown(self) -> list[str]:
+        """The metrics to show: the undivided reading of ROUGE-Lsum only where it differs from the other."""
+        both = {"rougeLsum", "rougeLsum_flat"} <= self.base.keys() & self.adapter.keys()
+        same = both and all(
+            abs(x["rougeLsum"].mean - x["rougeLsum_flat"].mean) < 5e-5 for x in (self.base, self.adapter)
+        )
+        return [name for name in self.base if not (same and name == "rougeLsum_flat")]
+
+
+class SqlCounts(Section):
+    """Rows whose reference does not run on its own tables; rows where both results are empty on every database."""
+
+    not_executable: Count
+    base_empty: Count
+    adapter_empty: Count
+
+
+class Scores(Compared):
+    """The scores of all test rows; `clean` those of the rows that no training of the chain has seen, where some were.
+
+    `seen` counts the test rows found in any training of the chain, as exact copies or near-duplicates.
+    """
+
+    base_outputs: Outputs
+    adapter_outputs: Outputs
+    sql: SqlCounts | None = None
+    seen: dict[Literal["exact", "near"], Count] = {}
+    clean: Compared | None = None
+
+
+class Forgetting(Section):
+    """The parent's test rows again: the parent's own published scores and this adapter's, and the paired difference."""
+
+    rows: Count
+    parent: dict[Metric, Interval]
+    adapter: dict[Metric, Interval]
+    difference: dict[Metric, Interval]
+
+
+class Environment(Section):
+    """Where the run happened: versions by package, the device, and the commit of the code (None outside git)."""
+
+    python: Line
+    platform: Line
+    device: Line
+    threads: Count
+    packages: dict[Line, Line] = Field(max_length=100)
+    code_commit: Line | None
+    code_dirty: bool
+
+
+class Renderer(Section):
+    """What rendered the card and the plots: the sha256 of the code that does, and matplotlib's version."""
+
+    code: Sha256
+    matplotlib: Line
+
+
+class Record(Section):
+    """One run. Sections that have not happened yet are None.
+
+    `environment` is where it was trained, `scored_in` where the scores were taken.
+    """
+
+    schema_version: Literal[VERSION] = VERSION
+    name: PlainName
+    # What a run's own recipe may hold is wider: see `record.published_recipe`.
+    recipe: Annotated[
+        PublishedRecipe, WrapValidator(lambda keys, _: bounded(keys)), PlainSerializer(dict, return_type=dict[str, Any])
+    ]
+    hub: Line
+    pins: Pins
+    data: Data
+    unwritable: Unwritable | None = None
+    model: Model
+    batch: Batch
+    environment: Environment
+    expectations: list[Expectation] = Field(default=[], max_length=100)
+    leakage: list[Leakage] | None = Field(default=None, max_length=100)
+    training: Training | None = None
+    energy: Energy | None = None
+    contract: Contract | None = None
+    scored_in: Environment | None = None
+    scores: Scores | None = None
+    forgetting: Forgetting | None = None
+    rendered: Renderer | None = None
+    files: dict[RepoPath, Sha256] = Field(default={}, max_length=100)
+
+    @property
+    def miniature(self) -> bool:
+        """Whether the base model or the dataset is a local stand-in, so that no number speaks of the real one."""
+        return self.pins.base_model.miniature or self.pins.dataset.miniature
+
+    def to_bytes(self) -> bytes:
+        """The record as it stands in `record.json`."""
+        return (self.model_dump_json(indent=1) + "\n").encode()
+
+    def save(self, run: Path) -> None:
+        """Writes `record.json` into the folder `run`, whole or not at all."""
+        temporary = run / f".{RECORD_FILE}.{os.getpid()}"
+        temporary.write_bytes(self.to_bytes())
+        temporary.replace(run / RECORD_FILE)
+
+
+def load_record(run: Path) -> Record:
+    """The record in the folder `run`.
+
+    Raises:
+        `UserError`: there is none, it is not a record, or one of a newer version than this clone reads.
+    """
+    path = run / RECORD_FILE
+    if not path.is_file():
+        raise UserError(f"{run} holds no {RECORD_FILE}: train a recipe into it first (make train-finance)")
+    if path.stat().st_size > MAX_RECORD_BYTES:
+        raise UserError(f"{path} is larger than {MAX_RECORD_BYTES} bytes: this is no run record")
+    try:
+        return Record.model_validate(upgraded(path.read_bytes()))
+    except ValidationError as error:
+        raise UserError(f"{path} is not a run record that this version reads: {first_problem(error)}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not a run record that this version reads: {error}") from None

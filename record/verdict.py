@@ -1,0 +1,128 @@
+"""The verdict of a reproduction, as `verdict.json` holds it."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, ValidationError
+
+from record.errors import UserError
+from record.hashes import sha256_file
+from record.predictions import PREDICTIONS_FILE
+from record.run_record import Environment, Interval, Record, Section, Sha1, Sha256
+
+# A release may carry the verdict on an earlier commit of the same adapter and predictions.
+VERDICT_FILE = "verdict.json"
+MAX_VERDICT_BYTES = 2**20
+
+Level = Literal["score", "generate", "train"]
+
+Part = Literal[
+    "signature", "files", "lineage", "data", "leakage", "scoring", "card", "generation", "weights", "training"
+]
+EVIDENCE = {
+    "hashes": "the bytes of the published files, against the sha256 that the record states",
+    "numbers": "scores, computed again from the published outputs",
+    "tokens": "outputs, generated again and compared token by token",
+    "statistics": "what the outputs that differ do to the scores, with intervals",
+}
+# The scores that decide when outputs differ: the others move with them, and each further test is a further false alarm.
+DECIDING = ("rougeL", "sql_execution_match")
+# Floating-point sums may differ in their last bits between machines; a changed number differs in a digit that is shown.
+ROUNDING = 1e-9
+
+
+class Check(Section):
+    """One thing that was looked at."""
+
+    part: Part
+    outcome: Literal["passed", "failed", "not checked"]
+    detail: str
+
+
+class Change(Section):
+    """A mean over the compared rows, as published and now, and the paired difference now − published."""
+
+    model: Literal["base", "adapter"]
+    metric: str
+    published: float
+    now: float
+    difference: Interval
+
+
+class Verdict(Section):
+    """The outcome of one reproduction.
+
+    Parameters:
+        verdict: REPRODUCED, DRIFTED (what was found is not what was published), or UNCHECKED.
+        reason: what was reproduced, moved, or prevented the check, in one line.
+        evidence: what decided: hashes of bytes, numbers computed again, tokens generated again row by row, or the
+            statistics of the differences.
+        moved: which part is not as published, when DRIFTED.
+        sample: how many rows were generated again; None for all of them.
+        rows: numbers of the test rows whose outputs differ, per model.
+        date: when it was checked, ISO 8601 in UTC.
+        adapter_sha256, predictions_sha256: the published files that it speaks of, where it came to them.
+    """
+
+    verdict: Literal["REPRODUCED", "DRIFTED", "UNCHECKED"] = "UNCHECKED"
+    reason: str = ""
+    adapter: str
+    revision: Sha1 | None = None
+    level: Level
+    sample: int | None = None
+    evidence: Literal["hashes", "numbers", "tokens", "statistics"] | None = None
+    moved: Part | None = None
+    rows: dict[Literal["base", "adapter"], list[int]] = Field(default_factory=dict)
+    checks: list[Check] = Field(default_factory=list)
+    changes: list[Change] = Field(default_factory=list)
+    environment: Environment | None = None
+    date: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d[\d:.+Z-]{0,20}$")]
+    adapter_sha256: Sha256 | None = None
+    predictions_sha256: Sha256 | None = None
+
+    @property
+    def line(self) -> str:
+        """The last line of the output."""
+        name = self.adapter if self.revision is None else f"{self.adapter}@{self.revision}"
+        return f"{self.verdict} {name} {self.reason}"
+
+
+def load_verdict(folder: Path) -> Verdict | None:
+    """The verdict that a release carries, if there is one.
+
+    Raises:
+        `UserError`: it is too large, or no verdict as `--json` prints it.
+    """
+    path = folder / VERDICT_FILE
+    if not path.is_file():
+        return None
+    if path.stat().st_size > MAX_VERDICT_BYTES:
+        raise UserError(f"{path} is larger than {MAX_VERDICT_BYTES} bytes: this is no verdict")
+    try:
+        return Verdict.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(f"{path} is no verdict as `reproduce --json` prints it: {where}: {first['msg']}") from None
+
+
+def why_unrelated(verdict: Verdict, adapter: str, record: Record, folder: Path) -> str | None:
+    """Why a verdict says nothing about this run, in one line; None where it speaks of it.
+
+    Parameters:
+        adapter: the id under which the run is published.
+        folder: holds the run's predictions.
+    """
+    if verdict.verdict == "UNCHECKED" or verdict.revision is None:
+        return "a verdict of nothing checked says nothing"
+    if verdict.adapter != adapter:
+        return f"the verdict speaks of {verdict.adapter}, not of {adapter}"
+    if verdict.adapter_sha256 != record.training.adapter_sha256:
+        return "the verdict speaks of other adapter weights"
+    if verdict.predictions_sha256 != sha256_file(folder / PREDICTIONS_FILE):
+        return "the verdict speaks of other predictions"
+    for change in verdict.changes:
+        published = getattr(record.scores, change.model).get(change.metric)
+        if verdict.sample is None and (published is None or abs(published.mean - change.published) > ROUNDING):
+            return f"the verdict speaks of another {change.metric} of the {change.model} than the record's"
+    return None

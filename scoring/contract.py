@@ -1,0 +1,41 @@
+"""The scoring contract that a recipe asks for on this machine; needs no model."""
+
+from record.errors import UserError
+from record.run_record import Contract
+
+
+def contract_of(recipe, dtype: str, batch_size: int) -> Contract:
+    """The scoring contract that a recipe's `RecipeArguments` ask for on this machine."""
+    import sqlite3
+    from importlib.metadata import version
+
+    from scoring.bootstrap import CONFIDENCE, RESAMPLES, SEED
+    from scoring.metrics import SENTENCES
+
+    sql = f"sqlglot {version('sqlglot')}, SQLite {sqlite3.sqlite_version}"
+    return Contract(
+        engine=_engine(recipe.engine, dtype),
+        metric="rouge-score-rs",
+        metric_version=version("rouge-score-rs"),
+        stemmer=True,
+        sentences=SENTENCES,
+        sql=None if recipe.sql_schema is None else sql,
+        max_new_tokens=recipe.max_new_tokens,
+        num_beams=recipe.num_beams,
+        dtype=dtype,
+        batch_size=batch_size,
+        resamples=RESAMPLES,
+        confidence=CONFIDENCE,
+        seed=SEED,
+    )
+
+
+def _engine(asked: str, dtype: str) -> str:
+    from scoring.engines import engine_here
+
+    if asked != "transformers" and dtype != "float32":
+        raise UserError(f"`engine: {asked}` computes in float32: set `dtype: float32`, or leave `engine` out")
+    here = engine_here(asked)
+    if not here.startswith(asked):
+        raise UserError(f"`engine: {asked}` is an extra: pip install -r requirements-{asked}.txt")
+    return here

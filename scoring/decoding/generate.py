@@ -1,0 +1,150 @@
+"""Outputs of the base model and the adapter for a list of prompts."""
+
+import contextlib
+import time
+from collections.abc import Callable
+
+import torch
+from peft import PeftModel
+from tqdm.auto import tqdm
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from recipes.training.micro_batches import out_of_memory
+from record.errors import UserError
+from record.run_record import Contract
+from scoring.decoding.slot_decoding import greedy
+from scoring.engines import engine_here
+
+# Prompt tokens, padding included, that `generate` takes at once.
+PROMPT_TOKENS = 8192
+# Keys of a generation config that say nothing of the tokens to take: ids, limits that the contract sets, and figures
+# for sampling.
+HARMLESS = {
+    *("decoder_start_token_id", "eos_token_id", "pad_token_id", "bos_token_id", "max_length", "max_new_tokens"),
+    *("do_sample", "temperature", "top_k", "top_p", "use_cache", "_from_model_config", "transformers_version"),
+}
+
+
+def generate(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[str], contract: Contract, adapter: bool
+) -> tuple[list[list[int]], float]:
+    """Generates an output for every prompt, with the adapter or (`adapter=False`) with the bare base model.
+
+    Greedy decoding runs in `slot_decoding`, or in CTranslate2 where the contract says so; beams, and whatever
+    else a base model's own generation config asks for, in transformers' `generate`. In float32 all give the same
+    tokens, whichever rows run at once.
+
+    Returns:
+        Token ids per row, without decoder start, padding and `</s>` (a row cut at `max_new_tokens` has that many);
+        the seconds it took.
+    """
+    encoded = tokenizer(prompts)["input_ids"]
+    start = time.perf_counter()
+    bar = tqdm(total=len(prompts), unit="row", desc="Adapter" if adapter else "Base model")
+    with torch.inference_mode(), contextlib.nullcontext() if adapter else model.disable_adapter(), bar:
+        plain = contract.num_beams == 1 and is_plain(model.generation_config)
+        if contract.dtype == "float32" and engine_here(contract.engine) != "transformers":
+            if not plain:
+                raise UserError(f"{contract.engine} decodes greedily only: beams and what else the base model's own "
+                                "generation config asks for need `engine: transformers`")  # fmt: skip
+            from scoring.decoding import ctranslate
+
+            outputs = ctranslate.greedy(
+                model, adapter, encoded, contract.max_new_tokens, contract.batch_size, bar.update
+            )
+        elif plain:
+            outputs = greedy(model, encoded, contract.max_new_tokens, contract.batch_size, bar.update)
+        else:
+            outputs = in_batches(model, tokenizer, encoded, contract, bar.update)
+    return outputs, time.perf_counter() - start
+
+
+def is_plain(config: GenerationConfig) -> bool:
+    """Whether a model's own generation config changes nothing about greedy decoding.
+
+    `generate` takes from it whatever a caller leaves open: penalties, forbidden and forced tokens.
+    """
+    return isinstance(config.eos_token_id, int) and config.to_diff_dict().keys() <= HARMLESS
+
+
+def in_batches(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: list[list[int]],
+    contract: Contract,
+    finished: Callable[[int], object],
+) -> list[list[int]]:
+    """transformers' `generate` over batches of prompts of like length, of `PROMPT_TOKENS` at most.
+
+    Where memory does not suffice for a batch, half as many rows run at once.
+    """
+    config = model.generation_config
+    decoding = GenerationConfig(
+        max_new_tokens=contract.max_new_tokens,
+        num_beams=contract.num_beams,
+        do_sample=False,
+        decoder_start_token_id=config.decoder_start_token_id,
+        eos_token_id=config.eos_token_id,
+        pad_token_id=config.pad_token_id,
+    )
+    ends = {config.eos_token_id} if isinstance(config.eos_token_id, int) else set(config.eos_token_id)
+    order = sorted(range(len(encoded)), key=lambda row: (-len(encoded[row]), row))
+    outputs: list[list[int]] = [[] for _ in encoded]
+    size = contract.batch_size
+    while order:
+        rows = order[: max(1, min(size, PROMPT_TOKENS // len(encoded[order[0]])))]
+        batch = tokenizer.pad({"input_ids": [encoded[row] for row in rows]}, return_tensors="pt").to(model.device)
+        try:
+            generated = model.generate(**batch, generation_config=decoding)
+        except RuntimeError as error:
+            if not out_of_memory(error) or len(rows) == 1:
+                raise
+            size = len(rows) // 2
+            continue
+        # The decoder start token is dropped here, `</s>` and the padding after it below.
+        for row, ids in zip(rows, generated[:, 1:].tolist(), strict=True):
+            end = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+            outputs[row] = ids[:end]
+        order = order[len(rows) :]
+        finished(len(rows))
+    return outputs
+
+
+def shortfalls(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[str],
+    outputs: list[list[int]],
+    contract: Contract,
+    adapter: bool,
+) -> list[float]:
+    """By how much the model prefers another token to one of the output's, at worst, each after the output's own past.
+
+    Greedy decoding takes the likeliest token: what another device has written falls short by its rounding alone.
+
+    Parameters:
+        outputs: token ids per row, as `generate` returns them.
+
+    Returns:
+        Per row the largest difference between the best logit and the written token's, in nats; 0 for a greedy output.
+    """
+    config = model.generation_config
+    found = []
+    with torch.inference_mode(), contextlib.nullcontext() if adapter else model.disable_adapter():
+        # Row by row: the logits of a batch of long outputs take gigabytes.
+        for prompt, ids in zip(prompts, outputs, strict=True):
+            written = [*ids, config.eos_token_id] if len(ids) < contract.max_new_tokens else ids
+            if max(written) >= model.config.vocab_size:
+                found.append(float("inf"))
+                continue
+            past = torch.tensor([[config.decoder_start_token_id, *written[:-1]]], device=model.device)
+            batch = tokenizer(prompt, return_tensors="pt").to(model.device)
+            logits = model(**batch, decoder_input_ids=past).logits[0].float()
+            taken = logits[range(len(written)), written]
+            found.append((logits.amax(1) - taken).max().item())
+    return found
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, outputs: list[list[int]]) -> list[str]:
+    """The outputs as texts, special tokens left out."""
+    return [text.strip() for text in tokenizer.batch_decode(outputs, skip_special_tokens=True)]

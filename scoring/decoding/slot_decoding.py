@@ -1,0 +1,357 @@
+"""Greedy decoding that does not wait: a finished row leaves the batch at once and the next one enters.
+
+The tokens are those of transformers' `generate`, from the same weights. What is saved: padded prompts, finished rows
+that wait for the longest of their batch, attention to places of the cache that hold nothing yet, and the way through
+PEFT's and transformers' modules at every step.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from peft import PeftModel
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from recipes.training.micro_batches import out_of_memory
+from scoring.decoding.t5_weights import Weights, weights_of
+
+# Prompt tokens, padding included, that are encoded at once.
+ENCODED = 2048
+# Rows that keep a CPU thread's arithmetic busy; with fewer it waits for the weights.
+ROWS_PER_THREAD = 16
+# Places of a row's first cache on a CPU. Each next cache has twice as many: a row moves where its own is full.
+PLACES = 32
+# Steps on a GPU between two looks at which rows are finished: a look waits for all that was launched before it.
+STEPS_PER_LOOK = 8
+
+
+def greedy(
+    model: PeftModel,
+    prompts: list[list[int]],
+    max_new_tokens: int,
+    slots: int,
+    finished: Callable[[int], object] = lambda rows: None,
+    lengths: list[int] | None = None,
+) -> list[list[int]]:
+    """The likeliest next token, again and again, after every prompt, until `</s>` or `max_new_tokens`.
+
+    `slots` rows are in work at once, shared by a CPU's threads; which rows meet depends on nothing but the prompts,
+    `slots` and the number of threads. Where memory does not suffice, half as many are tried.
+
+    Parameters:
+        prompts: token ids, `</s>` included.
+        finished: told how many rows have just been finished.
+        lengths: for measurements: how many tokens each row writes, whatever the model thinks of `</s>`.
+
+    Returns:
+        Token ids per row, without decoder start and `</s>`.
+    """
+    outputs: dict[int, list[int]] = {}
+    order = sorted(range(len(prompts)), key=lambda row: (-len(prompts[row]), row))
+
+    def write(row: int, ids: list[int]) -> None:
+        outputs[row] = ids
+        finished(1)
+
+    while len(outputs) < len(prompts):
+        try:
+            left = [row for row in order if row not in outputs]
+            _in_threads(model, prompts, left, max_new_tokens, slots, lengths, write)
+        except RuntimeError as error:
+            if not out_of_memory(error) or slots == 1:
+                raise
+            slots //= 2
+    return [outputs[row] for row in range(len(prompts))]
+
+
+def _in_threads(model, prompts, order, max_new_tokens, slots, lengths, write) -> None:
+    """Deals the rows to the threads beforehand, so that a repetition forms the same batches."""
+    weights = weights_of(model)
+    limits = [min(one, max_new_tokens) for one in lengths or [max_new_tokens] * len(prompts)]
+    threads = torch.get_num_threads()
+    alone = model.device.type != "cpu" or weights.stateful
+    workers = 1 if alone else max(1, min(threads, slots // ROWS_PER_THREAD))
+    stopped = threading.Event()
+
+    def run(worker: int) -> None:
+        torch.set_num_threads(threads // workers)
+        with torch.inference_mode():
+            batch = Batch(model, weights, prompts, limits, max_new_tokens, slots // workers, forced=lengths is not None)
+            batch.left.extend(order[worker::workers])
+            while not stopped.is_set() and batch.admit():
+                for row, ids in batch.advance():
+                    write(row, ids)
+
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            try:
+                list(pool.map(run, range(workers)))
+            finally:
+                stopped.set()
+    finally:
+        torch.set_num_threads(threads)
+
+
+@dataclass
+class Row:
+    """`last` is the newest token, which no step has read; `places` are those it has filled in its cache."""
+
+    number: int
+    last: int
+    source: int
+    places: int = 0
+    written: list[int] = field(default_factory=list)
+
+
+class Cache:
+    """Keys and values of rows of like age, and those of their prompts, (layers, 2, rows, heads, places, d_kv) each.
+
+    The rows in use come first.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], places: int, like: Tensor):
+        self.rows: list[Row] = []
+        self.places = places
+        layers, heads, width = shape
+        self.past = like.new_empty(layers, 2, 0, heads, places, width)
+        self.source = like.new_empty(layers, 2, 0, heads, 0, width)
+
+    def reserve(self, rows: int, source: int) -> None:
+        """Makes room for so many rows, and prompts of so many tokens."""
+        room, _, length, _ = self.source.shape[2:]
+        if rows > room:
+            room = max(rows, 2 * room)
+            self.past = _enlarged(self.past, room, self.places, len(self.rows))
+        if room > self.source.shape[2] or source > length:
+            self.source = _enlarged(self.source, room, max(source, length), len(self.rows))
+
+    def take(self, row: Row, past: Tensor, source: Tensor) -> None:
+        """Appends a row and what it has in another cache."""
+        self.reserve(len(self.rows) + 1, row.source)
+        place = len(self.rows)
+        self.past[:, :, place, :, : row.places] = past[:, :, :, : row.places]
+        self.source[:, :, place, :, : row.source] = source[:, :, :, : row.source]
+        self.rows.append(row)
+
+    def drop(self, place: int) -> None:
+        """Removes a row; the last one takes its place."""
+        row, last = self.rows.pop(), len(self.rows)
+        if place < last:
+            self.past[:, :, place, :, : row.places] = self.past[:, :, last, :, : row.places]
+            self.source[:, :, place, :, : row.source] = self.source[:, :, last, :, : row.source]
+            self.rows[place] = row
+
+
+def _enlarged(old: Tensor, rows: int, places: int, used: int) -> Tensor:
+    # Zeros: what no query may see is weighted with 0, and 0 times whatever lay in memory may be NaN.
+    new = old.new_zeros(*old.shape[:2], rows, old.shape[3], places, old.shape[5])
+    new[:, :, :used, :, : old.shape[4]] = old[:, :, :used]
+    return new
+
+
+class Batch:
+    """The rows that one thread has in work.
+
+    Parameters:
+        prompts, limits: per number of a row its token ids and how many tokens it may write, lists or mappings. The rows
+            whose numbers are put into `left` enter; those of one call of `admit` with the longest prompt first.
+        choose: picks each row's next token from the logits, (rows, vocabulary).
+        forced: every row writes as many tokens as it may.
+    """
+
+    def __init__(
+        self,
+        model,
+        weights: Weights,
+        prompts,
+        limits,
+        max_new_tokens: int,
+        slots: int,
+        choose: Callable[[list[Row], Tensor], Tensor] = lambda rows, logits: likeliest(logits),
+        forced: bool = False,
+    ):
+        config, generation = model.config, model.generation_config
+        self.weights, self.prompts, self.limits, self.slots, self.choose = weights, prompts, limits, slots, choose
+        self.device = weights.decoder.embedding.device
+        self.start, self.end = generation.decoder_start_token_id, generation.eos_token_id
+        self.forced = forced
+        self.left, self.waiting = deque(), deque()
+        self.steps = 1 if self.device.type == "cpu" else STEPS_PER_LOOK
+        places = max_new_tokens + self.steps
+        by_distance = weights.decoder_bias(1, places, past_seen_tokens=places - 1)[0, :, 0].flip(-1).T
+        # (places + 1, heads): by how many places back a key lies; last, and so at -1, what no query may see.
+        self.bias = torch.cat([by_distance, torch.full_like(by_distance[:1], -torch.inf)])
+        self.heads = (config.num_heads, config.d_kv)
+        shape = (len(weights.decoder.blocks), *self.heads)
+        self.caches = []
+        size = PLACES if self.device.type == "cpu" else places
+        while not self.caches or self.caches[-1].places < places:
+            self.caches.append(Cache(shape, min(size, places), self.bias))
+            size *= 2
+
+    def admit(self) -> bool:
+        """Fills free slots with encoded rows; says whether any row is in work."""
+        free = self.slots - sum(len(cache.rows) for cache in self.caches)
+        while free and (self.left or self.waiting):
+            if not self.waiting:
+                self._encode()
+            entering = [self.waiting.popleft() for _ in range(min(free, len(self.waiting)))]
+            self._enter([number for number, _ in entering], [states for _, states in entering])
+            free -= len(entering)
+        return any(cache.rows for cache in self.caches)
+
+    def _encode(self) -> None:
+        """Runs the encoder on the next rows, the longest prompts first."""
+        longest = len(self.prompts[self.left[0]])
+        rows = [self.left.popleft() for _ in range(min(max(1, ENCODED // longest), len(self.left)))]
+        ids = pad_sequence([torch.tensor(self.prompts[row]) for row in rows], batch_first=True).to(self.device)
+        lengths = torch.tensor([len(self.prompts[row]) for row in rows], device=self.device)
+        stack = self.weights.encoder
+        x = stack.embedding[ids]
+        bias = self.weights.encoder_bias(longest, longest)
+        mask = bias + _padding(lengths, longest, bias.dtype)
+        for block in stack.blocks:
+            part = block.attention
+            h = part.norm(x)
+            q, k, v = (self._split(one(h)).transpose(1, 2) for one in (part.q, part.k, part.v))
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
+            x = x + part.o(out.transpose(1, 2).flatten(2))
+            x = x + block.feed_forward(x)
+        x = stack.norm(x)
+        self.waiting.extend(
+            (row, states[:length]) for row, states, length in zip(rows, x, lengths.tolist(), strict=True)
+        )
+
+    def _enter(self, numbers: list[int], states: list[Tensor]) -> None:
+        cache, first = self.caches[0], len(self.caches[0].rows)
+        longest = max(map(len, states))
+        cache.reserve(first + len(numbers), longest)
+        padded = pad_sequence(states, batch_first=True)
+        for layer, block in enumerate(self.weights.decoder.blocks):
+            for place, one in enumerate((block.cross.k, block.cross.v)):
+                keys = self._split(one(padded)).transpose(1, 2)
+                cache.source[layer, place, first : first + len(numbers), :, :longest] = keys
+        cache.rows += [Row(number, self.start, len(own)) for number, own in zip(numbers, states, strict=True)]
+
+    def advance(self) -> list[tuple[int, list[int]]]:
+        """Some steps for all rows; those finished leave, and come back by number."""
+        for cache, larger in zip(self.caches, self.caches[1:], strict=False):
+            for place in reversed(range(len(cache.rows))):
+                if cache.rows[place].places + self.steps > cache.places:
+                    larger.take(cache.rows[place], cache.past[:, :, place], cache.source[:, :, place])
+                    cache.drop(place)
+        live = [cache for cache in self.caches if cache.rows]
+        rows = [row for cache in live for row in cache.rows]
+        last = torch.tensor([row.last for row in rows], device=self.device)
+        groups = [self._group(cache) for cache in live]
+        tokens = []
+        for step in range(self.steps):
+            last = self._step(last, rows, groups, step)
+            tokens.append(last)
+        done = []
+        for row, ids in zip(rows, torch.stack(tokens, 1).tolist(), strict=True):
+            row.written += ids
+            row.places += self.steps
+            row.last = ids[-1]
+        for cache in live:
+            for place in reversed(range(len(cache.rows))):
+                row = cache.rows[place]
+                ids = self._complete(row)
+                if ids is not None:
+                    done.append((row.number, ids))
+                    cache.drop(place)
+        return done
+
+    def remove(self, number: int) -> None:
+        """Takes a row out that nobody waits for any more."""
+        for cache in self.caches:
+            for place in reversed(range(len(cache.rows))):
+                if cache.rows[place].number == number:
+                    cache.drop(place)
+
+    def shrink(self) -> None:
+        """Gives the memory of caches without rows back: else each keeps what its largest rows took."""
+        for cache in self.caches:
+            if not cache.rows:
+                cache.past, cache.source = cache.past[:, :, :0].clone(), cache.source[:, :, :0, :, :0].clone()
+
+    def _complete(self, row: Row) -> list[int] | None:
+        """A finished row's tokens."""
+        limit = self.limits[row.number]
+        new = row.written[-self.steps :]
+        if self.end in new and not self.forced:
+            return row.written[: row.written.index(self.end)][:limit]
+        return row.written[:limit] if len(row.written) >= limit else None
+
+    def _group(self, cache: Cache):
+        """What the steps until the next look need of a cache."""
+        sources = torch.tensor([row.source for row in cache.rows], device=self.device)
+        places = torch.tensor([row.places for row in cache.rows], device=self.device)
+        numbers = torch.arange(len(cache.rows), device=self.device)
+        longest = max(row.source for row in cache.rows)
+        oldest = max(row.places for row in cache.rows)
+        return cache, numbers, places, oldest, longest, _padding(sources, longest, self.bias.dtype)
+
+    def _step(self, last: Tensor, rows: list[Row], groups, step: int) -> Tensor:
+        """The next token of every row."""
+        stack = self.weights.decoder
+        x = stack.embedding[last]
+        sizes = [len(cache.rows) for cache, *_ in groups]
+        biases = [self._bias(places + step, oldest + step + 1) for _, _, places, oldest, _, _ in groups]
+        for layer, block in enumerate(stack.blocks):
+            part = block.attention
+            h = part.norm(x)
+            parts = [self._split(one(h)).split(sizes) for one in (part.q, part.k, part.v)]
+            out = []
+            for (cache, numbers, places, oldest, _, _), bias, q, k, v in zip(groups, biases, *parts, strict=True):
+                keys, values = cache.past[layer]
+                keys[numbers, :, places + step] = k
+                values[numbers, :, places + step] = v
+                seen = oldest + step + 1
+                out.append(_attend(q, keys[: len(q), :, :seen], values[: len(q), :, :seen], bias))
+            x = x + part.o(torch.cat(out))
+            part = block.cross
+            q = self._split(part.q(part.norm(x))).split(sizes)
+            out = [
+                _attend(own, *cache.source[layer, :, : len(own), :, :longest], mask)
+                for own, (cache, _, _, _, longest, mask) in zip(q, groups, strict=True)
+            ]
+            x = x + part.o(torch.cat(out))
+            x = x + block.feed_forward(x)
+        logits = self.weights.head(stack.norm(x)).float()
+        if self.forced:
+            logits[:, self.end] = -torch.inf
+        return self.choose(rows, logits)
+
+    def _bias(self, places: Tensor, seen: int) -> Tensor:
+        distance = places[:, None] - torch.arange(seen, device=self.device)
+        return self.bias[distance.clamp(min=-1)].transpose(1, 2)[:, :, None].contiguous()
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, self.heads)
+
+
+def _padding(lengths: Tensor, longest: int, dtype: torch.dtype) -> Tensor:
+    """(rows, 1, 1, longest): 0 where a row has a token, -inf after its end."""
+    beyond = torch.arange(longest, device=lengths.device) >= lengths[:, None]
+    return torch.zeros(beyond.shape, dtype=dtype, device=lengths.device).masked_fill(beyond, -torch.inf)[:, None, None]
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """One query a row, (rows, heads, d_kv), to (rows, heads · d_kv)."""
+    return F.scaled_dot_product_attention(q[:, :, None], k, v, attn_mask=mask, scale=1.0).flatten(1)
+
+
+def likeliest(logits: Tensor) -> Tensor:
+    """`argmax(1)`, the first of equals; on a CPU that is slow over a whole vocabulary, and the maximum is not."""
+    rows, vocabulary = logits.shape
+    if logits.device.type != "cpu" or vocabulary % 128:
+        return logits.argmax(1)
+    parts = logits.view(rows, -1, 128)
+    part = parts.amax(2).argmax(1)
+    return part * 128 + parts[torch.arange(rows), part].argmax(1)

@@ -1,0 +1,65 @@
+"""Row-by-row scores of texts under a scoring contract; needs neither torch nor a model.
+
+ROUGE is Lin's (2004, "ROUGE: A Package for Automatic Evaluation of Summaries") as Google's `rouge_score` computes it,
+by its port `rouge-score-rs`, whose values are the same to the last bit.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+from record.run_record import Contract
+from scoring.sql.matching import SqlRows, sql_rows
+
+# ROUGE-Lsum compares sentence by sentence and takes newlines for their borders, which T5 cannot write.
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+SENTENCES = "newlines, and white space after . ! ?"
+
+
+def split_sentences(text: str) -> str:
+    """The text with a newline after each sentence."""
+    return SENTENCE_END.sub("\n", text)
+
+
+def rouge_rows(predictions: Sequence[str], references: Sequence[str], stemmer: bool) -> dict[str, list[float]]:
+    """F-measures (0 to 1) row by row, by the names in `record.run_record.ROUGE_NAMES`.
+
+    ROUGE-Lsum is given in both readings: with a newline after each sentence, and (`rougeLsum_flat`) of the text without
+    newlines, as it comes out of a T5 decoder. One sentence has one longest common subsequence: that reading is ROUGE-L.
+    """
+    from rouge_score_rs.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL", "rougeLsum"], use_stemmer=stemmer)
+    # Newlines are white space to the other three.
+    scored = scorer.score_batch(list(map(split_sentences, references)), list(map(split_sentences, predictions)))
+    rows = {name: [row[name].fmeasure for row in scored] for name in scorer.rouge_types}
+    return rows | {"rougeLsum_flat": rows["rougeL"]}
+
+
+def rows_of(
+    predictions: Sequence[str], references: Sequence[str], schemas: Sequence[str], contract: Contract
+) -> dict[str, list[float]]:
+    """Every metric of the contract, row by row; the same texts are scored once.
+
+    Parameters:
+        schemas: the CREATE TABLE statements that each row's SQL is about; unused where `contract.sql` is None.
+    """
+    rouge = _rouge(tuple(predictions), tuple(references), contract.stemmer)
+    return rouge | sql_of(predictions, references, schemas, contract).scores if contract.sql else rouge
+
+
+def sql_of(
+    predictions: Sequence[str], references: Sequence[str], schemas: Sequence[str], contract: Contract
+) -> SqlRows:
+    """The predictions scored as SQL; the same texts are scored once."""
+    return _sql(tuple(predictions), tuple(references), tuple(schemas), contract.seed)
+
+
+@lru_cache(maxsize=8)
+def _rouge(predictions: tuple[str, ...], references: tuple[str, ...], stemmer: bool) -> dict[str, list[float]]:
+    return rouge_rows(predictions, references, stemmer)
+
+
+@lru_cache(maxsize=8)
+def _sql(predictions: tuple[str, ...], references: tuple[str, ...], schemas: tuple[str, ...], seed: int) -> SqlRows:
+    return sql_rows(list(predictions), list(references), list(schemas), seed)

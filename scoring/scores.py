@@ -1,0 +1,70 @@
+"""Predictions to scores with intervals, under a scoring contract; needs no model."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from record.run_record import Compared, Contract, Forgetting, Outputs, Scores, SqlCounts
+
+
+def score_forgetting(predictions, contract: Contract) -> Forgetting:
+    """The parent's and the adapter's scores on the parent's test rows, and their paired difference."""
+    scores = score_predictions(predictions, contract, 0.0, 0.0)
+    return Forgetting(rows=scores.rows, parent=scores.base, adapter=scores.adapter, difference=scores.difference)
+
+
+def score_predictions(predictions, contract: Contract, base_seconds: float, adapter_seconds: float) -> Scores:
+    """Scores of published or fresh predictions under a contract; needs no model."""
+    rows = {who: metric_rows(predictions, who, contract) for who in ("base", "adapter")}
+    clean = [row for row, seen in enumerate(predictions.seen) if not seen]
+    return Scores(
+        **_compared(rows, range(len(predictions.reference)), contract),
+        base_outputs=_outputs(predictions.base, predictions.base_tokens, contract, base_seconds),
+        adapter_outputs=_outputs(predictions.adapter, predictions.adapter_tokens, contract, adapter_seconds),
+        sql=_sql_counts(predictions, contract) if contract.sql else None,
+        seen={kind: predictions.seen.count(kind) for kind in ("exact", "near")},
+        clean=Compared(**_compared(rows, clean, contract)) if 0 < len(clean) < len(predictions.seen) else None,
+    )
+
+
+def _sql_counts(predictions, contract: Contract) -> SqlCounts:
+    from scoring.metrics import sql_of
+
+    base, adapter = (
+        sql_of(texts, predictions.reference, predictions.schema, contract)
+        for texts in (predictions.base, predictions.adapter)
+    )
+    return SqlCounts(
+        not_executable=base.executable.count(False),
+        base_empty=sum(base.empty_match),
+        adapter_empty=sum(adapter.empty_match),
+    )
+
+
+def metric_rows(predictions, who: str, contract: Contract) -> dict[str, list[float]]:
+    """Every metric of the contract, row by row, of what `who` ("base" or "adapter") wrote."""
+    from scoring.metrics import rows_of
+
+    return rows_of(getattr(predictions, who), predictions.reference, predictions.schema, contract)
+
+
+def _compared(rows: dict[str, dict[str, list[float]]], chosen: Sequence[int], contract: Contract) -> dict[str, Any]:
+    from scoring.bootstrap import intervals
+
+    base, adapter = (
+        {name: [scores[row] for row in chosen] for name, scores in rows[who].items()} for who in ("base", "adapter")
+    )
+    difference = {name: [a - b for a, b in zip(adapter[name], base[name], strict=True)] for name in base}
+    named = {"base": base, "adapter": adapter, "difference": difference}
+    return {"rows": len(chosen)} | {
+        name: intervals(per_row, contract.resamples, contract.confidence, contract.seed)
+        for name, per_row in named.items()
+    }
+
+
+def _outputs(texts: list[str], tokens: list[list[int]], contract: Contract, seconds: float) -> Outputs:
+    return Outputs(
+        mean_tokens=sum(map(len, tokens)) / len(tokens),
+        cut=sum(len(ids) >= contract.max_new_tokens for ids in tokens),
+        empty=sum(not text for text in texts),
+        seconds=seconds,
+    )

@@ -1,0 +1,260 @@
+"""Exports an adapter for hosts without a GPU, scores it beside the adapter, and publishes it.
+
+    python -m serving.export.make runs/finance --format int8 [--publish] [--force] [--sample 500]
+    python -m serving.export.make --adapter owner/name --format merged int8 ct2 ct2-int8
+
+merged: one float32 checkpoint for transformers. int8: its linear layers in 8 bits, for PyTorch. ct2, ct2-int8: for
+CTranslate2, in float32 or 8 bits. An export whose ROUGE-L is shown to be worse than the adapter's by more than 0.005
+(the whole 95 % interval of the paired difference lies below -0.005) is refused without --force.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from record.errors import UserError, one_line_errors
+
+# The first rows of the test split, a random permutation, are those that are timed one by one.
+TIMED = 32
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="serving.export.make", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", nargs="?", type=Path, help="folder of a scored run")
+    parser.add_argument("--adapter", metavar="OWNER/NAME", help="a published adapter, in place of a run")
+    parser.add_argument("--revision", default="main", help="the adapter's branch, tag or commit")
+    parser.add_argument("--format", nargs="+", required=True, choices=("merged", "int8", "ct2", "ct2-int8"))
+    parser.add_argument("--sample", type=int, help="score the first rows of the test split only, so many")
+    parser.add_argument("--force", action="store_true", help="keep and publish an export that is shown to be worse")
+    parser.add_argument("--publish", action="store_true", help="publish each as owner/name-FORMAT")
+    parser.add_argument("--user", help="owner of the exports' repositories (your own name on the Hub unless given)")
+    parser.add_argument("--private", action="store_true", help="make new repositories private")
+    parser.add_argument("--overwrite", metavar="COMMIT", help="replace what somebody else wrote in this newest commit")
+    parser.add_argument("--into", type=Path, default=Path("runs", "exports"), help="where a published adapter's go")
+    arguments = parser.parse_args(argv)
+    with one_line_errors():
+        export(arguments)
+
+
+@dataclass
+class Source:
+    """A scored adapter: its files and record, where its exports go, and, where it is published, its pin."""
+
+    folder: Path
+    record: object
+    into: Path
+    pin: object = None
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Makes, scores and, if asked, publishes every format that the command line names.
+
+    Raises:
+        `UserError`: the adapter is not scored, or an export lost too much.
+    """
+    if (arguments.run is None) == (arguments.adapter is None):
+        raise UserError("name a scored run's folder, or a published one with --adapter owner/name (one of them)")
+    if arguments.sample is not None and arguments.sample < 1:
+        raise UserError(f"`--sample` is a number of rows from 1 on, not {arguments.sample}")
+    if arguments.run is not None:
+        source = from_run(arguments.run)
+    else:
+        source = from_hub(arguments.adapter, arguments.revision, arguments.into)
+    for form in dict.fromkeys(arguments.format):
+        found = make(source, form, arguments.sample, arguments.force)
+        print(told(found), flush=True)
+        if arguments.publish:
+            from serving.export.publish import publish_export
+
+            publish_export(source, form, arguments.user, arguments.private, arguments.overwrite)
+        else:
+            from serving.export.publish import preview
+
+            print(f"Card: {preview(source, form, arguments.user)}", flush=True)
+
+
+def from_run(run: Path) -> Source:
+    """The adapter of a scored run.
+
+    Raises:
+        `UserError`: it is not scored; and as `record.trained_run.trained`.
+    """
+    from record.trained_run import load_trained_run
+
+    record = load_trained_run(run)
+    if record.scores is None:
+        raise UserError(f"{run} is not scored yet: run make evaluate-{record.name} first")
+    return Source(run, record, run / "exports")
+
+
+def from_hub(adapter: str, revision: str, into: Path) -> Source:
+    """A published adapter at the commit that `revision` is now, every file checked by its hash.
+
+    Raises:
+        as `hub.release.pull_parent`.
+    """
+    from hub.pins import pin
+    from hub.release import pull_parent
+
+    pinned = pin("model", adapter, revision)
+    folder, record = pull_parent(pinned)
+    return Source(folder, record, into / f"{adapter.replace('/', '--')}@{pinned.revision[:12]}", pinned)
+
+
+def make(source: Source, form: str, sample: int | None = None, force: bool = False):
+    """Writes the export into `source.into / form`, scores it, and takes its speed beside the adapter's.
+
+    One that is there already, whole and of the same adapter, is not made again.
+
+    Returns:
+        The `Export`, which also lies there.
+
+    Raises:
+        `UserError`: its ROUGE-L is shown to be worse by more than `LOSS`, and `force` was not given.
+    """
+    from hub.release import download
+    from push.release import tree
+    from recipes.environment import environment
+    from recipes.training.model import load_tokenizer
+    from record.hashes import sha256_file
+    from record.predictions import load_predictions
+    from serving.export.export_record import Export
+    from serving.export.formats import Contender, answers, write
+    from serving.export.timing import measure
+
+    record, folder = source.record, source.into / form
+    base = record.pins.base_model
+    predictions = load_predictions(source.folder)
+    rows = min(sample or len(predictions.prompt), len(predictions.prompt))
+    if (there := _finished(folder, source, form, rows)) is not None:
+        print(f"{folder} is made and scored already. To make it anew, remove it.", flush=True)
+        refuse_loss(there, folder, force)
+        return there
+    shutil.rmtree(folder, ignore_errors=True)
+    print(f"Writing {folder}", flush=True)
+    tokenizer = load_tokenizer(base, record.recipe.get("added_tokens", []))
+    write(form, merged(source), tokenizer, folder)
+    files = {path: sha256_file(folder / path) for path in tree(folder)}
+    contract = contract_of(record.contract, form)
+    taken = predictions.take(range(rows))
+    parity = compare(taken, answers(form, folder, tokenizer, taken.prompt, contract), tokenizer, contract,
+                     len(predictions.prompt))  # fmt: skip
+    print(f"Timing {min(TIMED, rows)} rows one by one, in turn with the adapter in float32", flush=True)
+    ways = {
+        "adapter": Contender("adapter", source.folder, download(base.id, "config.json", base.revision).parent),
+        "export": Contender(form, folder),
+    }
+    speed = measure(ways, tokenizer(taken.prompt[:TIMED])["input_ids"], contract.max_new_tokens)
+    found = Export(
+        format=form, adapter=source.pin, adapter_sha256=record.training.adapter_sha256, base_model=base, parity=parity,
+        speed=speed["export"], adapter_speed=speed["adapter"], contract=contract, environment=environment(),
+        bytes=sum((folder / path).stat().st_size for path in files), files=files,
+    )  # fmt: skip
+    found.save(folder)
+    refuse_loss(found, folder, force)
+    return found
+
+
+def _finished(folder: Path, source: Source, form: str, rows: int):
+    from record.hashes import sha256_file
+    from serving.export.export_record import EXPORT_FILE, load_export
+
+    if not (folder / EXPORT_FILE).is_file():
+        return None
+    try:
+        found = load_export(folder)
+    except UserError:
+        return None
+    same = (
+        found.format == form
+        and found.adapter_sha256 == source.record.training.adapter_sha256
+        and found.base_model.revision == source.record.pins.base_model.revision
+        and found.parity.rows == rows
+        and all((folder / path).is_file() and sha256_file(folder / path) == one for path, one in found.files.items())
+    )
+    return found if same else None
+
+
+def merged(source: Source):
+    """The base model in float32 with the adapter and the rows of its added tokens merged into it.
+
+    A base that was trained on in 4 or 8 bits is taken in float32: what that changes, the scores tell.
+    """
+    from recipes.config import recipe_from_record
+    from recipes.training.model import load_adapter, load_base
+
+    config = recipe_from_record(source.record.name, source.record.recipe).model
+    config.dtype, config.load_in_4bit, config.load_in_8bit = "float32", False, False
+    base = source.record.pins.base_model
+    return load_adapter(load_base(base, config), source.folder, base).merge_and_unload(safe_merge=True)
+
+
+def contract_of(contract, form: str):
+    """The adapter's contract, with the engine and the numbers of the export."""
+    engine = "transformers"
+    if form.startswith("ct2"):
+        from importlib.metadata import version
+
+        engine = f"ctranslate2 {version('ctranslate2')}"
+    return contract.model_copy(update={"dtype": "int8" if "int8" in form else "float32", "engine": engine})
+
+
+def compare(predictions, outputs: list[list[int]], tokenizer, contract, of: int):
+    """The scores of an export's `outputs` (token ids) beside those of what the adapter wrote, as `Parity`."""
+    from scoring.bootstrap import intervals
+    from scoring.decoding.generate import decode
+    from scoring.metrics import rows_of
+    from scoring.scores import metric_rows
+    from serving.export.export_record import Parity
+
+    adapter = metric_rows(predictions, "adapter", contract)
+    ours = rows_of(decode(tokenizer, outputs), predictions.reference, predictions.schema, contract)
+    difference = {name: [a - b for a, b in zip(ours[name], adapter[name], strict=True)] for name in ours}
+    found = {
+        who: intervals(per_row, contract.resamples, contract.confidence, contract.seed)
+        for who, per_row in (("adapter", adapter), ("export", ours), ("difference", difference))
+    }
+    same = [mine == theirs for mine, theirs in zip(outputs, predictions.adapter_tokens, strict=True)]
+    return Parity(rows=len(outputs), of=of, equal=sum(same) / len(same), **found)
+
+
+def refuse_loss(found, folder: Path, force: bool) -> None:
+    """Refuses an export that is shown to be worse.
+
+    Raises:
+        `UserError`: it is, and `force` was not given.
+    """
+    from serving.export.export_record import LOSS
+
+    if found.parity.verdict == "lost" and not force:
+        moved = found.parity.difference["rougeL"]
+        raise UserError(
+            f"{folder}: ROUGE-L moved by {moved.mean:+.4f} [{moved.low:+.4f}, {moved.high:+.4f}], a loss of more than "
+            f"{LOSS}: take another format, or add FORCE=1 (--force)"
+        )
+
+
+def told(found) -> str:
+    """The export's figures in three lines."""
+    parity, speed, adapter = found.parity, found.speed, found.adapter_speed
+    moved = parity.difference["rougeL"]
+    faster = speed.tokens_per_second / adapter.tokens_per_second
+    return (
+        f"{found.format}: ROUGE-L {parity.export['rougeL'].mean:.4f}, {moved.mean:+.4f} [{moved.low:+.4f}, "
+        f"{moved.high:+.4f}] of the adapter's, {100 * parity.equal:.1f} % of {parity.rows:,} outputs equal\n"
+        f"  {speed.tokens_per_second:,.1f} tokens/s at batch 1, {faster:.2f} times the adapter's; "
+        f"a row in {speed.p50:.3f} s (p50), {speed.p95:.3f} s (p95)\n"
+        f"  {found.bytes:,} bytes on disk; {speed.peak_bytes / 1e6:,.0f} MB of memory at most, the adapter "
+        f"{adapter.peak_bytes / 1e6:,.0f} MB"
+    )
+
+
+if __name__ == "__main__":
+    # What the libraries say of themselves while they load is nothing to act on.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    main(sys.argv[1:])

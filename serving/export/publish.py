@@ -1,0 +1,149 @@
+"""The card of an export, and its way to the Hub: a repository of its own, linked with the adapter's."""
+
+from pathlib import Path
+from typing import Any
+
+from hub.pins import pin
+from hub.release import pull
+from model_cards.card import HUB, keep_free_sections, licence
+from record.errors import UserError
+from record.run_record import METRIC_NAMES
+from serving.export.export_record import EXPORT_FILE, LOSS, Export, load_export
+from serving.export.formats import CT2, INT8_CODE
+
+SNIPPET_TOKENS = 128
+LIBRARIES = {"merged": "transformers", "int8": None, "ct2": "ctranslate2", "ct2-int8": "ctranslate2"}
+# The free section of the adapter's card that names its exports: what stands there survives each publishing.
+LINKED_FROM = "intended use"
+
+
+def preview(source, form: str, user: str | None) -> Path:
+    """Renders the card of an export that is not published."""
+    from huggingface_hub import get_token
+
+    owner = user or (owner_of(None) if get_token() else "owner")
+    return lay_out(source, form, f"{owner}/{source.record.recipe['adapter_name']}-{form}", None)
+
+
+def owner_of(user: str | None) -> str:
+    """Whose repositories the exports become.
+
+    Raises:
+        `UserError`: there is no token.
+    """
+    from push.publish import owner_of as publisher
+
+    return publisher(user, None)
+
+
+def publish_export(source, form: str, user: str | None, private: bool, overwrite: str | None) -> str:
+    """Publishes the export in `source.into / form` in one commit, and links it from the adapter's card.
+
+    Returns:
+        The commit.
+
+    Raises:
+        `UserError`: the adapter is not published, or somebody else's work would be lost.
+    """
+    from push.exports import deliver, link
+
+    owner = owner_of(user)
+    if source.pin is None:
+        source.pin = published(source, owner)
+    repo_id = f"{owner}/{source.pin.id.rpartition('/')[2]}-{form}"
+    folder = source.into / form
+    state, commit = deliver(
+        folder, EXPORT_FILE, repo_id, lambda card: lay_out(source, form, repo_id, card), source.record, private,
+        overwrite,
+    )  # fmt: skip
+    if source.pin.id.partition("/")[0] == owner:
+        shown = f"`{repo_id}`" if source.pin.miniature else f"[{repo_id}]({HUB}/{repo_id})"
+        link(source.pin.id, LINKED_FROM, f"- For a CPU, as {form}: {shown}")
+    print(f"{state.capitalize()}: {repo_id}@{commit}, every file came back as it was sent", flush=True)
+    return commit
+
+
+def published(source, owner: str):
+    """Where a run's adapter is published.
+
+    Raises:
+        `UserError`: it is not, or what stands there is another one.
+    """
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    record = source.record
+    repo_id = f"{owner}/{record.recipe['adapter_name']}"
+    first = f"publish the adapter first: make publish-{record.name}"
+    try:
+        found = pin("model", repo_id, "main")
+    except RepositoryNotFoundError:
+        raise UserError(f"{repo_id} is not on the Hub, and an export names the adapter that it was made of: {first}"
+                        ) from None  # fmt: skip
+    _, there, _ = pull(repo_id, found.revision, names=[])
+    if there.training is None or there.training.adapter_sha256 != record.training.adapter_sha256:
+        raise UserError(f"{repo_id} holds another adapter than {source.folder}: {first}")
+    return found
+
+
+def lay_out(source, form: str, repo_id: str, previous: str | None) -> Path:
+    """Renders the card into the export's folder, and states where the adapter is published in its record."""
+    from record.predictions import load_predictions
+
+    folder = source.into / form
+    found = load_export(folder)
+    found.adapter = source.pin
+    card = folder / "README.md"
+    prompt = load_predictions(source.folder).prompt[0]
+    text = render(found, source.record, prompt, repo_id, previous)
+    card.write_text(text, encoding="utf-8")
+    found.save(folder)
+    return card
+
+
+def render(found: Export, record, prompt: str, repo_id: str, previous: str | None = None) -> str:
+    """The card's markdown with its front matter.
+
+    Parameters:
+        prompt: the one that its snippet runs.
+        previous: the card that stands there now; what people wrote into its free section is kept.
+    """
+    from markupsafe import Markup
+
+    from model_cards.card import SNIPPET_CHARACTERS
+    from model_cards.escape import cut, environment
+
+    template = Path(__file__).with_name("card.md.jinja").read_text(encoding="utf-8")
+    body = environment().from_string(template).render(
+        export=found, record=record, repo_id=repo_id, adapter=found.adapter, base=found.base_model,
+        parity=found.parity, speed=found.speed, beside=found.adapter_speed, metric_names=METRIC_NAMES, loss=LOSS,
+        ct2=found.format in CT2, int8_code=Markup(INT8_CODE), prompt=cut(prompt, SNIPPET_CHARACTERS),
+        snippet_tokens=min(SNIPPET_TOKENS, found.contract.max_new_tokens),
+        shown=[name for name in record.scores.shown() if name in found.parity.export],
+    )  # fmt: skip
+    card = f"---\n{front_matter(found, record, repo_id).to_yaml()}\n---\n\n{body}"
+    return keep_free_sections(card, previous) if previous else card
+
+
+def front_matter(found: Export, record, repo_id: str):
+    """The card's metadata: a merged checkpoint comes of base and adapter, every other is a quantization of the adapter.
+
+    By `base_model` the Hub lists the export on the adapter's page.
+    """
+    from huggingface_hub import ModelCardData
+
+    from model_cards.escape import plain
+
+    base, recipe = plain(found.base_model.id), record.recipe
+    adapter = [plain(found.adapter.id)] if found.adapter else []
+    more: dict[str, Any] = {"library_name": LIBRARIES[found.format]} if LIBRARIES[found.format] else {}
+    return ModelCardData(
+        model_name=repo_id.rpartition("/")[2],
+        base_model=[base, *adapter] if found.format == "merged" else adapter or [base],
+        base_model_relation="merge" if found.format == "merged" else "quantized",
+        pipeline_tag=plain(recipe.get("task", "question-answering")),
+        language=[language.strip() for language in plain(recipe.get("language", "en")).split(",")],
+        datasets=[plain(record.pins.dataset.id)],
+        tags=["cpu", found.format, *(["miniature"] if record.miniature else [])],
+        **licence(found.base_model),
+        **more,
+    )

@@ -1,0 +1,190 @@
+"""Publishes a page on which anybody can try an adapter, as a Space; or runs it on this machine.
+
+    python -m serving.space.publish owner/name [--revision COMMIT] [--user NAME] [--space OWNER/NAME] [--private]
+    python -m serving.space.publish owner/name --here [--port 7860]       (also a folder: runs/finance --here)
+
+The Space holds the files of serving/space/ as they are, and in space.json the adapter's id and commit: it needs nothing
+of this repository. Published again it is the same commit, unless something changed.
+"""
+
+import argparse
+import json
+import os
+import re
+import runpy
+import shutil
+import signal
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+from record.errors import UserError, one_line_errors
+
+SPACE = Path(__file__).with_name("page")
+CONFIG_FILE, TEMPLATE = "space.json", "README.md.jinja"
+# What the page takes of an adapter's release, besides its record.
+NEEDED = ["adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json",
+          "predictions.parquet"]  # fmt: skip
+# The Hub writes these into a new Space.
+NEW = {".gitattributes", "README.md"}
+# Minutes for each word with the Hub.
+PATIENCE = 30
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="serving.space.publish", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("adapter", help="id of a published adapter; with --here also the folder of a scored run")
+    parser.add_argument("--revision", default="main", help="the adapter's commit, branch or tag (default: main)")
+    parser.add_argument("--user", help="owner of the Space (your own name on the Hub unless given)")
+    parser.add_argument("--space", help="id of the Space (USER/ADAPTER'S NAME-space unless given)")
+    parser.add_argument("--private", action="store_true", help="make a new Space private")
+    parser.add_argument("--here", action="store_true", help="run the page on this machine, publish nothing")
+    parser.add_argument("--port", type=int, help="with --here, where it listens (the first free one from 7860 on)")
+    arguments = parser.parse_args(argv)
+    with one_line_errors(), tempfile.TemporaryDirectory() as folder:
+        if arguments.here:
+            run_here(arguments.adapter, arguments.revision, Path(folder), arguments.port)
+        else:
+            publish(arguments, Path(folder))
+
+
+def lay_out(adapter: str, revision: str, folder: Path) -> dict[str, str | None]:
+    """Writes the Space of a published adapter, or of the scored run in the folder `adapter`, into `folder`.
+
+    Whatever of the release the page will load is looked at here, at the commit that the page is pinned to.
+
+    Returns:
+        What space.json says: `adapter` and its commit `revision`, None for a folder.
+
+    Raises:
+        `UserError`: it is no scored adapter of this project, files differ from its record, its configuration asks for
+            what no adapter here does, or its base model is none that is loaded here.
+    """
+    from huggingface_hub import SpaceCard, SpaceCardData
+
+    from hub.pins import commit_of
+    from hub.release import pull
+    from recipes.training.model import refuse_shape
+    from record.adapter_config import check_adapter_config
+    from record.predictions import load_predictions
+    from record.run_record import load_record
+
+    if Path(adapter).is_dir():
+        release, commit = Path(adapter).resolve(), None
+        record = load_record(release)
+    else:
+        commit = commit_of(adapter, revision)
+        release, record, differing = pull(adapter, commit, NEEDED)
+        if differing:
+            raise UserError(f"{adapter}@{commit} is damaged: {', '.join(differing)} differ from its record")
+    if record.training is None or record.scores is None or record.contract is None:
+        raise UserError(f"{adapter} has no scores yet: run make evaluate-{record.name} first")
+    base = record.pins.base_model
+    check_adapter_config(release, base)
+    load_predictions(release, rows=record.scores.rows)
+    refuse_shape(base)
+    for path in SPACE.glob("*"):
+        if path.suffix in (".py", ".txt"):
+            shutil.copyfile(path, folder / path.name)
+    config = {"adapter": str(release) if commit is None else adapter, "revision": commit}
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    if commit is not None:
+        title = record.recipe["title"]
+        card = SpaceCardData(
+            title=title,
+            sdk="gradio",
+            sdk_version=pinned("gradio"),
+            python_version="3.11",
+            app_file="app.py",
+            license="apache-2.0",
+            models=[adapter, base.id],
+            datasets=[record.pins.dataset.id],
+            short_description="Base model and adapter, side by side",
+        )
+        filled = SpaceCard.from_template(
+            card, template_path=str(SPACE / TEMPLATE), adapter=adapter, revision=commit, base=base.id
+        )
+        (folder / "README.md").write_text(str(filled), encoding="utf-8")
+    return config
+
+
+def pinned(package: str) -> str:
+    """The version of a package that the Space installs."""
+    return re.search(rf"^{package}==(\S+)", (SPACE / "requirements.txt").read_text(), re.MULTILINE)[1]
+
+
+def run_here(adapter: str, revision: str, folder: Path, port: int | None) -> None:
+    """Runs the page until it is stopped."""
+    if find_spec("gradio") is None:
+        raise UserError("the page needs Gradio: install the extra, pip install -r requirements-space.txt")
+    lay_out(adapter, revision, folder)
+    if port is not None:
+        os.environ["GRADIO_SERVER_PORT"] = str(port)
+    # So that a stop, too, removes the folder.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    sys.path.insert(0, str(folder))
+    runpy.run_path(str(folder / "app.py"), run_name="__main__")
+
+
+def publish(arguments: argparse.Namespace, folder: Path) -> None:
+    """Puts the Space into its repository in one commit, and checks what came of it; what is there already stays.
+
+    Raises:
+        `UserError`: the adapter is a folder or cannot be shown, or the Space's name is taken by something else.
+    """
+    from huggingface_hub import HfApi, get_token
+
+    from hub.retry import bounded_silence, retry, time_limit
+    from push.repository import me
+
+    if Path(arguments.adapter).is_dir():
+        raise UserError(
+            f"{arguments.adapter} is a folder: publish the adapter first, then its Space by the adapter's id"
+        )
+    if get_token() is None:
+        raise UserError("no token: run `hf auth login` or set HF_TOKEN, or add HUB=local to try on the local Hub")
+    api = HfApi()
+    with bounded_silence(), time_limit(PATIENCE):
+        lay_out(arguments.adapter, arguments.revision, folder)
+        space = arguments.space
+        if space is None:
+            owner = arguments.user or retry("signing in", lambda: me(api))
+            space = f"{owner}/{arguments.adapter.rpartition('/')[2][:90]}-space"
+        commit, changed = retry(f"publishing {space}", lambda: _commit(api, space, folder, arguments))
+    print(f"{'Published' if changed else 'Unchanged:'} {api.endpoint}/spaces/{space} at commit {commit}", flush=True)
+
+
+def _commit(api, space: str, folder: Path, arguments: argparse.Namespace) -> tuple[str, bool]:
+    """The commit that holds the Space, and whether it was made now. May be called again after any failure."""
+    from huggingface_hub import CommitOperationAdd
+
+    api.create_repo(space, repo_type="space", space_sdk="gradio", private=arguments.private or None, exist_ok=True)
+    info = api.space_info(space)
+    there = {sibling.rfilename for sibling in info.siblings or []}
+    if _holds(api, space, info.sha, folder):
+        return info.sha, False
+    if CONFIG_FILE not in there and there - NEW:
+        raise UserError(f"{space} exists and is another Space: choose a name with --space OWNER/NAME")
+    made = api.create_commit(
+        space,
+        repo_type="space",
+        operations=[CommitOperationAdd(path.name, path) for path in sorted(folder.iterdir())],
+        commit_message=f"A page to try {arguments.adapter}",
+        parent_commit=info.sha,
+    )
+    if not _holds(api, space, made.oid, folder):
+        raise UserError(f"{space}@{made.oid} does not hold what was sent: publish it again")
+    return made.oid, True
+
+
+def _holds(api, space: str, commit: str, folder: Path) -> bool:
+    """Whether a commit holds the folder's files, by the hashes that the Hub states; others may lie beside them."""
+    found = api.verify_repo_checksums(space, repo_type="space", revision=commit, local_dir=folder)
+    return not (found.mismatches or found.extra_paths)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,109 @@
+import os
+from pathlib import Path
+
+import evaluate
+import numpy as np
+import pytest
+from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.scoring import BootstrapAggregator, Score
+
+from benchmarks.scoring import time_rouge
+from evaluation.tolerance import equivalent
+from record.run_record import Interval
+from scoring.bootstrap import intervals
+from scoring.metrics import rouge_rows, split_sentences
+
+PREDICTIONS = ["The cat sat on the mat.", "Rates rise. Bonds fall.", "", "running runs"]
+REFERENCES = ["A cat is on the mat.", "Bonds fall. Rates rise.", "nothing", "run"]
+
+
+def test_every_row_equals_rouge_score():
+    rows = rouge_rows(PREDICTIONS, REFERENCES, stemmer=True)
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL", "rougeLsum"], use_stemmer=True)
+    for row, (prediction, reference) in enumerate(zip(PREDICTIONS, REFERENCES, strict=True)):
+        expected = scorer.score(reference, prediction)
+        for name in ("rouge1", "rouge2", "rougeL"):
+            assert rows[name][row] == expected[name].fmeasure
+    assert rows["rougeLsum_flat"] == [
+        scorer.score(reference.replace("\n", " "), prediction.replace("\n", " "))["rougeLsum"].fmeasure
+        for prediction, reference in zip(PREDICTIONS, REFERENCES, strict=True)
+    ]
+    # Two sentences in another order: equal as sentences (Lsum), not as one text (L).
+    assert rows["rougeLsum"][1] == 1.0 and rows["rougeL"][1] == 0.5
+    assert rows["rouge1"][2] == 0.0 and rows["rouge1"][3] == pytest.approx(2 / 3)
+
+
+def test_the_stemmer_can_be_turned_off():
+    rows = rouge_rows(["runs"], ["run"], stemmer=False)
+    assert rows["rouge1"] == [0.0]
+
+
+def test_the_metric_loads_as_a_module_of_this_repository(tmp_path):
+    metric = evaluate.load("scoring/rouge.py", cache_dir=str(tmp_path))
+    assert metric.compute(predictions=["a b"], references=["a c"])["rouge1"] == [0.5]
+
+
+def test_sentences_are_split_at_their_ends_only():
+    assert split_sentences("Up 3.5 percent. Really? Yes!\nDone") == "Up 3.5 percent.\nReally?\nYes!\nDone"
+
+
+def test_intervals_are_those_of_rouge_scores_own_bootstrap():
+    scores = np.random.default_rng(0).beta(2, 5, size=300)
+    ours = intervals({"m": scores.tolist()}, 1_000, 0.95, seed=1)["m"]
+    assert ours.mean == pytest.approx(scores.mean(), abs=1e-12)
+    aggregator = BootstrapAggregator(confidence_interval=0.95, n_samples=1_000)
+    for score in scores:
+        aggregator.add_scores({"m": Score(score, score, score)})
+    np.random.seed(1)
+    theirs = aggregator.aggregate()["m"]
+    assert (ours.low, ours.high) == pytest.approx((theirs.low.fmeasure, theirs.high.fmeasure), abs=1e-12)
+
+
+def test_rows_to_which_a_metric_does_not_apply_do_not_count():
+    some = intervals({"m": [1.0, float("nan"), 0.0, float("nan"), 1.0]}, 1_000, 0.95, seed=1)["m"]
+    assert some.mean == pytest.approx(2 / 3) and 0 <= some.low < some.mean < some.high <= 1
+    assert intervals({"m": [float("nan")] * 3}, 10, 0.95, seed=1)["m"] == Interval(mean=0, low=0, high=0)
+
+
+def test_interval_is_seeded_and_paired():
+    one = intervals({"a": [0.0, 0.5, 0.5], "b": [0.5, 1.0, 1.0]}, 100, 0.95, seed=3)
+    assert one == intervals({"a": [0.0, 0.5, 0.5], "b": [0.5, 1.0, 1.0]}, 100, 0.95, seed=3)
+    assert one["b"].low - one["a"].low == pytest.approx(0.5) == one["b"].high - one["a"].high
+    many = [0.0, 1.0] * 20
+    assert intervals({"a": many}, 100, 0.95, seed=3) != intervals({"a": many}, 100, 0.95, seed=4)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "same"),
+    [(-0.1, 0.1, True), (0.0005, 0.0019, True), (-0.0019, -0.001, True), (0.001, 0.003, False), (-0.2, -0.1, False)],
+)
+def test_equivalence_needs_zero_or_a_tiny_interval(low, high, same):
+    assert equivalent(Interval(mean=(low + high) / 2, low=low, high=high)) is same
+
+
+@pytest.mark.skipif("REAL_DATA" not in os.environ, reason="REAL_DATA names no folder with Google's test pairs")
+def test_googles_thousand_pairs():
+    folder = Path(os.environ["REAL_DATA"], "rouge")
+    targets, predictions = (
+        (folder / f"{name}_large.txt").read_text(encoding="utf-8").splitlines() for name in ("target", "prediction")
+    )
+    ours = {stemmer: rouge_rows(predictions, targets, stemmer) for stemmer in (False, True)}
+    for stemmer, rows in ours.items():
+        scorer = RougeScorer(["rouge1", "rouge2", "rougeL", "rougeLsum"], use_stemmer=stemmer)
+        theirs = [scorer.score(target, prediction) for target, prediction in zip(targets, predictions, strict=True)]
+        for name in ("rouge1", "rouge2", "rougeL"):
+            assert rows[name] == [row[name].fmeasure for row in theirs]
+        assert rows["rougeLsum_flat"] == [row["rougeLsum"].fmeasure for row in theirs]
+    # F-measures by rouge_score 0.1.2, and by Google's Perl script (testdata of the rouge package), over these pairs.
+    for stemmer, metric, rouge_score, perl in (
+        (False, "rouge1", 0.38553, 0.38554),
+        (True, "rouge1", 0.40512, 0.40524),
+        (True, "rougeL", 0.40265, 0.40275),
+    ):
+        assert np.mean(ours[stemmer][metric]) == pytest.approx(rouge_score, abs=1e-5)
+        assert np.mean(ours[stemmer][metric]) == pytest.approx(perl, abs=2e-4)
+
+
+def test_it_is_many_times_as_fast_as_evaluates_way():
+    # 20x and more with 5,000 pairs (`make bench`); here it is few pairs beside other tests.
+    assert time_rouge(rows=1_000, repeats=3)["ratio"] > 10
