@@ -79,8 +79,8 @@ def pull(
     return folder, record, _differing(folder, record, wanted)
 
 
-def fetch(repo_id: str, entry, revision: str, cache: Path | None = None) -> Path:
-    """Downloads one file of a model repository and holds its bytes against the hash that the Hub states.
+def fetch(repo_id: str, entry, revision: str, cache: Path | None = None, kind: str = "model") -> Path:
+    """Downloads one file of a repository and holds its bytes against the hash that the Hub states.
 
     Parameters:
         entry: the file as `HfApi.get_paths_info` describes it.
@@ -92,7 +92,7 @@ def fetch(repo_id: str, entry, revision: str, cache: Path | None = None) -> Path
     from huggingface_hub import constants, hf_hub_download
 
     with xet_errors():
-        path = Path(hf_hub_download(repo_id, entry.path, revision=revision, cache_dir=cache))
+        path = Path(hf_hub_download(repo_id, entry.path, repo_type=kind, revision=revision, cache_dir=cache))
     # The size first: the cache is made of links, and where one was turned to a device, reading would not end.
     if not path.is_file() or path.stat().st_size != entry.size:
         same = False

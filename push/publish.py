@@ -13,10 +13,13 @@ import traceback
 from dataclasses import fields
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from push.delivery import Delivery, Options
 from record.errors import UserError, explanation, one_line_errors
 from record.run_record import Record, load_record
+
+if TYPE_CHECKING:
+    from push.delivery import Delivery, Options
 
 # Minutes for a last look at the repository after a failure.
 LAST_LOOK = 0.2
@@ -55,6 +58,7 @@ def publish(arguments: argparse.Namespace) -> None:
         `UserError`: not everything is published and checked.
     """
     from hub.retry import bounded_silence, time_limit
+    from push.delivery import Delivery, Options
 
     if arguments.time_limit <= 0:
         raise UserError(f"`--time-limit` is a number of minutes above 0, not {arguments.time_limit:g}")
@@ -74,13 +78,13 @@ def publish(arguments: argparse.Namespace) -> None:
                 with time_limit(minutes):
                     _deliver(delivery, owner, options)
             except KeyboardInterrupt:
-                raise UserError(f"interrupted: {_standing(delivery, options)}") from None
+                raise UserError(f"interrupted: {_what_is_left(delivery, options)}") from None
             except Exception as error:
                 line = explanation(error)
                 if line is None:
                     traceback.print_exc()
                     line = f"{type(error).__name__}, see above: a bug of this program"
-                delivery.state, delivery.failure = "FAILED", f"{line}; {_standing(delivery, options)}"
+                delivery.state, delivery.failure = "FAILED", f"{line}; {_what_is_left(delivery, options)}"
         uncollected = None
         if arguments.collection and any(delivery.tag for delivery in deliveries):
             try:
@@ -90,7 +94,7 @@ def publish(arguments: argparse.Namespace) -> None:
                 uncollected = explanation(error)
                 if uncollected is None:
                     raise
-    _tell(deliveries)
+    _print_outcome(deliveries)
     if uncollected is not None:
         raise UserError(f"published, but not put into {arguments.collection!r}: {uncollected}; run the command again")
 
@@ -123,11 +127,16 @@ def _readable(run: Path) -> Record | None:
     try:
         return load_record(run)
     except UserError:
-        # Told when its turn comes.
+        # The line about it comes when its turn does.
         return None
 
 
-def owner_of(user: str | None, org: str | None) -> str:
+def owner_of(user: str | None, org: str | None = None) -> str:
+    """Whose repositories are written to: the organisation, the user, or who owns the token.
+
+    Raises:
+        `UserError`: there is no token, or the organisation is not one of its owner's.
+    """
     from huggingface_hub import HfApi, get_token
 
     from hub.retry import retry
@@ -138,7 +147,7 @@ def owner_of(user: str | None, org: str | None) -> str:
     if org is not None:
         mine = [member["name"] for member in retry("signing in", HfApi().whoami).get("orgs", [])]
         if org not in mine:
-            raise UserError(f"you are no member of the organisation {org} (yours: {', '.join(mine) or 'none'})")
+            raise UserError(f"you are not a member of the organisation {org} (yours: {', '.join(mine) or 'none'})")
         return org
     if user is not None:
         return user
@@ -148,20 +157,20 @@ def owner_of(user: str | None, org: str | None) -> str:
     return retry("signing in", lambda: me(HfApi()))
 
 
-def _deliver(delivery: Delivery, owner: str, options: Options) -> None:
+def _deliver(delivery: "Delivery", owner: str, options: "Options") -> None:
     from push.delivery import deliver
 
     print(f"Publishing {delivery.run}", flush=True)
     deliver(delivery, owner, options)
-    told = f"{delivery.repo_id}@{delivery.commit}" + (f" as {delivery.tag}" if delivery.tag else "")
+    named = f"{delivery.repo_id}@{delivery.commit}" + (f" as {delivery.tag}" if delivery.tag else "")
     if delivery.state != "dry run":
         print(
-            f"  {told}: every file came back as it was sent, and the adapter wrote the first row's answer again",
+            f"  {named}: every file came back as it was sent, and the adapter wrote the first row's answer again",
             flush=True,
         )
 
 
-def _standing(delivery: Delivery, options: Options) -> str:
+def _what_is_left(delivery: "Delivery", options: "Options") -> str:
     """What a failure leaves behind, and what to do."""
     from hub.retry import time_limit
     from push.delivery import settle
@@ -181,7 +190,7 @@ def _standing(delivery: Delivery, options: Options) -> str:
     return "no file of a release was changed on the Hub"
 
 
-def _collect(owner: str, title: str, deliveries: list[Delivery], private: bool) -> None:
+def _collect(owner: str, title: str, deliveries: "list[Delivery]", private: bool) -> None:
     from huggingface_hub import HfApi
 
     from hub.retry import retry
@@ -192,7 +201,7 @@ def _collect(owner: str, title: str, deliveries: list[Delivery], private: bool) 
     print(f"Collection: {url}", flush=True)
 
 
-def _tell(deliveries: list[Delivery]) -> None:
+def _print_outcome(deliveries: "list[Delivery]") -> None:
     failed = [delivery for delivery in deliveries if delivery.failure]
     if len(deliveries) > 1:
         rows = [(d.run.name, d.state, d.tag, f"{d.repo_id}@{d.commit[:12]}" if d.commit else d.repo_id, d.note)
@@ -204,8 +213,8 @@ def _tell(deliveries: list[Delivery]) -> None:
         for delivery in failed:
             print(f"{delivery.run.name}: {delivery.failure}", file=sys.stderr, flush=True)
     if failed:
-        told = failed[0].failure
-        raise UserError(told if len(deliveries) == 1 else f"{len(failed)} of {len(deliveries)} runs failed: see above")
+        line = failed[0].failure
+        raise UserError(line if len(deliveries) == 1 else f"{len(failed)} of {len(deliveries)} runs failed: see above")
     states = [delivery.state for delivery in deliveries]
     if len(deliveries) > 1:
         print(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)), flush=True)

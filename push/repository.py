@@ -11,8 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils import build_hf_headers, paginate, parse_datetime
+
 from hub.release import BESIDE_THE_CARD, fetch, pull, unlisted
 from hub.signing import SIGNATURE_FILE
+from push.release import tree
 from record.errors import UserError, xet_errors
 from record.run_record import RECORD_FILE, Record
 
@@ -21,19 +26,21 @@ HUB_WRITTEN = {".gitattributes"}
 
 @dataclass(frozen=True)
 class Target:
-    """Where a release goes: the branch `revision` of `repo_id`, or a pull request to it."""
+    """Where a folder goes: the branch `revision` of `repo_id`, a "model" or "space", or a pull request to it."""
 
     repo_id: str
     revision: str = "main"
     private: bool = False
     pull_request: bool = False
+    kind: str = "model"
 
 
 @dataclass(frozen=True)
 class RemoteState:
     """What stands on the branch: its newest commit (None without repository), files, card, and the release's record.
 
-    `edited` says that the card was changed outside its free sections, `marker` is the file that a release has.
+    `edited` says that the card was changed outside its free sections, `marker` is the file that a release has, `stale`
+    are the files of the release that stands there: the only ones that a new release may remove.
     """
 
     head: str | None = None
@@ -42,26 +49,26 @@ class RemoteState:
     record: Record | None = None
     edited: bool = False
     marker: str = RECORD_FILE
+    stale: frozenset[str] = frozenset()
 
     @property
     def release(self) -> bytes | None:
         """What tells one release from another."""
         return None if self.record is None else self.record.to_bytes()
 
-    @property
-    def stale(self) -> set[str]:
-        """The files of the release that stands there: the only ones that a new release may remove."""
-        return set() if self.record is None else {*self.record.files, SIGNATURE_FILE} & self.files
+
+def refuse_public(target: Target, private: bool | None) -> None:
+    """Refuses a public repository where a private one was asked for."""
+    if target.private and not private:
+        raise UserError(f"{target.repo_id} exists and is public: make it private in its settings, or leave out PRIVATE")
 
 
-def look(api, target: Target) -> RemoteState:
+def look(api: HfApi, target: Target) -> RemoteState:
     """Reads what stands on the branch now.
 
     Raises:
         `UserError`: it is something else than a release of this project, or something besides; or it is public.
     """
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
-
     try:
         info = api.model_info(target.repo_id, revision=target.revision)
     except RevisionNotFoundError:
@@ -69,8 +76,7 @@ def look(api, target: Target) -> RemoteState:
         return replace(look(api, replace(target, revision="main")), head=None)
     except RepositoryNotFoundError:
         return RemoteState()
-    if target.private and not info.private:
-        raise UserError(f"{target.repo_id} exists and is public: make it private in its settings, or leave out PRIVATE")
+    refuse_public(target, info.private)
     files = frozenset(sibling.rfilename for sibling in info.siblings or [])
     if RECORD_FILE in files:
         with tempfile.TemporaryDirectory() as cache:
@@ -79,11 +85,12 @@ def look(api, target: Target) -> RemoteState:
             text = card.read_text(encoding="utf-8") if card.is_file() else None
         if strange := unlisted(target.repo_id, info.sha, record):
             raise UserError(
-                f"{target.repo_id} holds {', '.join(strange)} beside its release, which checks call drift: remove it "
+                f"{target.repo_id} holds {', '.join(strange)} next to its release, which checks call drift: remove it "
                 "there"
             )
-        return RemoteState(info.sha, files, text, record, edited=bool(differing))
-    if files - {".gitattributes", "README.md"}:
+        stale = files & {*record.files, SIGNATURE_FILE}
+        return RemoteState(info.sha, files, text, record, edited=bool(differing), stale=stale)
+    if files - HUB_WRITTEN - {"README.md"}:
         raise UserError(f"{target.repo_id} exists and holds other things than a release: set another `adapter_name`")
     if "README.md" in files:
         card = read(api, target.repo_id, info.sha, "README.md").decode()
@@ -91,38 +98,39 @@ def look(api, target: Target) -> RemoteState:
     return RemoteState(info.sha, files)
 
 
-def holds(api, repo_id: str, revision: str, release: Path) -> bool:
-    """Whether a revision holds exactly the release, every file by the hash that the Hub states, and at most pictures
-    and pages beside it."""
-    found = api.verify_repo_checksums(repo_id, revision=revision, local_dir=release)
-    beside = {path for path in found.missing_paths if Path(path).suffix.lower() in BESIDE_THE_CARD}
-    return not (found.mismatches or found.extra_paths or set(found.missing_paths) - beside - HUB_WRITTEN)
+def holds(api: HfApi, repo_id: str, revision: str, folder: Path, kind: str = "model") -> bool:
+    """Whether a revision holds exactly the folder, every file by the hash that the Hub states.
+
+    Pictures and pages may lie next to it, in a Space any other file.
+    """
+    checks = api.verify_repo_checksums(repo_id, repo_type=kind, revision=revision, local_dir=folder)
+    others = {path for path in checks.missing_paths if Path(path).suffix.lower() not in BESIDE_THE_CARD} - HUB_WRITTEN
+    return not (checks.mismatches or checks.extra_paths or (others and kind != "space"))
 
 
-def create(api, target: Target) -> None:
+def create(api: HfApi, target: Target) -> None:
     """Makes the repository and the branch where they lack.
 
     Raises:
         `UserError`: the name is taken by a repository that the token may not see.
     """
-    from huggingface_hub.errors import RepositoryNotFoundError
-
     if os.environ.get("HF_OIDC_RESOURCE"):
         raise UserError(f"a Trusted Publisher's token cannot make {target.repo_id}: publish once with a user's token")
-    api.create_repo(target.repo_id, exist_ok=True, private=target.private or None)
+    sdk = "gradio" if target.kind == "space" else None
+    api.create_repo(target.repo_id, repo_type=target.kind, space_sdk=sdk, exist_ok=True, private=target.private or None)
     if target.revision != "main":
         api.create_branch(target.repo_id, branch=target.revision, exist_ok=True)
     try:
-        api.model_info(target.repo_id, revision=target.revision)
+        api.repo_info(target.repo_id, repo_type=target.kind, revision=target.revision)
     except RepositoryNotFoundError:
         raise UserError(
-            f"the name {target.repo_id} is taken by a repository that your token may not see: set another "
-            "`adapter_name`, or use a token that may"
+            f"the name {target.repo_id} is taken by a repository that your token may not see: choose "
+            "another name, or use a token that may"
         ) from None
 
 
-def commit(api, target: Target, parent: str, stale: set[str], release: Path, message: str):
-    """Puts the release into the repository: one commit on top of `parent`, or one pull request.
+def commit(api: HfApi, target: Target, parent: str, stale: frozenset[str], folder: Path, message: str) -> CommitInfo:
+    """Puts the folder into the repository: one commit on top of `parent`, or one pull request.
 
     Returns:
         The client's `CommitInfo`.
@@ -130,20 +138,17 @@ def commit(api, target: Target, parent: str, stale: set[str], release: Path, mes
     Raises:
         `huggingface_hub.errors.HfHubHTTPError`: with status 412, the branch has moved on from `parent`.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
-    from push.release import tree
-
     # The client asks whether a dataset was meant: the predictions lie beside the adapter on purpose.
     warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
-    paths = tree(release)
+    paths = tree(folder)
     with xet_errors():
         return api.create_commit(
             target.repo_id,
             operations=[
-                *(CommitOperationAdd(path, release / path) for path in paths),
+                *(CommitOperationAdd(path, folder / path) for path in paths),
                 *(CommitOperationDelete(path) for path in sorted(stale - set(paths))),
             ],
+            repo_type=target.kind,
             commit_message=message,
             revision=target.revision,
             parent_commit=parent,
@@ -151,7 +156,7 @@ def commit(api, target: Target, parent: str, stale: set[str], release: Path, mes
         )
 
 
-def open_proposal(api, repo_id: str, release: Path) -> int | None:
+def open_proposal(api: HfApi, repo_id: str, release: Path) -> int | None:
     """The number of an open pull request that holds exactly the release; None where there is none."""
     for discussion in api.get_repo_discussions(repo_id, discussion_type="pull_request", discussion_status="open"):
         if holds(api, repo_id, discussion.git_reference or f"refs/pr/{discussion.num}", release):
@@ -159,10 +164,8 @@ def open_proposal(api, repo_id: str, release: Path) -> int | None:
     return None
 
 
-def author(api, repo_id: str, revision: str) -> tuple[str, str]:
+def author(api: HfApi, repo_id: str, revision: str) -> tuple[str, str]:
     """Who made the commit `revision`, and when (ISO 8601)."""
-    from huggingface_hub.utils import build_hf_headers, paginate, parse_datetime
-
     # `list_repo_commits` reads the whole history, page by page; the newest stands first.
     address = f"{api.endpoint}/api/models/{repo_id}/commits/{quote(revision, safe='')}"
     newest = next(iter(paginate(address, params={}, headers=build_hf_headers(token=api.token))))
@@ -170,7 +173,7 @@ def author(api, repo_id: str, revision: str) -> tuple[str, str]:
     return ", ".join(person["user"] for person in newest["authors"]), when
 
 
-def publisher(api, repo_id: str, revision: str, marker: str = RECORD_FILE) -> tuple[str, str]:
+def publisher(api: HfApi, repo_id: str, revision: str, marker: str = RECORD_FILE) -> tuple[str, str]:
     """As `author`, of the commit that brought the release which stands in `revision`."""
     (entry,) = api.get_paths_info(repo_id, [marker], revision=revision, expand=True)
     return author(api, repo_id, entry.last_commit.oid)
@@ -181,20 +184,18 @@ def me(api) -> str | None:
     return None if os.environ.get("HF_OIDC_RESOURCE") else api.whoami(cache=True)["name"]
 
 
-def read(api, repo_id: str, revision: str, path: str) -> bytes:
+def read(api: HfApi, repo_id: str, revision: str, path: str) -> bytes:
     """The bytes of one file."""
     (entry,) = api.get_paths_info(repo_id, [path], revision=revision)
     with tempfile.TemporaryDirectory() as cache:
         return fetch(repo_id, entry, revision, Path(cache)).read_bytes()
 
 
-def tag(api, repo_id: str, commit: str) -> str:
+def tag(api: HfApi, repo_id: str, commit: str) -> str:
     """The version (`v1`, `v2`, …) of the release in `commit`; a new one where it has none.
 
     A commit that only edits the card's free sections is of the same version.
     """
-    from huggingface_hub.errors import HfHubHTTPError
-
     versions = {
         int(ref.name[1:]): ref.target_commit
         for ref in api.list_repo_refs(repo_id).tags
@@ -213,12 +214,12 @@ def tag(api, repo_id: str, commit: str) -> str:
     return f"v{newest + 1}"
 
 
-def _record_blob(api, repo_id: str, commit: str) -> str | None:
-    found = api.get_paths_info(repo_id, [RECORD_FILE], revision=commit)
-    return found[0].blob_id if found else None
+def _record_blob(api: HfApi, repo_id: str, commit: str) -> str | None:
+    entries = api.get_paths_info(repo_id, [RECORD_FILE], revision=commit)
+    return entries[0].blob_id if entries else None
 
 
-def collect(api, owner: str, title: str, notes: dict[str, str], private: bool) -> str:
+def collect(api: HfApi, owner: str, title: str, notes: dict[str, str], private: bool) -> str:
     """Puts adapters into the owner's collection of that title, which is made where it lacks.
 
     Parameters:

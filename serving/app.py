@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from record.errors import one_line
 from scoring.decoding.generate import decode
-from serving.engine import Engine, Full, Row, Stopping
+from serving.engine import Engine, Full, PendingRow, Stopping
 from serving.loading import Served
 from serving.requests import LEAST_TEMPERATURE, Completion, Refused, read, refusal
 
@@ -89,7 +89,7 @@ class Service:
         count, written = sum(map(len, prompts)), sum(map(len, outputs))
         self.prompt_tokens.labels(served.id).inc(count)
         self.tokens.labels(served.id).inc(written)
-        request.state.told = f" model={served.id} rows={len(rows)} prompt_tokens={count} tokens={written}"
+        request.state.note = f" model={served.id} rows={len(rows)} prompt_tokens={count} tokens={written}"
         answer = {
             "id": f"cmpl-{secrets.token_hex(12)}",
             "object": "text_completion",
@@ -103,7 +103,7 @@ class Service:
         }
         return answer | ({"warnings": warnings} if warnings else {})
 
-    async def _outputs(self, rows: list[Row], request: Request) -> list[list[int]]:
+    async def _outputs(self, rows: list[PendingRow], request: Request) -> list[list[int]]:
         """Waits for the rows; gives them up when the time is over or the client has gone."""
         answers = asyncio.gather(*(asyncio.wrap_future(row.answer) for row in rows))
         gone = asyncio.ensure_future(request.receive())
@@ -148,17 +148,17 @@ def _check_lengths(prompts: list[list[int]]) -> list[str]:
     return warnings
 
 
-def _rows(asked: Completion, prompts: list[list[int]], limit: int) -> list[Row]:
+def _rows(asked: Completion, prompts: list[list[int]], limit: int) -> list[PendingRow]:
     """A row an answer, those of one prompt together; with a seed, row k draws by seed + k."""
     temperature = asked.temperature or 0.0
     if temperature < LEAST_TEMPERATURE:
-        return [Row(ids, limit) for ids in prompts for _ in range(asked.n or 1)]
+        return [PendingRow(ids, limit) for ids in prompts for _ in range(asked.n or 1)]
     seed = secrets.randbits(63) if asked.seed is None else asked.seed
     rows = []
     for ids in prompts:
         for _ in range(asked.n or 1):
             draws = torch.Generator().manual_seed(seed + len(rows))
-            rows.append(Row(ids, limit, temperature, asked.top_p or 1.0, draws))
+            rows.append(PendingRow(ids, limit, temperature, asked.top_p or 1.0, draws))
     return rows
 
 
@@ -240,14 +240,14 @@ class Logged:
             status = message.get("status", status)
             await send(message)
 
-        scope["state"] = {"told": ""}
+        scope["state"] = {"note": ""}
         try:
             await self.app(scope, receive, sending)
         finally:
             path = scope["path"] if scope["path"] in PATHS else "other"
             self.service.requests.labels(path, status).inc()
             asked = one_line(f"{scope['method']} {scope['path']}", 200)
-            log.info("%s %s %.3fs%s", asked, status, time.monotonic() - begun, scope["state"]["told"])
+            log.info("%s %s %.3fs%s", asked, status, time.monotonic() - begun, scope["state"]["note"])
 
 
 ROUTES = [

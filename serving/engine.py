@@ -31,7 +31,7 @@ class Stopping(Exception):
 
 
 @dataclass(eq=False)
-class Row:
+class PendingRow:
     """A prompt to be answered: token ids with `</s>`, at most `limit` tokens.
 
     With `temperature` 0 the likeliest tokens are taken, else some are drawn, from those that make up `top_p` of the
@@ -66,7 +66,7 @@ class Engine:
         self.thread = threading.Thread(target=self._run, name="decoding", daemon=True)
         self.start = self.thread.start
 
-    def submit(self, model: str, rows: list[Row]) -> None:
+    def submit(self, model: str, rows: list[PendingRow]) -> None:
         """Queues the rows of one request, all or none.
 
         Raises:
@@ -117,18 +117,18 @@ class Lane:
 
     def __init__(self, served: Served, slots: int, most: int):
         self.served, self.slots, self.most = served, slots, most
-        self.waiting: deque[Row] = deque()
+        self.waiting: deque[PendingRow] = deque()
         self.numbers = itertools.count()
         self._begin()
 
     def _begin(self) -> None:
-        self.rows: dict[int, Row] = {}
+        self.rows: dict[int, PendingRow] = {}
         self.prompts: dict[int, list[int]] = {}
         self.limits: dict[int, int] = {}
         one = self.served
         self.batch = Batch(one.model, one.weights, self.prompts, self.limits, self.most, self.slots, self._choose)
 
-    def entering(self) -> list[Row]:
+    def entering(self) -> list[PendingRow]:
         """Takes from the queue what a slot is free for."""
         entering = []
         while self.waiting and len(entering) < self.slots - len(self.rows):
@@ -137,7 +137,7 @@ class Lane:
                 entering.append(row)
         return entering
 
-    def step(self, entering: list[Row]) -> bool:
+    def step(self, entering: list[PendingRow]) -> bool:
         """Lets the rows in and all write their next token; whether there were any."""
         for row in sorted(entering, key=lambda row: -len(row.prompt)):
             number = next(self.numbers)
@@ -160,7 +160,7 @@ class Lane:
             self._begin()
         return True
 
-    def _leave(self, number: int) -> Row:
+    def _leave(self, number: int) -> PendingRow:
         del self.prompts[number], self.limits[number]
         return self.rows.pop(number)
 
@@ -183,6 +183,6 @@ def draw(logits: Tensor, temperature: float, top_p: float, draws: torch.Generato
     return torch.multinomial(scores.softmax(1), 1, generator=draws)[0, 0]
 
 
-def _answer(row: Row, result: list[int] | Exception) -> None:
+def _answer(row: PendingRow, result: list[int] | Exception) -> None:
     if row.answer.set_running_or_notify_cancel():
         row.answer.set_exception(result) if isinstance(result, Exception) else row.answer.set_result(result)

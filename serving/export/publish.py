@@ -1,16 +1,34 @@
 """The card of an export, and its way to the Hub: a repository of its own, linked with the adapter's."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCardData, get_token
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from markupsafe import Markup
+
 from hub.pins import pin
 from hub.release import pull
-from model_cards.card import HUB, keep_free_sections, licence
+from hub.retry import bounded_silence, retry, time_limit
+from model_cards.card import HUB, SNIPPET_CHARACTERS, keep_free_sections, licence
+from model_cards.escape import cut, environment, plain
+from push import repository
+from push.leaks import refuse_traces
+from push.one_commit import MOVES, moved_on, publish_folder
+from push.publish import owner_of
+from push.release import tree
+from push.repository import Target
 from record.errors import UserError
+from record.hashes import FREE_SECTION
+from record.predictions import load_predictions
 from record.run_record import METRIC_NAMES
 from serving.export.export_record import EXPORT_FILE, LOSS, Export, load_export
 from serving.export.formats import CT2, INT8_CODE
 
+MINUTES = 60
+# What a reader's tools could take for somebody's own words; a vocabulary is the base model's.
+TEXTS = {"README.md", "config.json", "generation_config.json", "tokenizer_config.json"}
 SNIPPET_TOKENS = 128
 LIBRARIES = {"merged": "transformers", "int8": None, "ct2": "ctranslate2", "ct2-int8": "ctranslate2"}
 # The free section of the adapter's card that names its exports: what stands there survives each publishing.
@@ -19,21 +37,8 @@ LINKED_FROM = "intended use"
 
 def preview(source, form: str, user: str | None) -> Path:
     """Renders the card of an export that is not published."""
-    from huggingface_hub import get_token
-
     owner = user or (owner_of(None) if get_token() else "owner")
     return lay_out(source, form, f"{owner}/{source.record.recipe['adapter_name']}-{form}", None)
-
-
-def owner_of(user: str | None) -> str:
-    """Whose repositories the exports become.
-
-    Raises:
-        `UserError`: there is no token.
-    """
-    from push.publish import owner_of as publisher
-
-    return publisher(user, None)
 
 
 def publish_export(source, form: str, user: str | None, private: bool, overwrite: str | None) -> str:
@@ -45,32 +50,71 @@ def publish_export(source, form: str, user: str | None, private: bool, overwrite
     Raises:
         `UserError`: the adapter is not published, or somebody else's work would be lost.
     """
-    from push.exports import deliver, link
-
     owner = owner_of(user)
     if source.pin is None:
-        source.pin = published(source, owner)
+        source.pin = find_adapter(source, owner)
     repo_id = f"{owner}/{source.pin.id.rpartition('/')[2]}-{form}"
     folder = source.into / form
-    state, commit = deliver(
-        folder, EXPORT_FILE, repo_id, lambda card: lay_out(source, form, repo_id, card), source.record, private,
-        overwrite,
+
+    def lay_out_without_traces(card: str | None) -> str:
+        lay_out(source, form, repo_id, card)
+        refuse_traces(folder, sorted({*TEXTS, EXPORT_FILE} & set(tree(folder))), folder, source.record)
+        return f"Publish {form}"
+
+    progress = publish_folder(
+        Target(repo_id, private=private), folder, EXPORT_FILE, lay_out_without_traces,
+        "exists and holds other things than an export: rename it there", MINUTES, overwrite,
     )  # fmt: skip
     if source.pin.id.partition("/")[0] == owner:
-        shown = f"`{repo_id}`" if source.pin.miniature else f"[{repo_id}]({HUB}/{repo_id})"
-        link(source.pin.id, LINKED_FROM, f"- For a CPU, as {form}: {shown}")
-    print(f"{state.capitalize()}: {repo_id}@{commit}, every file came back as it was sent", flush=True)
-    return commit
+        name = f"`{repo_id}`" if source.pin.miniature else f"[{repo_id}]({HUB}/{repo_id})"
+        link(source.pin.id, LINKED_FROM, f"- For a CPU, as {form}: {name}")
+    print(
+        f"{progress.state.capitalize()}: {repo_id}@{progress.commit}, every file came back as it was sent", flush=True
+    )
+    return progress.commit
 
 
-def published(source, owner: str):
+def link(repo_id: str, section: str, line: str) -> None:
+    """Adds a line to a free section of a published card, once; what is published of it besides stays as it is.
+
+    Whoever renders the card again keeps free sections, and no hash covers them.
+    """
+    api = HfApi()
+
+    def step() -> bool:
+        head = api.model_info(repo_id).sha
+        card = repository.read(api, repo_id, head, "README.md").decode()
+        if line in card.splitlines():
+            return True
+        edited = FREE_SECTION.sub(
+            lambda match: f"{match[1]}{match[3].rstrip()}\n\n{line}\n{match[4]}" if match[2] == section else match[0],
+            card,
+        )
+        if edited == card:
+            print(f"The card of {repo_id} has no free section {section!r}: it names no export", file=sys.stderr)
+            return True
+        try:
+            api.create_commit(
+                repo_id, [CommitOperationAdd("README.md", edited.encode())], commit_message="Name an export",
+                parent_commit=head,
+            )  # fmt: skip
+        except HfHubHTTPError as error:
+            if not moved_on(error):
+                raise
+            return False
+        return True
+
+    with bounded_silence(), time_limit(MINUTES):
+        if not any(retry(f"linking from {repo_id}", step) for _ in range(MOVES)):
+            raise UserError(f"{repo_id} changed {MOVES} times while its card was edited: run the command again")
+
+
+def find_adapter(source, owner: str):
     """Where a run's adapter is published.
 
     Raises:
         `UserError`: it is not, or what stands there is another one.
     """
-    from huggingface_hub.errors import RepositoryNotFoundError
-
     record = source.record
     repo_id = f"{owner}/{record.recipe['adapter_name']}"
     first = f"publish the adapter first: make publish-{record.name}"
@@ -87,8 +131,6 @@ def published(source, owner: str):
 
 def lay_out(source, form: str, repo_id: str, previous: str | None) -> Path:
     """Renders the card into the export's folder, and states where the adapter is published in its record."""
-    from record.predictions import load_predictions
-
     folder = source.into / form
     found = load_export(folder)
     found.adapter = source.pin
@@ -107,11 +149,6 @@ def render(found: Export, record, prompt: str, repo_id: str, previous: str | Non
         prompt: the one that its snippet runs.
         previous: the card that stands there now; what people wrote into its free section is kept.
     """
-    from markupsafe import Markup
-
-    from model_cards.card import SNIPPET_CHARACTERS
-    from model_cards.escape import cut, environment
-
     template = Path(__file__).with_name("card.md.jinja").read_text(encoding="utf-8")
     body = environment().from_string(template).render(
         export=found, record=record, repo_id=repo_id, adapter=found.adapter, base=found.base_model,
@@ -129,10 +166,6 @@ def front_matter(found: Export, record, repo_id: str):
 
     By `base_model` the Hub lists the export on the adapter's page.
     """
-    from huggingface_hub import ModelCardData
-
-    from model_cards.escape import plain
-
     base, recipe = plain(found.base_model.id), record.recipe
     adapter = [plain(found.adapter.id)] if found.adapter else []
     more: dict[str, Any] = {"library_name": LIBRARIES[found.format]} if LIBRARIES[found.format] else {}

@@ -26,10 +26,7 @@ CONFIG_FILE, TEMPLATE = "space.json", "README.md.jinja"
 # What the page takes of an adapter's release, besides its record.
 NEEDED = ["adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json",
           "predictions.parquet"]  # fmt: skip
-# The Hub writes these into a new Space.
-NEW = {".gitattributes", "README.md"}
-# Minutes for each word with the Hub.
-PATIENCE = 30
+MINUTES = 30
 
 
 def main(argv: list[str]) -> None:
@@ -135,55 +132,30 @@ def publish(arguments: argparse.Namespace, folder: Path) -> None:
     Raises:
         `UserError`: the adapter is a folder or cannot be shown, or the Space's name is taken by something else.
     """
-    from huggingface_hub import HfApi, get_token
+    from huggingface_hub import constants
 
-    from hub.retry import bounded_silence, retry, time_limit
-    from push.repository import me
+    from hub.retry import bounded_silence, time_limit
+    from push.one_commit import publish_folder
+    from push.publish import owner_of
+    from push.repository import Target
 
-    if Path(arguments.adapter).is_dir():
-        raise UserError(
-            f"{arguments.adapter} is a folder: publish the adapter first, then its Space by the adapter's id"
-        )
-    if get_token() is None:
-        raise UserError("no token: run `hf auth login` or set HF_TOKEN, or add HUB=local to try on the local Hub")
-    api = HfApi()
-    with bounded_silence(), time_limit(PATIENCE):
-        lay_out(arguments.adapter, arguments.revision, folder)
-        space = arguments.space
-        if space is None:
-            owner = arguments.user or retry("signing in", lambda: me(api))
-            space = f"{owner}/{arguments.adapter.rpartition('/')[2][:90]}-space"
-        commit, changed = retry(f"publishing {space}", lambda: _commit(api, space, folder, arguments))
-    print(f"{'Published' if changed else 'Unchanged:'} {api.endpoint}/spaces/{space} at commit {commit}", flush=True)
+    adapter = arguments.adapter
+    if Path(adapter).is_dir():
+        raise UserError(f"{adapter} is a folder: publish the adapter first, then its Space by the adapter's id")
+    with bounded_silence(), time_limit(MINUTES):
+        owner = owner_of(arguments.user or (arguments.space or "").partition("/")[0] or None)
+    space = arguments.space or f"{owner}/{adapter.rpartition('/')[2][:90]}-space"
 
+    def lay_out_page(card: str | None) -> str:
+        lay_out(adapter, arguments.revision, folder)
+        return f"A page to try {adapter}"
 
-def _commit(api, space: str, folder: Path, arguments: argparse.Namespace) -> tuple[str, bool]:
-    """The commit that holds the Space, and whether it was made now. May be called again after any failure."""
-    from huggingface_hub import CommitOperationAdd
-
-    api.create_repo(space, repo_type="space", space_sdk="gradio", private=arguments.private or None, exist_ok=True)
-    info = api.space_info(space)
-    there = {sibling.rfilename for sibling in info.siblings or []}
-    if _holds(api, space, info.sha, folder):
-        return info.sha, False
-    if CONFIG_FILE not in there and there - NEW:
-        raise UserError(f"{space} exists and is another Space: choose a name with --space OWNER/NAME")
-    made = api.create_commit(
-        space,
-        repo_type="space",
-        operations=[CommitOperationAdd(path.name, path) for path in sorted(folder.iterdir())],
-        commit_message=f"A page to try {arguments.adapter}",
-        parent_commit=info.sha,
-    )
-    if not _holds(api, space, made.oid, folder):
-        raise UserError(f"{space}@{made.oid} does not hold what was sent: publish it again")
-    return made.oid, True
-
-
-def _holds(api, space: str, commit: str, folder: Path) -> bool:
-    """Whether a commit holds the folder's files, by the hashes that the Hub states; others may lie beside them."""
-    found = api.verify_repo_checksums(space, repo_type="space", revision=commit, local_dir=folder)
-    return not (found.mismatches or found.extra_paths)
+    progress = publish_folder(
+        Target(space, private=arguments.private, kind="space"), folder, CONFIG_FILE, lay_out_page,
+        "exists and is another Space: choose a name with --space OWNER/NAME", MINUTES,
+    )  # fmt: skip
+    word = "Unchanged:" if progress.state == "unchanged" else "Published"
+    print(f"{word} {constants.ENDPOINT}/spaces/{space} at commit {progress.commit}", flush=True)
 
 
 if __name__ == "__main__":

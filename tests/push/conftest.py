@@ -1,16 +1,19 @@
 import shutil
 
 import pytest
-from short_runs import train_short
 
-from evaluation import evaluate
-from push.leaks import refuse_leaks
-from push.release import stage
 from record.errors import UserError
+
+# The rest is imported by those who use it: pytest reads this file before it starts the Hub, whose address the clients
+# read when they are imported.
 
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
+    from short_runs import train_short
+
+    from evaluation import evaluate
+
     folder = train_short(tmp_path_factory.mktemp("runs") / "finance")
     evaluate.main([str(folder)])
     return folder
@@ -18,6 +21,8 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def staged(run, tmp_path_factory):
+    from push.release import stage
+
     folder = tmp_path_factory.mktemp("staged") / "release"
     return folder, stage(run, "local-user/flan-t5-large-finance", None, folder)
 
@@ -32,6 +37,7 @@ def release(staged, tmp_path):
 @pytest.fixture
 def refused(release, staged, run):
     """Plants something into a copy of the release; returns the one line that refuses it."""
+    from push.leaks import refuse_leaks
 
     def plant(planting, *arguments) -> str:
         planting(release, *arguments)

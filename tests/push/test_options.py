@@ -54,7 +54,7 @@ def test_an_organisation_a_private_repository_a_branch_and_a_collection(run, tmp
     hub.add_org("watchers", {"local-user": "read"})
     folder, api = copy_of(run, tmp_path / "one", "in-org"), HfApi()
     code, line = told(capsys, folder, "--org", "nobody-there")
-    assert code == 1 and "you are no member of the organisation nobody-there (yours: acme, watchers)" in line
+    assert code == 1 and "you are not a member of the organisation nobody-there (yours: acme, watchers)" in line
     code, line = told(capsys, folder, "--org", "watchers")
     assert code == 1 and "the token may not do this" in line and 'under the namespace "watchers"' in line
     code, line = told(capsys, folder, "--org", "acme", "--private", "--collection", "Adapters of ours")
