@@ -92,7 +92,7 @@ def _check_pins(record: Record) -> None:
             raise Drift(
                 "lineage", f"{pinned.revision} stands on no branch of {pinned.id}: anybody may have put it there"
             )
-    if pins.parent_adapter is not None and pull_parent(pins.parent_adapter)[1].pins.base_model != pins.base_model:
+    if pins.parent_adapter is not None and pull_parent(pins.parent_adapter).record.pins.base_model != pins.base_model:
         raise Drift("lineage", f"{pins.parent_adapter.id} is an adapter of another base model than the record's")
 
 
@@ -104,7 +104,7 @@ def _check_adapter_config(folder: Path, record: Record, tokens) -> None:
         )
     wanted = {ours: record.recipe[key] for ours, key in LORA_OF_RECIPE.items() if key in record.recipe}
     if record.pins.parent_adapter is not None:
-        parent = _json(pull_parent(record.pins.parent_adapter)[0] / "adapter_config.json")
+        parent = _json(pull_parent(record.pins.parent_adapter).folder / "adapter_config.json")
         wanted = {key: parent.get(key) for key in LORA_OF_RECIPE}
     ids = [tokens.token_to_id(token) for token in record.recipe.get("added_tokens", [])]
     wanted = LORA | wanted | {"trainable_token_indices": {"shared": ids, "head": ids} if ids else None}
@@ -231,7 +231,7 @@ def check_scores(folder: Path, record: Record, predictions: Predictions, tokens)
         raise Drift("scoring", "an adapter that continues another, and no other, states what was forgotten")
     if record.forgetting is not None:
         forgetting = read_predictions(folder, FORGETTING_FILE)
-        _check_parent_rows(forgetting, load_predictions(pull_parent(record.pins.parent_adapter)[0]))
+        _check_parent_rows(forgetting, load_predictions(pull_parent(record.pins.parent_adapter).folder))
         _check_texts(forgetting, FORGETTING_FILE, tokens)
         _same_numbers(score_forgetting(forgetting, stated), record.forgetting, FORGETTING_FILE, ours, stated)
     if compare(recipe.expect, record) != record.expectations:

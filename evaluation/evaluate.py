@@ -71,7 +71,7 @@ def score(run: Path) -> Record:
     record.scores = score_predictions(predictions, record.contract, *seconds)
     predictions.save(run)
     if parent is not None:
-        forgetting = parent_predictions(model, tokenizer, *parent)
+        forgetting = parent_predictions(model, tokenizer, parent.folder, parent.record)
         forgetting.save(run, FORGETTING_FILE)
         record.forgetting = score_forgetting(forgetting, record.contract)
     record.scored_in = environment()

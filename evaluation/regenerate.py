@@ -172,7 +172,8 @@ def _decide(verdict: Verdict, same: bool, rows: int) -> None:
 def _forgetting_again(verdict: Verdict, record: Record, published: Predictions, model, tokenizer, same: bool) -> None:
     rows = sample_rows(len(published.prompt), verdict.sample, verdict.revision)
     published = published.take(rows)
-    fresh = parent_predictions(model, tokenizer, *pull_parent(record.pins.parent_adapter), rows)
+    parent = pull_parent(record.pins.parent_adapter)
+    fresh = parent_predictions(model, tokenizer, parent.folder, parent.record, rows)
     other = differing(published, fresh, "adapter", rows)
     if other and same:
         raise Drift(

@@ -147,9 +147,10 @@ def _pull(verdict: Verdict, revision: str, key: Path | None) -> tuple[Path, Reco
     adapter = verdict.adapter
     verdict.revision = commit = commit_of(adapter, revision)
     print(f"Pulling {adapter}@{commit}", flush=True)
-    folder, record, differing = pull(adapter, commit)
-    if differing:
-        raise Drift("files", f"not the files that the record names: {', '.join(differing)}")
+    published = pull(adapter, commit)
+    folder, record = published.folder, published.record
+    if published.differing:
+        raise Drift("files", f"not the files that the record names: {', '.join(published.differing)}")
     if extra := unlisted(adapter, commit, record):
         raise Drift("files", f"the repository holds what the record does not list: {', '.join(extra)}")
     if record.scores is None or record.contract is None or record.training is None:

@@ -1,6 +1,7 @@
 """A published release, downloaded at a pinned commit and held against the hashes that its record states."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,31 @@ ADAPTER_HEADER = 16 * 2**20
 BESIDE_THE_CARD = {".md", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf"}
 
 
-def pull_parent(parent: Pin) -> tuple[Path, Record]:
+@dataclass(frozen=True)
+class Published:
+    """What was downloaded of a release.
+
+    `name` is its `owner/name@commit`, `folder` holds its files, `differing` names those of the wanted files that are
+    missing or whose bytes differ from the record.
+    """
+
+    name: str
+    folder: Path
+    record: Record
+    differing: list[str]
+
+    def require_whole(self) -> "Published":
+        """The release itself.
+
+        Raises:
+            `UserError`: files are missing or differ.
+        """
+        if self.differing:
+            raise UserError(f"{self.name} is damaged: {', '.join(self.differing)} differ from its record")
+        return self
+
+
+def pull_parent(parent: Pin) -> Published:
     """The parent adapter's files and its record, at its pinned commit.
 
     Raises:
@@ -29,18 +54,14 @@ def pull_parent(parent: Pin) -> tuple[Path, Record]:
             another base model or asks PEFT for what no adapter of this project does.
     """
     names = ["adapter_config.json", ADAPTER_FILE, "predictions.parquet"]
-    folder, record, differing = pull(parent.id, parent.revision, names)
-    if differing:
-        raise UserError(f"{parent.id}@{parent.revision} is damaged: {', '.join(differing)} differ from its record")
-    if record.contract is None or record.scores is None:
-        raise UserError(f"{parent.id}@{parent.revision} is not scored: an adapter continues only one that is")
-    check_adapter_config(folder, record.pins.base_model)
-    return folder, record
+    published = pull(parent.id, parent.revision, names).require_whole()
+    if published.record.contract is None or published.record.scores is None:
+        raise UserError(f"{published.name} is not scored: an adapter continues only one that is")
+    check_adapter_config(published.folder, published.record.pins.base_model)
+    return published
 
 
-def pull(
-    repo_id: str, revision: str, names: list[str] | None = None, cache: Path | None = None
-) -> tuple[Path, Record, list[str]]:
+def pull(repo_id: str, revision: str, names: list[str] | None = None, cache: Path | None = None) -> Published:
     """Downloads a published run at the commit `revision` and hashes its files.
 
     The Hub's clients check a download's size, never its bytes. Nothing that the record does not list is downloaded, and
@@ -50,19 +71,18 @@ def pull(
         names: the files to take; all that the record lists unless given.
         cache: folder for the downloads; the Hub's usual cache unless given.
 
-    Returns:
-        The folder with the files; the record; the files that are missing or whose bytes differ from the record.
-
     Raises:
         `UserError`: the repository holds no run record, one whose recipe is not trained here, or too large a file.
         `huggingface_hub.errors.HfHubHTTPError`: the Hub refused.
     """
     from huggingface_hub import constants, hf_hub_download
 
+    name = f"{repo_id}@{revision}"
     if constants.HF_HUB_OFFLINE:
         folder = Path(hf_hub_download(repo_id, RECORD_FILE, revision=revision, cache_dir=cache)).parent
         record = _load(repo_id, folder)
-        return folder, record, _differing(folder, record, list(record.files) if names is None else names)
+        wanted = list(record.files) if names is None else names
+        return Published(name, folder, record, _differing(folder, record, wanted))
     entries = entries_of(repo_id, [RECORD_FILE], revision)
     if RECORD_FILE not in entries:
         raise UserError(
@@ -76,7 +96,7 @@ def pull(
     refuse_large(repo_id, entries, record)
     for entry in entries.values():
         fetch(repo_id, entry, revision, cache)
-    return folder, record, _differing(folder, record, wanted)
+    return Published(name, folder, record, _differing(folder, record, wanted))
 
 
 def fetch(repo_id: str, entry, revision: str, cache: Path | None = None) -> Path:

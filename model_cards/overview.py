@@ -88,14 +88,12 @@ def read_published(adapter: str) -> Entry | None:
     if adapter.count("/") != 1 or adapter.startswith("."):
         raise UserError(f"{adapter} is neither the folder of a run nor an id on the Hub (owner/name)")
     commit = commit_of(adapter, "main")
-    _, record, _ = pull(adapter, commit, names=[])
+    record = pull(adapter, commit, names=[]).record
     if record.scores is None:
         return None
     names = [name for name in (PREDICTIONS_FILE, VERDICT_FILE) if name in record.files]
-    folder, record, differing = pull(adapter, commit, names)
-    if differing:
-        raise UserError(f"{adapter}@{commit} is damaged: {', '.join(differing)} differ from its record")
-    return _entry(adapter, commit, record, folder)
+    published = pull(adapter, commit, names).require_whole()
+    return _entry(adapter, commit, published.record, published.folder)
 
 
 def _entry(name: str, commit: str | None, record: Record, folder: Path) -> Entry:

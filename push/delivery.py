@@ -250,15 +250,15 @@ def verify(repo_id: str, commit: str, run: Path, key: Path | None = None) -> Non
 
     with tempfile.TemporaryDirectory(dir=run, prefix=CHECKED) as folder:
         cache = Path(folder)
-        pulled, record, differing = pull(repo_id, commit, cache=cache)
-        if differing:
+        published = pull(repo_id, commit, cache=cache)
+        if published.differing:
             raise UserError(
-                f"{repo_id}@{commit} came back with other bytes in {', '.join(differing)}: publish it again"
+                f"{repo_id}@{commit} came back with other bytes in {', '.join(published.differing)}: publish it again"
             )
         try:
             if key is not None:
-                check(repo_id, commit, pulled, record, write_public_half(key, cache), cache)
-            generate_row(pulled, record)
+                check(repo_id, commit, published.folder, published.record, write_public_half(key, cache), cache)
+            generate_row(published.folder, published.record)
         except BadSignature as error:
             raise UserError(f"{repo_id}@{commit} came back with a signature that fails: {error}") from error
         except Drift as drift:

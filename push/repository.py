@@ -74,15 +74,15 @@ def look(api, target: Target) -> RemoteState:
     files = frozenset(sibling.rfilename for sibling in info.siblings or [])
     if RECORD_FILE in files:
         with tempfile.TemporaryDirectory() as cache:
-            folder, record, differing = pull(target.repo_id, info.sha, names=["README.md"], cache=Path(cache))
-            card = folder / "README.md"
+            published = pull(target.repo_id, info.sha, names=["README.md"], cache=Path(cache))
+            card = published.folder / "README.md"
             text = card.read_text(encoding="utf-8") if card.is_file() else None
-        if strange := unlisted(target.repo_id, info.sha, record):
+        if strange := unlisted(target.repo_id, info.sha, published.record):
             raise UserError(
                 f"{target.repo_id} holds {', '.join(strange)} beside its release, which checks call drift: remove it "
                 "there"
             )
-        return RemoteState(info.sha, files, text, record, edited=bool(differing))
+        return RemoteState(info.sha, files, text, published.record, edited=bool(published.differing))
     if files - {".gitattributes", "README.md"}:
         raise UserError(f"{target.repo_id} exists and holds other things than a release: set another `adapter_name`")
     if "README.md" in files:

@@ -105,7 +105,7 @@ def _make_model(recipe: Recipe, pins: Pins, tokenizer):
     seed = recipe.training.seed
     base = load_base(pins.base_model, recipe.model)
     if pins.parent_adapter is not None:
-        return continue_adapter(base, pull_parent(pins.parent_adapter)[0], pins.base_model, recipe.model, seed)
+        return continue_adapter(base, pull_parent(pins.parent_adapter).folder, pins.base_model, recipe.model, seed)
     token_ids = tokenizer.convert_tokens_to_ids(recipe.arguments.added_tokens)
     return add_adapter(base, pins.base_model, recipe.model, seed, token_ids)
 

@@ -120,10 +120,8 @@ def find(adapter: str) -> Source:
     commit = commit_of(name, revision or "main")
     if not constants.HF_HUB_OFFLINE and entries_of(name, [EXPORT_FILE], commit):
         raise _export(adapter)
-    folder, record, differing = pull(name, commit, [CONFIG_FILE, ADAPTER_FILE])
-    if differing:
-        raise UserError(f"{name}@{commit} is damaged: {', '.join(differing)} differ from its record")
-    return Source(adapter, folder, record, commit)
+    published = pull(name, commit, [CONFIG_FILE, ADAPTER_FILE]).require_whole()
+    return Source(adapter, published.folder, published.record, commit)
 
 
 def _export(name: str) -> UserError:

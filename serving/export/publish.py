@@ -79,7 +79,7 @@ def published(source, owner: str):
     except RepositoryNotFoundError:
         raise UserError(f"{repo_id} is not on the Hub, and an export names the adapter that it was made of: {first}"
                         ) from None  # fmt: skip
-    _, there, _ = pull(repo_id, found.revision, names=[])
+    there = pull(repo_id, found.revision, names=[]).record
     if there.training is None or there.training.adapter_sha256 != record.training.adapter_sha256:
         raise UserError(f"{repo_id} holds another adapter than {source.folder}: {first}")
     return found

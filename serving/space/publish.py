@@ -77,9 +77,8 @@ def lay_out(adapter: str, revision: str, folder: Path) -> dict[str, str | None]:
         record = load_record(release)
     else:
         commit = commit_of(adapter, revision)
-        release, record, differing = pull(adapter, commit, NEEDED)
-        if differing:
-            raise UserError(f"{adapter}@{commit} is damaged: {', '.join(differing)} differ from its record")
+        published = pull(adapter, commit, NEEDED).require_whole()
+        release, record = published.folder, published.record
     if record.training is None or record.scores is None or record.contract is None:
         raise UserError(f"{adapter} has no scores yet: run make evaluate-{record.name} first")
     base = record.pins.base_model
