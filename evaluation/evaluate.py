@@ -40,7 +40,7 @@ def score(run: Path) -> Record:
     Raises:
         `UserError`: as `record.trained_run.trained`, or its test rows are not the record's any more.
     """
-    from record.predictions import FORGETTING_FILE, PREDICTIONS_FILE
+    from record.release_files import FORGETTING_FILE, PREDICTIONS_FILE
 
     record = load_trained_run(run)
     if record.scores is not None and (run / PREDICTIONS_FILE).is_file():

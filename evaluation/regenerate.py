@@ -10,8 +10,8 @@ from recipes.environment import environment
 from recipes.training.model import adapter_numbers, describe
 from record.errors import UserError
 from record.hashes import sha256_file
-from record.predictions import FORGETTING_FILE, Predictions, load_predictions
-from record.release_files import ADAPTER_FILE
+from record.predictions import Predictions, load_predictions
+from record.release_files import ADAPTER_FILE, FORGETTING_FILE
 from record.run_record import METRIC_NAMES, Contract, Environment, Model, Record
 from record.verdict import DECIDING, Change, Check, Verdict
 from scoring.decoding.generate import generate, shortfalls

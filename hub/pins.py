@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from record.errors import UserError, one_line
-from record.run_record import RECORD_FILE, Pin
+from record.release_files import RECORD_FILE
+from record.run_record import Pin
 
 
 def pin(kind: str, repo_id: str, revision: str) -> Pin:

@@ -9,17 +9,19 @@ from record.adapter_config import check_adapter_config
 from record.errors import Damaged, UserError, xet_errors
 from record.hashes import sha256_file, sha256_published
 from record.published_recipe import refused_key
-from record.release_files import ADAPTER_FILE
-from record.run_record import MAX_RECORD_BYTES, RECORD_FILE, Pin, Record, load_record
-
-# Bytes that a published file may have, by its name or its suffix: many times what an honest one has.
-LARGEST_FILES = {RECORD_FILE: MAX_RECORD_BYTES, "README.md": 2 * 2**20, "tokenizer.json": 64 * 2**20, ".json": 2**20,
-                 ".yaml": 2**20, ".png": 8 * 2**20, ".parquet": 256 * 2**20, ".safetensors": 16 * 2**30}  # fmt: skip
+from record.release_files import (
+    ADAPTER_CONFIG_FILE,
+    ADAPTER_FILE,
+    BESIDE_THE_CARD,
+    PREDICTIONS_FILE,
+    RECORD_FILE,
+    UNSIGNED_FILES,
+    largest_size,
+)
+from record.run_record import Pin, Record, load_record
 
 # Of an adapter file beside its numbers of 4 bytes: the names and shapes of its tensors.
 ADAPTER_HEADER = 16 * 2**20
-# What people put into a repository to show it on the card; no library loads it.
-BESIDE_THE_CARD = {".md", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf"}
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,7 @@ def pull_parent(parent: Pin) -> Published:
         `UserError`: it holds no run record with scores, other files than its record names, or an adapter that is of
             another base model or asks PEFT for what no adapter of this project does.
     """
-    names = ["adapter_config.json", ADAPTER_FILE, "predictions.parquet"]
-    published = pull(parent.id, parent.revision, names).require_whole()
+    published = pull(parent.id, parent.revision, [ADAPTER_CONFIG_FILE, ADAPTER_FILE, PREDICTIONS_FILE]).require_whole()
     if published.record.contract is None or published.record.scores is None:
         raise UserError(f"{published.name} is not scored: an adapter continues only one that is")
     check_adapter_config(published.folder, published.record.pins.base_model)
@@ -132,7 +133,7 @@ def fetch(repo_id: str, entry, revision: str, cache: Path | None = None) -> Path
 
 
 def download(repo_id: str, name: str, revision: str) -> Path:
-    """Downloads one small file of a model repository, no larger than `LARGEST_FILES` lets such a file be.
+    """Downloads one small file of a model repository, no larger than `largest_size` lets such a file be.
 
     Raises:
         `UserError`: it is larger.
@@ -171,8 +172,8 @@ def entries_of(repo_id: str, names: list[str], revision: str, kind: str = "model
 def _largest(path: str, record: Record | None) -> int:
     """How many bytes a published file may have."""
     if path == ADAPTER_FILE and record is not None:
-        return min(4 * record.model.trainable + ADAPTER_HEADER, LARGEST_FILES[".safetensors"])
-    return LARGEST_FILES.get(path, LARGEST_FILES.get(Path(path).suffix, 2**20))
+        return min(4 * record.model.trainable + ADAPTER_HEADER, largest_size(path))
+    return largest_size(path)
 
 
 def refuse_large(repo_id: str, entries: dict[str, Any], record: Record | None = None) -> None:
@@ -193,8 +194,6 @@ def unlisted(repo_id: str, revision: str, record: Record) -> list[str]:
     known of them, and there are none.
     """
     from huggingface_hub import HfApi, constants
-
-    from hub.signing import UNSIGNED_FILES
 
     if constants.HF_HUB_OFFLINE:
         return []

@@ -14,12 +14,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from record.errors import UserError
-from record.run_record import RECORD_FILE, Record
+from record.release_files import RECORD_FILE, SIGNATURE_FILE, UNSIGNED_FILES, largest_size
+from record.run_record import Record
 
-SIGNATURE_FILE = "model.sig"
-UNSIGNED_FILES = ("README.md", ".gitattributes", SIGNATURE_FILE)
-# A signature takes some 250 bytes a file; one from the Hub is untrusted.
-MAX_SIGNATURE_BYTES = 2**20
 # What model-signing lets through when a bundle is none: it reads the fields unchecked.
 BUNDLE_ERRORS = (ValidationError, json.JSONDecodeError, UnicodeDecodeError, RecursionError, LookupError, TypeError,
                  AttributeError)  # fmt: skip
@@ -128,8 +125,9 @@ def check(adapter: str, commit: str, folder: Path, record: Record, key: Path, ca
     sizes = {entry.path: entry.size for entry in HfApi().get_paths_info(adapter, [SIGNATURE_FILE], revision=commit)}
     if SIGNATURE_FILE not in sizes:
         raise UserError(f"{adapter}@{commit} is not signed: it holds no {SIGNATURE_FILE}")
-    if sizes[SIGNATURE_FILE] > MAX_SIGNATURE_BYTES:
-        raise BadSignature(f"{SIGNATURE_FILE} is larger than {MAX_SIGNATURE_BYTES} bytes: it is not read")
+    # A signature takes some 250 bytes a file; one from the Hub is untrusted.
+    if sizes[SIGNATURE_FILE] > (most := largest_size(SIGNATURE_FILE)):
+        raise BadSignature(f"{SIGNATURE_FILE} is larger than {most:,} bytes: it is not read")
     hf_hub_download(adapter, SIGNATURE_FILE, revision=commit, cache_dir=cache)
     verify(folder, key, list(record.files))
 

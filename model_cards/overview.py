@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from record.errors import UserError, one_line_errors
-from record.predictions import PREDICTIONS_FILE, Predictions, load_predictions
-from record.run_record import METRIC_NAMES, RECORD_FILE, Record, load_record
-from record.verdict import DECIDING, VERDICT_FILE, Verdict, load_verdict, why_unrelated
+from record.predictions import Predictions, load_predictions
+from record.release_files import PREDICTIONS_FILE, RECORD_FILE, VERDICT_FILE
+from record.run_record import METRIC_NAMES, Record, load_record
+from record.verdict import DECIDING, Verdict, load_verdict, why_unrelated
 
 # Rows of one adapter, and characters of one text, that the page holds: 11,490 news articles come to 33 MB so.
 ROWS, TEXT = 20_000, 2_000

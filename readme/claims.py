@@ -17,10 +17,9 @@ from urllib.parse import urlsplit
 from evaluation.reproduce import reproduce
 from hub.pins import commit_of
 from hub.release import pull
-from model_cards.plots import PLOTS
 from readme.render import ROOT, Claim, Listed, folder_of, listed, load_claim, render
 from record.errors import UserError, one_line_errors
-from record.run_record import RECORD_FILE
+from record.release_files import CARD_FILE, PLOTS, RECORD_FILE
 from record.verdict import Level
 
 STYLE = """
@@ -110,13 +109,13 @@ def keep_pictures(adapter: str, commit: str, folder: Path) -> None:
     Raises:
         `UserError`: one of them is not the file that the record names.
     """
-    published = pull(adapter, commit, names=["README.md", *PLOTS.values()])
+    published = pull(adapter, commit, names=[CARD_FILE, *PLOTS.values()])
     if published.differing:
         raise UserError(f"its pictures stay as they are: {', '.join(published.differing)} differ from its record")
     for path in PLOTS.values():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(published.folder / path, folder / path)
-    picture(published.folder / "README.md", folder / "card.png")
+    picture(published.folder / CARD_FILE, folder / "card.png")
 
 
 def picture(card: Path, png: Path) -> None:

@@ -5,13 +5,12 @@ and reproduce reads it back from the Hub. A record from the Hub is untrusted: un
 numbers and texts out of bounds are refused. record/schemas/ holds the format, `record.versions` how it changes.
 """
 
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, WrapValidator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WrapValidator
 
-from record.errors import UserError, first_problem
+from record import strict_json
 from record.field_types import (
     Amount,
     Count,
@@ -28,10 +27,10 @@ from record.field_types import (
     bounded,
 )
 from record.published_recipe import PublishedRecipe
+from record.release_files import RECORD_FILE
 from record.versions import VERSION, upgraded
+from record.whole_file import write_whole
 
-RECORD_FILE = "record.json"
-MAX_RECORD_BYTES = 16 * 2**20
 # The metrics of every score, by the names that rouge_score uses, with the names that people read.
 ROUGE_NAMES = {
     "rouge1": "ROUGE-1",
@@ -374,9 +373,7 @@ class Record(Section):
 
     def save(self, run: Path) -> None:
         """Writes `record.json` into the folder `run`, whole or not at all."""
-        temporary = run / f".{RECORD_FILE}.{os.getpid()}"
-        temporary.write_bytes(self.to_bytes())
-        temporary.replace(run / RECORD_FILE)
+        write_whole(run / RECORD_FILE, self.to_bytes())
 
 
 def load_record(run: Path) -> Record:
@@ -385,14 +382,5 @@ def load_record(run: Path) -> Record:
     Raises:
         `UserError`: there is none, it is not a record, or one of a newer version than this clone reads.
     """
-    path = run / RECORD_FILE
-    if not path.is_file():
-        raise UserError(f"{run} holds no {RECORD_FILE}: train a recipe into it first (make train-finance)")
-    if path.stat().st_size > MAX_RECORD_BYTES:
-        raise UserError(f"{path} is larger than {MAX_RECORD_BYTES} bytes: this is no run record")
-    try:
-        return Record.model_validate(upgraded(path.read_bytes()))
-    except ValidationError as error:
-        raise UserError(f"{path} is not a run record that this version reads: {first_problem(error)}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not a run record that this version reads: {error}") from None
+    what, cure = "a run record that this version reads", "train a recipe into it first (make train-finance)"
+    return strict_json.load(run / RECORD_FILE, Record, what, cure, upgraded)

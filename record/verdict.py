@@ -3,16 +3,12 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints
 
-from record.errors import UserError
+from record import strict_json
 from record.hashes import sha256_file
-from record.predictions import PREDICTIONS_FILE
+from record.release_files import PREDICTIONS_FILE, VERDICT_FILE
 from record.run_record import Environment, Interval, Record, Section, Sha1, Sha256
-
-# A release may carry the verdict on an earlier commit of the same adapter and predictions.
-VERDICT_FILE = "verdict.json"
-MAX_VERDICT_BYTES = 2**20
 
 Level = Literal["score", "generate", "train"]
 
@@ -91,19 +87,12 @@ def load_verdict(folder: Path) -> Verdict | None:
     """The verdict that a release carries, if there is one.
 
     Raises:
-        `UserError`: it is too large, or no verdict as `--json` prints it.
+        `UserError`: it is too large, or not a verdict as `--json` prints it.
     """
     path = folder / VERDICT_FILE
     if not path.is_file():
         return None
-    if path.stat().st_size > MAX_VERDICT_BYTES:
-        raise UserError(f"{path} is larger than {MAX_VERDICT_BYTES} bytes: this is no verdict")
-    try:
-        return Verdict.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"{path} is no verdict as `reproduce --json` prints it: {where}: {first['msg']}") from None
+    return strict_json.load(path, Verdict, "a verdict as `reproduce --json` prints it")
 
 
 def why_unrelated(verdict: Verdict, adapter: str, record: Record, folder: Path) -> str | None:

@@ -24,9 +24,9 @@ from recipes.data.tokenizer import load_tokens
 from recipes.training import model as models
 from record.adapter_config import check_adapter_config
 from record.errors import Damaged, UserError, one_line
-from record.predictions import PREDICTIONS_FILE, SCHEMA, TEXTS, load_predictions
-from record.release_files import ADAPTER_FILE
-from record.run_record import RECORD_FILE, Pin, load_record
+from record.predictions import SCHEMA, TEXTS, load_predictions
+from record.release_files import ADAPTER_FILE, PREDICTIONS_FILE, RECORD_FILE
+from record.run_record import Pin, load_record
 from record.versions import VERSION
 
 REPO = "local-user/hostile"

@@ -7,6 +7,7 @@ from hub.pins import pin
 from hub.release import pull
 from model_cards.card import HUB, keep_free_sections, licence
 from record.errors import UserError
+from record.release_files import CARD_FILE
 from record.run_record import METRIC_NAMES
 from serving.export.export_record import EXPORT_FILE, LOSS, Export, load_export
 from serving.export.formats import CT2, INT8_CODE
@@ -92,7 +93,7 @@ def lay_out(source, form: str, repo_id: str, previous: str | None) -> Path:
     folder = source.into / form
     found = load_export(folder)
     found.adapter = source.pin
-    card = folder / "README.md"
+    card = folder / CARD_FILE
     prompt = load_predictions(source.folder).prompt[0]
     text = render(found, source.record, prompt, repo_id, previous)
     card.write_text(text, encoding="utf-8")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from record.errors import UserError
-from record.run_record import RECORD_FILE, Record, load_record
+from record.release_files import RECORD_FILE
+from record.run_record import Record, load_record
 from record.schema import SCHEMAS, schema
 from record.versions import UPGRADES, VERSION
 
