@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from record.adapter_config import check_adapter_config
 from record.errors import Damaged, UserError, xet_errors
@@ -19,6 +19,9 @@ from record.release_files import (
     largest_size,
 )
 from record.run_record import Pin, Record, load_record
+
+if TYPE_CHECKING:
+    from huggingface_hub import RepoFile
 
 # Of an adapter file beside its numbers of 4 bytes: the names and shapes of its tensors.
 ADAPTER_HEADER = 16 * 2**20
@@ -100,7 +103,7 @@ def pull(repo_id: str, revision: str, names: list[str] | None = None, cache: Pat
     return Published(name, folder, record, _differing(folder, record, wanted))
 
 
-def fetch(repo_id: str, entry, revision: str, cache: Path | None = None) -> Path:
+def fetch(repo_id: str, entry: "RepoFile", revision: str, cache: Path | None = None) -> Path:
     """Downloads one file of a model repository and holds its bytes against the hash that the Hub states.
 
     Parameters:
@@ -154,7 +157,7 @@ def _load(repo_id: str, folder: Path) -> Record:
     return record
 
 
-def entries_of(repo_id: str, names: list[str], revision: str, kind: str = "model") -> dict[str, Any]:
+def entries_of(repo_id: str, names: list[str], revision: str, kind: str = "model") -> dict[str, "RepoFile"]:
     """Those of the files that the repository holds, with the sizes and hashes that the Hub states, by path.
 
     A folder may bear a file's name.
@@ -176,7 +179,7 @@ def _largest(path: str, record: Record | None) -> int:
     return largest_size(path)
 
 
-def refuse_large(repo_id: str, entries: dict[str, Any], record: Record | None = None) -> None:
+def refuse_large(repo_id: str, entries: dict[str, "RepoFile"], record: Record | None = None) -> None:
     """Refuses files of which one is larger than such a file of a release may be.
 
     Raises:

@@ -31,8 +31,10 @@ from record.release_files import RECORD_FILE
 from record.versions import VERSION, upgraded
 from record.whole_file import write_whole
 
+Metric = Literal["rouge1", "rouge2", "rougeL", "rougeLsum", "rougeLsum_flat", "sql_parsed", "sql_exact_match",
+                 "sql_execution_match"]  # fmt: skip
 # The metrics of every score, by the names that rouge_score uses, with the names that people read.
-ROUGE_NAMES = {
+ROUGE_NAMES: dict[Metric, str] = {
     "rouge1": "ROUGE-1",
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
@@ -40,13 +42,12 @@ ROUGE_NAMES = {
     "rougeLsum_flat": "ROUGE-Lsum, undivided",
 }
 # Those of a recipe with `sql_schema`: shares of the rows (execution: of the rows whose reference runs).
-SQL_NAMES = {
+SQL_NAMES: dict[Metric, str] = {
     "sql_parsed": "SQL parses",
     "sql_exact_match": "SQL exact match",
     "sql_execution_match": "SQL execution match",
 }
 METRIC_NAMES = ROUGE_NAMES | SQL_NAMES
-Metric = Literal[tuple(METRIC_NAMES)]
 # By length rule.
 RuleCounts = Annotated[dict[Line, Count], Field(max_length=50)]
 
@@ -338,7 +339,8 @@ class Record(Section):
     `environment` is where it was trained, `scored_in` where the scores were taken.
     """
 
-    schema_version: Literal[VERSION] = VERSION
+    # The schema's number is written out for type checkers, which hold it against `VERSION`.
+    schema_version: Literal[4] = VERSION
     name: PlainName
     # What a run's own recipe may hold is wider: see `record.published_recipe`.
     recipe: Annotated[

@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from record import strict_json
+from record.field_types import Sha1, Sha256
 from record.hashes import sha256_file
 from record.release_files import PREDICTIONS_FILE, VERDICT_FILE
-from record.run_record import Environment, Interval, Record, Section, Sha1, Sha256
+from record.run_record import Environment, Interval, Record, Section
 
 Level = Literal["score", "generate", "train"]
 
@@ -106,7 +107,7 @@ def why_unrelated(verdict: Verdict, adapter: str, record: Record, folder: Path) 
         return "a verdict of nothing checked says nothing"
     if verdict.adapter != adapter:
         return f"the verdict speaks of {verdict.adapter}, not of {adapter}"
-    if verdict.adapter_sha256 != record.training.adapter_sha256:
+    if record.training is None or verdict.adapter_sha256 != record.training.adapter_sha256:
         return "the verdict speaks of other adapter weights"
     if verdict.predictions_sha256 != sha256_file(folder / PREDICTIONS_FILE):
         return "the verdict speaks of other predictions"

@@ -66,12 +66,12 @@ def test_the_honest_record_is_read(tmp_path):
             ("too-long", b" " * (LARGEST_FILES[RECORD_FILE] + 1), "larger than"),
             ("no-json", b"{,}", "not JSON"),
             ("no-text", b'{"a": "\xff"}', "not UTF-8"),
-            ("no-object", b"[]", "no JSON object"),
+            ("no-object", b"[]", "not a JSON object"),
             ("empty", b"", "not JSON"),
-            ("no-version", changed("schema_version", "1"), "no version"),
-            ("version-true", changed("schema_version", True), "no version"),
-            ("version-0", changed("schema_version", 0), "no version"),
-            ("version-without-end", changed("schema_version", 10**400), "no version"),
+            ("no-version", changed("schema_version", "1"), "is not a version"),
+            ("version-true", changed("schema_version", True), "is not a version"),
+            ("version-0", changed("schema_version", 0), "is not a version"),
+            ("version-without-end", changed("schema_version", 10**400), "is not a version"),
             ("a-key-of-his-own", changed("note", 1), "note: Extra inputs"),
             ("a-key-that-ends-the-line", changed("x\nREPRODUCED", 1), "Extra inputs"),
         ]
@@ -185,7 +185,7 @@ REST = {"debug": "underflow_overflow", "log_level": "debug", "label_names": ["x"
 
 @pytest.mark.parametrize(("key", "value"), [*PATHS.items(), *REMOTE.items(), *CODE.items(), *REST.items()])
 def test_a_recipe_may_not_set_what_reaches_beyond_training(key, value):
-    assert refused_key(RECIPE | {key: value}) == f"`{key}` is none of the keys that a published recipe may set"
+    assert refused_key(RECIPE | {key: value}) == f"`{key}` is not one of the keys that a published recipe may set"
 
 
 @pytest.mark.parametrize(
