@@ -40,7 +40,7 @@ def score(run: Path) -> Record:
     Raises:
         `UserError`: as `record.trained_run.trained`, or its test rows are not the record's any more.
     """
-    from record.predictions import FORGETTING_FILE, PREDICTIONS_FILE
+    from record.release_files import FORGETTING_FILE, PREDICTIONS_FILE
 
     record = load_trained_run(run)
     if record.scores is not None and (run / PREDICTIONS_FILE).is_file():
@@ -71,7 +71,7 @@ def score(run: Path) -> Record:
     record.scores = score_predictions(predictions, record.contract, *seconds)
     predictions.save(run)
     if parent is not None:
-        forgetting = parent_predictions(model, tokenizer, *parent)
+        forgetting = parent_predictions(model, tokenizer, parent.folder, parent.record)
         forgetting.save(run, FORGETTING_FILE)
         record.forgetting = score_forgetting(forgetting, record.contract)
     record.scored_in = environment()

@@ -10,8 +10,8 @@ from recipes.environment import environment
 from recipes.training.model import adapter_numbers, describe
 from record.errors import UserError
 from record.hashes import sha256_file
-from record.predictions import FORGETTING_FILE, Predictions, load_predictions
-from record.release_files import ADAPTER_FILE
+from record.predictions import Predictions, load_predictions
+from record.release_files import ADAPTER_FILE, FORGETTING_FILE
 from record.run_record import METRIC_NAMES, Contract, Environment, Model, Record
 from record.verdict import DECIDING, Change, Check, Verdict
 from scoring.decoding.generate import generate, shortfalls
@@ -172,7 +172,8 @@ def _decide(verdict: Verdict, same: bool, rows: int) -> None:
 def _forgetting_again(verdict: Verdict, record: Record, published: Predictions, model, tokenizer, same: bool) -> None:
     rows = sample_rows(len(published.prompt), verdict.sample, verdict.revision)
     published = published.take(rows)
-    fresh = parent_predictions(model, tokenizer, *pull_parent(record.pins.parent_adapter), rows)
+    parent = pull_parent(record.pins.parent_adapter)
+    fresh = parent_predictions(model, tokenizer, parent.folder, parent.record, rows)
     other = differing(published, fresh, "adapter", rows)
     if other and same:
         raise Drift(

@@ -23,7 +23,8 @@ from typing import get_args
 
 from evaluation.findings import Drift, Findings
 from record.errors import UserError, explanation, one_line
-from record.run_record import RECORD_FILE, Record
+from record.release_files import RECORD_FILE
+from record.run_record import Record
 from record.verdict import Check, Level, Verdict
 
 EXIT_CODES = {"REPRODUCED": 0, "DRIFTED": 1, "UNCHECKED": 2}
@@ -141,15 +142,15 @@ def _pull(verdict: Verdict, revision: str, key: Path | None) -> tuple[Path, Reco
     from hub import signing
     from hub.pins import commit_of
     from hub.release import pull, unlisted
-    from record.predictions import PREDICTIONS_FILE
-    from record.release_files import ADAPTER_FILE
+    from record.release_files import ADAPTER_FILE, PREDICTIONS_FILE
 
     adapter = verdict.adapter
     verdict.revision = commit = commit_of(adapter, revision)
     print(f"Pulling {adapter}@{commit}", flush=True)
-    folder, record, differing = pull(adapter, commit)
-    if differing:
-        raise Drift("files", f"not the files that the record names: {', '.join(differing)}")
+    published = pull(adapter, commit)
+    folder, record = published.folder, published.record
+    if published.differing:
+        raise Drift("files", f"not the files that the record names: {', '.join(published.differing)}")
     if extra := unlisted(adapter, commit, record):
         raise Drift("files", f"the repository holds what the record does not list: {', '.join(extra)}")
     if record.scores is None or record.contract is None or record.training is None:

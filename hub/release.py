@@ -1,46 +1,71 @@
 """A published release, downloaded at a pinned commit and held against the hashes that its record states."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from record.adapter_config import check_adapter_config
 from record.errors import Damaged, UserError, xet_errors
 from record.hashes import sha256_file, sha256_published
 from record.published_recipe import refused_key
-from record.release_files import ADAPTER_FILE
-from record.run_record import MAX_RECORD_BYTES, RECORD_FILE, Pin, Record, load_record
+from record.release_files import (
+    ADAPTER_CONFIG_FILE,
+    ADAPTER_FILE,
+    BESIDE_THE_CARD,
+    PREDICTIONS_FILE,
+    RECORD_FILE,
+    UNSIGNED_FILES,
+    largest_size,
+)
+from record.run_record import Pin, Record, load_record
 
-# Bytes that a published file may have, by its name or its suffix: many times what an honest one has.
-LARGEST_FILES = {RECORD_FILE: MAX_RECORD_BYTES, "README.md": 2 * 2**20, "tokenizer.json": 64 * 2**20, ".json": 2**20,
-                 ".yaml": 2**20, ".png": 8 * 2**20, ".parquet": 256 * 2**20, ".safetensors": 16 * 2**30}  # fmt: skip
+if TYPE_CHECKING:
+    from huggingface_hub import RepoFile
 
 # Of an adapter file beside its numbers of 4 bytes: the names and shapes of its tensors.
 ADAPTER_HEADER = 16 * 2**20
-# What people put into a repository to show it on the card; no library loads it.
-BESIDE_THE_CARD = {".md", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf"}
 
 
-def pull_parent(parent: Pin) -> tuple[Path, Record]:
+@dataclass(frozen=True)
+class Published:
+    """What was downloaded of a release.
+
+    `name` is its `owner/name@commit`, `folder` holds its files, `differing` names those of the wanted files that are
+    missing or whose bytes differ from the record.
+    """
+
+    name: str
+    folder: Path
+    record: Record
+    differing: list[str]
+
+    def require_whole(self) -> "Published":
+        """The release itself.
+
+        Raises:
+            `UserError`: files are missing or differ.
+        """
+        if self.differing:
+            raise UserError(f"{self.name} is damaged: {', '.join(self.differing)} differ from its record")
+        return self
+
+
+def pull_parent(parent: Pin) -> Published:
     """The parent adapter's files and its record, at its pinned commit.
 
     Raises:
         `UserError`: it holds no run record with scores, other files than its record names, or an adapter that is of
             another base model or asks PEFT for what no adapter of this project does.
     """
-    names = ["adapter_config.json", ADAPTER_FILE, "predictions.parquet"]
-    folder, record, differing = pull(parent.id, parent.revision, names)
-    if differing:
-        raise UserError(f"{parent.id}@{parent.revision} is damaged: {', '.join(differing)} differ from its record")
-    if record.contract is None or record.scores is None:
-        raise UserError(f"{parent.id}@{parent.revision} is not scored: an adapter continues only one that is")
-    check_adapter_config(folder, record.pins.base_model)
-    return folder, record
+    published = pull(parent.id, parent.revision, [ADAPTER_CONFIG_FILE, ADAPTER_FILE, PREDICTIONS_FILE]).require_whole()
+    if published.record.contract is None or published.record.scores is None:
+        raise UserError(f"{published.name} is not scored: an adapter continues only one that is")
+    check_adapter_config(published.folder, published.record.pins.base_model)
+    return published
 
 
-def pull(
-    repo_id: str, revision: str, names: list[str] | None = None, cache: Path | None = None
-) -> tuple[Path, Record, list[str]]:
+def pull(repo_id: str, revision: str, names: list[str] | None = None, cache: Path | None = None) -> Published:
     """Downloads a published run at the commit `revision` and hashes its files.
 
     The Hub's clients check a download's size, never its bytes. Nothing that the record does not list is downloaded, and
@@ -50,19 +75,18 @@ def pull(
         names: the files to take; all that the record lists unless given.
         cache: folder for the downloads; the Hub's usual cache unless given.
 
-    Returns:
-        The folder with the files; the record; the files that are missing or whose bytes differ from the record.
-
     Raises:
         `UserError`: the repository holds no run record, one whose recipe is not trained here, or too large a file.
         `huggingface_hub.errors.HfHubHTTPError`: the Hub refused.
     """
     from huggingface_hub import constants, hf_hub_download
 
+    name = f"{repo_id}@{revision}"
     if constants.HF_HUB_OFFLINE:
         folder = Path(hf_hub_download(repo_id, RECORD_FILE, revision=revision, cache_dir=cache)).parent
         record = _load(repo_id, folder)
-        return folder, record, _differing(folder, record, list(record.files) if names is None else names)
+        wanted = list(record.files) if names is None else names
+        return Published(name, folder, record, _differing(folder, record, wanted))
     entries = entries_of(repo_id, [RECORD_FILE], revision)
     if RECORD_FILE not in entries:
         raise UserError(
@@ -76,10 +100,10 @@ def pull(
     refuse_large(repo_id, entries, record)
     for entry in entries.values():
         fetch(repo_id, entry, revision, cache)
-    return folder, record, _differing(folder, record, wanted)
+    return Published(name, folder, record, _differing(folder, record, wanted))
 
 
-def fetch(repo_id: str, entry, revision: str, cache: Path | None = None) -> Path:
+def fetch(repo_id: str, entry: "RepoFile", revision: str, cache: Path | None = None) -> Path:
     """Downloads one file of a model repository and holds its bytes against the hash that the Hub states.
 
     Parameters:
@@ -112,7 +136,7 @@ def fetch(repo_id: str, entry, revision: str, cache: Path | None = None) -> Path
 
 
 def download(repo_id: str, name: str, revision: str) -> Path:
-    """Downloads one small file of a model repository, no larger than `LARGEST_FILES` lets such a file be.
+    """Downloads one small file of a model repository, no larger than `largest_size` lets such a file be.
 
     Raises:
         `UserError`: it is larger.
@@ -133,7 +157,7 @@ def _load(repo_id: str, folder: Path) -> Record:
     return record
 
 
-def entries_of(repo_id: str, names: list[str], revision: str, kind: str = "model") -> dict[str, Any]:
+def entries_of(repo_id: str, names: list[str], revision: str, kind: str = "model") -> dict[str, "RepoFile"]:
     """Those of the files that the repository holds, with the sizes and hashes that the Hub states, by path.
 
     A folder may bear a file's name.
@@ -151,11 +175,11 @@ def entries_of(repo_id: str, names: list[str], revision: str, kind: str = "model
 def _largest(path: str, record: Record | None) -> int:
     """How many bytes a published file may have."""
     if path == ADAPTER_FILE and record is not None:
-        return min(4 * record.model.trainable + ADAPTER_HEADER, LARGEST_FILES[".safetensors"])
-    return LARGEST_FILES.get(path, LARGEST_FILES.get(Path(path).suffix, 2**20))
+        return min(4 * record.model.trainable + ADAPTER_HEADER, largest_size(path))
+    return largest_size(path)
 
 
-def refuse_large(repo_id: str, entries: dict[str, Any], record: Record | None = None) -> None:
+def refuse_large(repo_id: str, entries: dict[str, "RepoFile"], record: Record | None = None) -> None:
     """Refuses files of which one is larger than such a file of a release may be.
 
     Raises:
@@ -173,8 +197,6 @@ def unlisted(repo_id: str, revision: str, record: Record) -> list[str]:
     known of them, and there are none.
     """
     from huggingface_hub import HfApi, constants
-
-    from hub.signing import UNSIGNED_FILES
 
     if constants.HF_HUB_OFFLINE:
         return []

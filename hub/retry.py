@@ -1,4 +1,4 @@
-"""Patience with a Hub that misbehaves: what is worth another try, how long to wait for it, and when to give up."""
+"""Requests to a Hub that fails: which are worth another try, how long to wait for it, and when to give up."""
 
 import json
 import random
@@ -11,7 +11,7 @@ from typing import TypeVar
 from record.errors import Damaged, UserError, chain
 
 T = TypeVar("T")
-# Seconds. The client itself waits for ever; the Hub takes its time over a large commit.
+# Seconds. The client itself waits without end; the Hub takes long over a large commit.
 SILENCE, CONNECT = 120.0, 20.0
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 # A request that came too late, too early or too often; every 5xx besides.
@@ -26,7 +26,7 @@ class OutOfTime(UserError):
 def time_limit(minutes: float) -> Iterator[None]:
     """Raises `OutOfTime` in the block after so many minutes, also out of a wait of the client's."""
 
-    def give_up(*_):
+    def give_up(*_: object) -> None:
         raise OutOfTime(f"the time limit of {minutes:g} min is over")
 
     before = signal.signal(signal.SIGALRM, give_up)
@@ -46,10 +46,10 @@ def bounded_silence() -> Iterator[None]:
     from huggingface_hub import set_client_factory
     from huggingface_hub.utils._http import default_client_factory
 
-    def client():
-        made = default_client_factory()
-        made.timeout = httpx2.Timeout(SILENCE, connect=CONNECT)
-        return made
+    def client() -> httpx2.Client:
+        new = default_client_factory()
+        new.timeout = httpx2.Timeout(SILENCE, connect=CONNECT)
+        return new
 
     set_client_factory(client)
     try:
@@ -110,7 +110,7 @@ def passing(error: BaseException) -> str | None:
 
 def asked_wait(error: BaseException) -> float | None:
     """Seconds for which the Hub asked to be left alone; None where it did not."""
-    from huggingface_hub.utils import parse_ratelimit_headers
+    from huggingface_hub.utils._http import parse_ratelimit_headers
 
     for cause in chain(error):
         headers = getattr(getattr(cause, "response", None), "headers", None)

@@ -10,11 +10,12 @@ from typing import Any
 from markupsafe import Markup
 
 from model_cards.escape import cut, environment, plain
-from model_cards.plots import PLOTS, badge_text
+from model_cards.plots import badge_text
 from recipes.expectations import shown
 from record.errors import UserError
 from record.hashes import FREE_SECTION
 from record.predictions import Predictions
+from record.release_files import PLOTS
 from record.run_record import METRIC_NAMES, ROUGE_NAMES, Energy, LossPoint, Pin, Record
 from record.verdict import EVIDENCE, Verdict
 from scoring.sql.databases import KINDS

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from record.errors import UserError, one_line_errors
-from record.predictions import PREDICTIONS_FILE, Predictions, load_predictions
-from record.run_record import METRIC_NAMES, RECORD_FILE, Record, load_record
-from record.verdict import DECIDING, VERDICT_FILE, Verdict, load_verdict, why_unrelated
+from record.predictions import Predictions, load_predictions
+from record.release_files import PREDICTIONS_FILE, RECORD_FILE, VERDICT_FILE
+from record.run_record import METRIC_NAMES, Record, load_record
+from record.verdict import DECIDING, Verdict, load_verdict, why_unrelated
 
 # Rows of one adapter, and characters of one text, that the page holds: 11,490 news articles come to 33 MB so.
 ROWS, TEXT = 20_000, 2_000
@@ -88,14 +89,12 @@ def read_published(adapter: str) -> Entry | None:
     if adapter.count("/") != 1 or adapter.startswith("."):
         raise UserError(f"{adapter} is neither the folder of a run nor an id on the Hub (owner/name)")
     commit = commit_of(adapter, "main")
-    _, record, _ = pull(adapter, commit, names=[])
+    record = pull(adapter, commit, names=[]).record
     if record.scores is None:
         return None
     names = [name for name in (PREDICTIONS_FILE, VERDICT_FILE) if name in record.files]
-    folder, record, differing = pull(adapter, commit, names)
-    if differing:
-        raise UserError(f"{adapter}@{commit} is damaged: {', '.join(differing)} differ from its record")
-    return _entry(adapter, commit, record, folder)
+    published = pull(adapter, commit, names).require_whole()
+    return _entry(adapter, commit, published.record, published.folder)
 
 
 def _entry(name: str, commit: str | None, record: Record, folder: Path) -> Entry:

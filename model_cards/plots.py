@@ -10,10 +10,10 @@ from typing import Any
 
 from model_cards.escape import INVISIBLE, REPLACEMENT, cut
 from record.cache import cached_bytes, code
+from record.release_files import PLOTS
 from record.run_record import METRIC_NAMES, Interval, Record, Scores, Training
 from record.verdict import Verdict
 
-PLOTS = {"verdict": "plots/verdict.png", "loss": "plots/loss.png", "scores": "plots/scores.png"}
 # Okabe & Ito's palette, told apart by readers with any common colour vision deficiency.
 BASE, ADAPTER, GRID = "#999999", "#0072B2", "#DDDDDD"
 EVAL = "#D55E00"

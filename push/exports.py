@@ -13,14 +13,15 @@ from push import repository
 from push.delivery import MOVES, refuse_loss
 from push.leaks import refuse_traces
 from push.release import tree
-from push.repository import HUB_WRITTEN, RemoteState, Target
+from push.repository import RemoteState, Target
 from record.errors import UserError
 from record.hashes import FREE_SECTION, sha256_file
+from record.release_files import CARD_FILE, HUB_WRITTEN, TOKENIZER_CONFIG_FILE
 from record.run_record import Record
 
 MINUTES = 60
 # What a reader's tools could take for somebody's own words; a vocabulary is the base model's.
-TEXTS = {"README.md", "config.json", "generation_config.json", "tokenizer_config.json"}
+TEXTS = {CARD_FILE, "config.json", "generation_config.json", TOKENIZER_CONFIG_FILE}
 
 
 def deliver(
@@ -77,9 +78,9 @@ def _look(api, target: Target, marker: str) -> RemoteState:
     if target.private and not info.private:
         raise UserError(f"{target.repo_id} exists and is public: make it private in its settings, or leave out PRIVATE")
     files = frozenset(sibling.rfilename for sibling in info.siblings or [])
-    if marker not in files and files - HUB_WRITTEN - {"README.md"}:
+    if marker not in files and files - HUB_WRITTEN - {CARD_FILE}:
         raise UserError(f"{target.repo_id} exists and holds other things than an export: rename it there")
-    card = repository.read(api, target.repo_id, info.sha, "README.md").decode() if "README.md" in files else None
+    card = repository.read(api, target.repo_id, info.sha, CARD_FILE).decode() if CARD_FILE in files else None
     return RemoteState(info.sha, files, card, edited=card is not None and marker not in files, marker=marker)
 
 
@@ -129,7 +130,7 @@ def link(repo_id: str, section: str, line: str) -> None:
 
     def step() -> bool:
         head = api.model_info(repo_id).sha
-        card = repository.read(api, repo_id, head, "README.md").decode()
+        card = repository.read(api, repo_id, head, CARD_FILE).decode()
         if line in card.splitlines():
             return True
         edited = FREE_SECTION.sub(
@@ -141,7 +142,7 @@ def link(repo_id: str, section: str, line: str) -> None:
             return True
         try:
             api.create_commit(
-                repo_id, [CommitOperationAdd("README.md", edited.encode())], commit_message="Name an export",
+                repo_id, [CommitOperationAdd(CARD_FILE, edited.encode())], commit_message="Name an export",
                 parent_commit=head,
             )  # fmt: skip
         except HfHubHTTPError as error:

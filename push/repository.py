@@ -11,12 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
-from hub.release import BESIDE_THE_CARD, fetch, pull, unlisted
-from hub.signing import SIGNATURE_FILE
+from hub.release import fetch, pull, unlisted
 from record.errors import UserError, xet_errors
-from record.run_record import RECORD_FILE, Record
-
-HUB_WRITTEN = {".gitattributes"}
+from record.release_files import BESIDE_THE_CARD, CARD_FILE, HUB_WRITTEN, RECORD_FILE, SIGNATURE_FILE
+from record.run_record import Record
 
 
 @dataclass(frozen=True)
@@ -74,19 +72,19 @@ def look(api, target: Target) -> RemoteState:
     files = frozenset(sibling.rfilename for sibling in info.siblings or [])
     if RECORD_FILE in files:
         with tempfile.TemporaryDirectory() as cache:
-            folder, record, differing = pull(target.repo_id, info.sha, names=["README.md"], cache=Path(cache))
-            card = folder / "README.md"
+            published = pull(target.repo_id, info.sha, names=[CARD_FILE], cache=Path(cache))
+            card = published.folder / CARD_FILE
             text = card.read_text(encoding="utf-8") if card.is_file() else None
-        if strange := unlisted(target.repo_id, info.sha, record):
+        if strange := unlisted(target.repo_id, info.sha, published.record):
             raise UserError(
                 f"{target.repo_id} holds {', '.join(strange)} beside its release, which checks call drift: remove it "
                 "there"
             )
-        return RemoteState(info.sha, files, text, record, edited=bool(differing))
-    if files - {".gitattributes", "README.md"}:
+        return RemoteState(info.sha, files, text, published.record, edited=bool(published.differing))
+    if files - {*HUB_WRITTEN, CARD_FILE}:
         raise UserError(f"{target.repo_id} exists and holds other things than a release: set another `adapter_name`")
-    if "README.md" in files:
-        card = read(api, target.repo_id, info.sha, "README.md").decode()
+    if CARD_FILE in files:
+        card = read(api, target.repo_id, info.sha, CARD_FILE).decode()
         return RemoteState(info.sha, files, card, edited=True)
     return RemoteState(info.sha, files)
 

@@ -17,10 +17,9 @@ from urllib.parse import urlsplit
 from evaluation.reproduce import reproduce
 from hub.pins import commit_of
 from hub.release import pull
-from model_cards.plots import PLOTS
 from readme.render import ROOT, Claim, Listed, folder_of, listed, load_claim, render
 from record.errors import UserError, one_line_errors
-from record.run_record import RECORD_FILE
+from record.release_files import CARD_FILE, PLOTS, RECORD_FILE
 from record.verdict import Level
 
 STYLE = """
@@ -83,8 +82,8 @@ def renew(entry: Listed, folder: Path, check: bool, level: Level) -> None:
         `huggingface_hub.errors.HfHubHTTPError`: the Hub refused.
     """
     commit = commit_of(entry.adapter, entry.revision)
-    published, record, _ = pull(entry.adapter, commit, names=[])
-    if record.scores is None:
+    published = pull(entry.adapter, commit, names=[])
+    if published.record.scores is None:
         raise UserError(f"the {RECORD_FILE} at {commit} holds no scores")
     claim = load_claim(folder)
     verdict = unchecked = None
@@ -96,7 +95,7 @@ def renew(entry: Listed, folder: Path, check: bool, level: Level) -> None:
         unchecked = found.reason if found.verdict == "UNCHECKED" else None
         verdict = verdict if unchecked and verdict else found
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(published / RECORD_FILE, folder / RECORD_FILE)
+    shutil.copyfile(published.folder / RECORD_FILE, folder / RECORD_FILE)
     Claim(commit=commit, verdict=verdict).save(folder)
     if entry.pictures:
         keep_pictures(entry.adapter, commit, folder)
@@ -110,13 +109,13 @@ def keep_pictures(adapter: str, commit: str, folder: Path) -> None:
     Raises:
         `UserError`: one of them is not the file that the record names.
     """
-    published, _, differing = pull(adapter, commit, names=["README.md", *PLOTS.values()])
-    if differing:
-        raise UserError(f"its pictures stay as they are: {', '.join(differing)} differ from its record")
+    published = pull(adapter, commit, names=[CARD_FILE, *PLOTS.values()])
+    if published.differing:
+        raise UserError(f"its pictures stay as they are: {', '.join(published.differing)} differ from its record")
     for path in PLOTS.values():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(published / path, folder / path)
-    picture(published / "README.md", folder / "card.png")
+        shutil.copyfile(published.folder / path, folder / path)
+    picture(published.folder / CARD_FILE, folder / "card.png")
 
 
 def picture(card: Path, png: Path) -> None:

@@ -15,9 +15,11 @@ from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from model_cards.escape import cell, shorten
 from readme.measurements import exports_table, load_lines, profile_tables, scoring_table, speed_tables
+from record import strict_json
 from record.errors import UserError, one_line_errors
 from record.run_record import METRIC_NAMES, Record, Scores, Section, Sha1, load_record
 from record.verdict import Verdict
+from record.whole_file import write_whole
 
 ROOT = Path(__file__).parents[1]
 LISTING = "claims.yaml"
@@ -46,7 +48,7 @@ class Claim(Section):
     def save(self, folder: Path) -> None:
         """Writes `claim.json`, without the numbers of the rows that differ: the verdict's reason counts them."""
         text = self.model_dump_json(indent=1, exclude={"verdict": {"rows"}})
-        (folder / CLAIM_FILE).write_text(text + "\n", encoding="utf-8")
+        write_whole(folder / CLAIM_FILE, f"{text}\n".encode())
 
 
 def main(argv: list[str]) -> None:
@@ -87,9 +89,13 @@ def folder_of(root: Path, entry: Listed) -> Path:
 
 
 def load_claim(folder: Path) -> Claim | None:
-    """The claim kept in `folder`, if there is one."""
+    """The claim kept in `folder`, if there is one.
+
+    Raises:
+        `UserError`: the file there is not a claim.
+    """
     path = folder / CLAIM_FILE
-    return Claim.model_validate_json(path.read_bytes()) if path.is_file() else None
+    return strict_json.load(path, Claim, "a claim as `make claims` keeps it") if path.is_file() else None
 
 
 def kept_records(root: Path = ROOT) -> list[Record]:

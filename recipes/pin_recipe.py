@@ -21,7 +21,7 @@ def pin_recipe(recipe) -> Pins:
         base = pin("model", recipe.model.model_name_or_path, recipe.model.model_revision)
         return Pins(base_model=base, dataset=dataset)
     parent = pin("model", *_parent_id(recipe.arguments.parent_adapter))
-    record = pull_parent(parent)[1]
+    record = pull_parent(parent).record
     base = record.pins.base_model
     if base.id != recipe.model.model_name_or_path:
         raise UserError(

@@ -17,8 +17,8 @@ from recipes.pin_recipe import pin_recipe
 from record.errors import UserError, one_line_errors
 from record.hashes import sha256_file
 from record.published_recipe import refused_key
-from record.release_files import ADAPTER_FILE
-from record.run_record import RECORD_FILE, Batch, Leakage, LossPoint, Pins, Record, Training, Unwritable, load_record
+from record.release_files import ADAPTER_FILE, CARD_FILE, RECORD_FILE
+from record.run_record import Batch, Leakage, LossPoint, Pins, Record, Training, Unwritable, load_record
 
 
 def main(argv: list[str]) -> None:
@@ -105,7 +105,7 @@ def _make_model(recipe: Recipe, pins: Pins, tokenizer):
     seed = recipe.training.seed
     base = load_base(pins.base_model, recipe.model)
     if pins.parent_adapter is not None:
-        return continue_adapter(base, pull_parent(pins.parent_adapter)[0], pins.base_model, recipe.model, seed)
+        return continue_adapter(base, pull_parent(pins.parent_adapter).folder, pins.base_model, recipe.model, seed)
     token_ids = tokenizer.convert_tokens_to_ids(recipe.arguments.added_tokens)
     return add_adapter(base, pins.base_model, recipe.model, seed, token_ids)
 
@@ -179,7 +179,7 @@ def _attempt(
     trainer.save_model(str(run))
     if trainer.is_world_process_zero():
         # An empty card and a pickle come along; ours is rendered from the record when the adapter is published.
-        for name in ("README.md", "training_args.bin"):
+        for name in (CARD_FILE, "training_args.bin"):
             (run / name).unlink(missing_ok=True)
         record.training = _training(trainer, result, checkpoint, int(lengths.sum()), run)
     return record

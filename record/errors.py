@@ -1,4 +1,4 @@
-"""One clear line for what a user can mend; a traceback is for bugs."""
+"""One clear line for what a user can correct; a traceback is for bugs."""
 
 import sys
 from collections.abc import Iterator
@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, TextIO
 from record.redaction import redact
 
 if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
     from pydantic import ValidationError
 
 
 class UserError(Exception):
-    """Something the user can mend. Its text says what is wrong and what to do, in one line."""
+    """Something the user can correct. Its text says what is wrong and what to do, in one line."""
 
 
 class Damaged(ConnectionError):
@@ -35,7 +36,7 @@ def first_problem(error: "ValidationError") -> str:
 
 
 def explain(error: BaseException) -> str | None:
-    """The one line for an error that is the user's or the Hub's to mend; None when it looks like a bug of ours."""
+    """The one line for an error that is the user's or the Hub's to correct; None when it looks like a bug of ours."""
     from huggingface_hub import constants, errors
 
     hub = constants.ENDPOINT
@@ -65,14 +66,15 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, ConnectionError) or type(error).__module__.partition(".")[0] in ("httpx", "httpx2"):
         return f"{hub} cannot be reached: check the network, or add HUB=local for the local Hub ({_first_line(error)})"
     if "BackendCompilerFailed" in {kind.__name__ for kind in type(error).__mro__}:
-        return f"the model cannot be compiled here: leave out `torch_compile` ({_first_line(error.inner_exception)})"
+        cause = getattr(error, "inner_exception", error)
+        return f"the model cannot be compiled here: leave out `torch_compile` ({_first_line(cause)})"
     return None
 
 
-def _refusal(error) -> str:
+def _refusal(error: "HfHubHTTPError") -> str:
     from huggingface_hub import constants
 
-    status = None if error.response is None else error.response.status_code
+    status = 0 if error.response is None else error.response.status_code
     said = " ".join((error.server_message or _first_line(error)).split())[:300]
     if status in (402, 413, 507) or (status in (400, 403) and "storage" in said):
         return f"the account's storage on the Hub is full: delete what is not needed there, or ask for more ({said})"
@@ -88,7 +90,8 @@ def _refusal(error) -> str:
 
 
 def _url(error: BaseException) -> str:
-    return str(error.response.url) if getattr(error, "response", None) is not None else _first_line(error)
+    response = getattr(error, "response", None)
+    return _first_line(error) if response is None else str(response.url)
 
 
 def _first_line(error: BaseException) -> str:
@@ -104,9 +107,10 @@ def explanation(error: BaseException) -> str | None:
 
 def chain(error: BaseException) -> Iterator[BaseException]:
     """The error and what caused it, the outermost first: clients wrap the Hub's answer in errors of their own."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 @contextmanager

@@ -10,10 +10,9 @@ import pyarrow.parquet as pq
 
 from record.errors import UserError
 from record.parquet_size import column_sizes
+from record.release_files import PREDICTIONS_FILE
+from record.whole_file import replacing
 
-PREDICTIONS_FILE = "predictions.parquet"
-# The same columns for the parent adapter's test rows, `base` holding what the parent wrote.
-FORGETTING_FILE = "forgetting.parquet"
 SCHEMA = pa.schema(
     [
         ("prompt", pa.string()),
@@ -52,9 +51,8 @@ class Predictions:
 
     def save(self, run: Path, name: str = PREDICTIONS_FILE) -> None:
         """Writes the parquet file `name` into the folder `run`, whole or not at all."""
-        temporary = run / f".{name}"
-        pq.write_table(pa.Table.from_pydict(self.__dict__, schema=SCHEMA), temporary)
-        temporary.replace(run / name)
+        with replacing(run / name) as temporary:
+            pq.write_table(pa.Table.from_pydict(self.__dict__, schema=SCHEMA), temporary)
 
     def take(self, rows: Sequence[int]) -> "Predictions":
         """The predictions for the test rows with these numbers."""

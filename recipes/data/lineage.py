@@ -53,7 +53,7 @@ def _trainings(splits: Splits, pins: Pins) -> Iterator[tuple[str | None, Pin, Da
     for _ in range(LONGEST_CHAIN):
         if parent is None:
             return
-        record = pull(parent.id, parent.revision, names=[])[1]
+        record = pull(parent.id, parent.revision, names=[]).record
         recipe = arguments_from_record(record.recipe)
         theirs = build_splits(recipe, record.pins.dataset, load_tokens(record.pins.base_model, recipe.added_tokens))
         if theirs.counts.where_stated(record.data) != record.data:

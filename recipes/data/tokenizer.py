@@ -14,6 +14,7 @@ from hub.release import download
 from record import strict_json
 from record.cache import batches, cached_value
 from record.errors import UserError, one_line
+from record.release_files import TOKENIZER_FILE
 from record.run_record import Pin, Unwritable
 
 MOST_FREQUENT = 20
@@ -58,7 +59,7 @@ def load_tokens(base: Pin, added: list[str]) -> Tokenizer:
 def _read(base: Pin) -> dict[str, Any]:
     """The stored tokenizer, if it is made of a T5's parts: others hold patterns, which may take for ever."""
     try:
-        stored = strict_json.parse(download(base.id, "tokenizer.json", base.revision).read_bytes())
+        stored = strict_json.parse(download(base.id, TOKENIZER_FILE, base.revision).read_bytes())
         kinds = {part: (stored.get(part) or {"type": None})["type"] for part in PARTS}
         table = stored.get("normalizer") or {"type": None}
         steps = table["normalizers"] if table["type"] == "Sequence" else [table]

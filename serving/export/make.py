@@ -102,8 +102,9 @@ def from_hub(adapter: str, revision: str, into: Path) -> Source:
     from hub.release import pull_parent
 
     pinned = pin("model", adapter, revision)
-    folder, record = pull_parent(pinned)
-    return Source(folder, record, into / f"{adapter.replace('/', '--')}@{pinned.revision[:12]}", pinned)
+    published = pull_parent(pinned)
+    into /= f"{adapter.replace('/', '--')}@{pinned.revision[:12]}"
+    return Source(published.folder, published.record, into, pinned)
 
 
 def make(source: Source, form: str, sample: int | None = None, force: bool = False):

@@ -7,6 +7,7 @@ from hub.pins import pin
 from hub.release import pull
 from model_cards.card import HUB, keep_free_sections, licence
 from record.errors import UserError
+from record.release_files import CARD_FILE
 from record.run_record import METRIC_NAMES
 from serving.export.export_record import EXPORT_FILE, LOSS, Export, load_export
 from serving.export.formats import CT2, INT8_CODE
@@ -79,7 +80,7 @@ def published(source, owner: str):
     except RepositoryNotFoundError:
         raise UserError(f"{repo_id} is not on the Hub, and an export names the adapter that it was made of: {first}"
                         ) from None  # fmt: skip
-    _, there, _ = pull(repo_id, found.revision, names=[])
+    there = pull(repo_id, found.revision, names=[]).record
     if there.training is None or there.training.adapter_sha256 != record.training.adapter_sha256:
         raise UserError(f"{repo_id} holds another adapter than {source.folder}: {first}")
     return found
@@ -92,7 +93,7 @@ def lay_out(source, form: str, repo_id: str, previous: str | None) -> Path:
     folder = source.into / form
     found = load_export(folder)
     found.adapter = source.pin
-    card = folder / "README.md"
+    card = folder / CARD_FILE
     prompt = load_predictions(source.folder).prompt[0]
     text = render(found, source.record, prompt, repo_id, previous)
     card.write_text(text, encoding="utf-8")

@@ -20,14 +20,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from record.errors import UserError, one_line_errors
+from record.release_files import CARD_FILE, HUB_WRITTEN, RUN_FILES
 
 SPACE = Path(__file__).with_name("page")
 CONFIG_FILE, TEMPLATE = "space.json", "README.md.jinja"
-# What the page takes of an adapter's release, besides its record.
-NEEDED = ["adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json",
-          "predictions.parquet"]  # fmt: skip
 # The Hub writes these into a new Space.
-NEW = {".gitattributes", "README.md"}
+NEW = {*HUB_WRITTEN, CARD_FILE}
 # Minutes for each word with the Hub.
 PATIENCE = 30
 
@@ -77,9 +75,8 @@ def lay_out(adapter: str, revision: str, folder: Path) -> dict[str, str | None]:
         record = load_record(release)
     else:
         commit = commit_of(adapter, revision)
-        release, record, differing = pull(adapter, commit, NEEDED)
-        if differing:
-            raise UserError(f"{adapter}@{commit} is damaged: {', '.join(differing)} differ from its record")
+        published = pull(adapter, commit, [*RUN_FILES]).require_whole()
+        release, record = published.folder, published.record
     if record.training is None or record.scores is None or record.contract is None:
         raise UserError(f"{adapter} has no scores yet: run make evaluate-{record.name} first")
     base = record.pins.base_model
@@ -107,7 +104,7 @@ def lay_out(adapter: str, revision: str, folder: Path) -> dict[str, str | None]:
         filled = SpaceCard.from_template(
             card, template_path=str(SPACE / TEMPLATE), adapter=adapter, revision=commit, base=base.id
         )
-        (folder / "README.md").write_text(str(filled), encoding="utf-8")
+        (folder / CARD_FILE).write_text(str(filled), encoding="utf-8")
     return config
 
 

@@ -148,7 +148,7 @@ def test_the_adapters_card_names_each_once_and_stays_whole(run, exported):
     card = Path(hf_hub_download(ADAPTER, "README.md")).read_text()
     for form in FORMATS:
         assert card.count(f"`{ADAPTER}-{form}`") == 1
-    assert pull(ADAPTER, HfApi().model_info(ADAPTER).sha)[2] == []
+    assert pull(ADAPTER, HfApi().model_info(ADAPTER).sha).differing == []
 
 
 def test_the_service_names_what_to_serve_instead(exported):
