@@ -10,6 +10,12 @@ from record.redaction import redact
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
+# Which extra of the package holds a library that not every command needs.
+EXTRAS = {
+    **dict.fromkeys(("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "evaluate"), "train"),
+    **dict.fromkeys(("dulwich", "starlette", "uvicorn", "prometheus_client"), "serve"),
+}
+
 
 class UserError(Exception):
     """Something the user can mend. Its text says what is wrong and what to do, in one line."""
@@ -64,6 +70,11 @@ def explain(error: BaseException) -> str | None:
         return _refusal(error)
     if isinstance(error, ConnectionError) or type(error).__module__.partition(".")[0] in ("httpx", "httpx2"):
         return f"{hub} cannot be reached: check the network, or add HUB=local for the local Hub ({_first_line(error)})"
+    if isinstance(error, ModuleNotFoundError) and (extra := EXTRAS.get(error.name or "")):
+        return (
+            f"{error.name} is not installed: install this project with its extra `{extra}`, or in a clone run "
+            "`make install`; checking numbers with `--level score` needs none"
+        )
     if "BackendCompilerFailed" in {kind.__name__ for kind in type(error).__mro__}:
         return f"the model cannot be compiled here: leave out `torch_compile` ({_first_line(error.inner_exception)})"
     return None
