@@ -1,5 +1,5 @@
-"""What `pip install` gives a stranger: all files that the code reads, the pins of the requirement files, and the command
-that checks numbers without a clone, make, torch or transformers."""
+"""What `pip install` gives a stranger: all files that the code reads, the pins of the requirement files, and the
+command that checks numbers without a clone, make, torch or transformers."""
 
 import re
 import subprocess
