@@ -95,10 +95,11 @@ def reproduce(
 
 
 def _bug(error: Exception) -> str:
-    from recipes.training.micro_batches import out_of_memory
+    if "torch" in sys.modules:
+        from recipes.training.micro_batches import out_of_memory
 
-    if out_of_memory(error):
-        return "memory does not suffice for one row"
+        if out_of_memory(error):
+            return "memory does not suffice for one row"
     traceback.print_exc()
     return f"{type(error).__name__}, see above"
 

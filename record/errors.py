@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
     from pydantic import ValidationError
 
+# Which extra of the package holds a library that not every command needs.
+EXTRAS = {
+    **dict.fromkeys(("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "evaluate"), "train"),
+    **dict.fromkeys(("dulwich", "starlette", "uvicorn", "prometheus_client"), "serve"),
+}
+
 
 class UserError(Exception):
     """Something the user can correct. Its text says what is wrong and what to do, in one line."""
@@ -65,6 +71,11 @@ def explain(error: BaseException) -> str | None:
         return _refusal(error)
     if isinstance(error, ConnectionError) or type(error).__module__.partition(".")[0] in ("httpx", "httpx2"):
         return f"{hub} cannot be reached: check the network, or add HUB=local for the local Hub ({_first_line(error)})"
+    if isinstance(error, ModuleNotFoundError) and (extra := EXTRAS.get(error.name or "")):
+        return (
+            f"{error.name} is not installed: install this project with its extra `{extra}`, or in a clone run "
+            "`make install`; checking numbers with `--level score` needs none"
+        )
     if "BackendCompilerFailed" in {kind.__name__ for kind in type(error).__mro__}:
         cause = getattr(error, "inner_exception", error)
         return f"the model cannot be compiled here: leave out `torch_compile` ({_first_line(cause)})"
