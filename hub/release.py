@@ -3,7 +3,9 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.hf_api import RepoFile
 
 from record.adapter_config import check_adapter_config
 from record.errors import Damaged, UserError, xet_errors
@@ -20,10 +22,7 @@ from record.release_files import (
 )
 from record.run_record import Pin, Record, load_record
 
-if TYPE_CHECKING:
-    from huggingface_hub import RepoFile
-
-# Of an adapter file beside its numbers of 4 bytes: the names and shapes of its tensors.
+# Bytes of an adapter file before its numbers of 4 bytes each: the names and shapes of its tensors.
 ADAPTER_HEADER = 16 * 2**20
 
 
@@ -79,8 +78,6 @@ def pull(repo_id: str, revision: str, names: list[str] | None = None, cache: Pat
         `UserError`: the repository holds no run record, one whose recipe is not trained here, or too large a file.
         `huggingface_hub.errors.HfHubHTTPError`: the Hub refused.
     """
-    from huggingface_hub import constants, hf_hub_download
-
     name = f"{repo_id}@{revision}"
     if constants.HF_HUB_OFFLINE:
         folder = Path(hf_hub_download(repo_id, RECORD_FILE, revision=revision, cache_dir=cache)).parent
@@ -103,7 +100,7 @@ def pull(repo_id: str, revision: str, names: list[str] | None = None, cache: Pat
     return Published(name, folder, record, _differing(folder, record, wanted))
 
 
-def fetch(repo_id: str, entry: "RepoFile", revision: str, cache: Path | None = None) -> Path:
+def fetch(repo_id: str, entry: RepoFile, revision: str, cache: Path | None = None) -> Path:
     """Downloads one file of a model repository and holds its bytes against the hash that the Hub states.
 
     Parameters:
@@ -113,8 +110,6 @@ def fetch(repo_id: str, entry: "RepoFile", revision: str, cache: Path | None = N
         `Damaged`: other bytes of the same size arrived, which the clients do not notice. They are removed from the
             cache.
     """
-    from huggingface_hub import constants, hf_hub_download
-
     with xet_errors():
         path = Path(hf_hub_download(repo_id, entry.path, revision=revision, cache_dir=cache))
     # The size first: the cache is made of links, and where one was turned to a device, reading would not end.
@@ -142,8 +137,6 @@ def download(repo_id: str, name: str, revision: str) -> Path:
         `UserError`: it is larger.
         `huggingface_hub.errors.HfHubHTTPError`: the Hub refused.
     """
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-
     if not isinstance(try_to_load_from_cache(repo_id, name, revision=revision), str):
         # That it is not there is for the download to tell.
         refuse_large(repo_id, entries_of(repo_id, [name], revision))
@@ -157,19 +150,16 @@ def _load(repo_id: str, folder: Path) -> Record:
     return record
 
 
-def entries_of(repo_id: str, names: list[str], revision: str, kind: str = "model") -> dict[str, "RepoFile"]:
+def entries_of(repo_id: str, names: list[str], revision: str, kind: str = "model") -> dict[str, RepoFile]:
     """Those of the files that the repository holds, with the sizes and hashes that the Hub states, by path.
 
     A folder may bear a file's name.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.hf_api import RepoFile
-
-    api, found = HfApi(), []
+    api, entries = HfApi(), []
     # The Hub takes a thousand paths at once.
     for start in range(0, len(names), 1_000):
-        found += api.get_paths_info(repo_id, names[start : start + 1_000], revision=revision, repo_type=kind)
-    return {entry.path: entry for entry in found if isinstance(entry, RepoFile)}
+        entries += api.get_paths_info(repo_id, names[start : start + 1_000], revision=revision, repo_type=kind)
+    return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
 
 
 def _largest(path: str, record: Record | None) -> int:
@@ -179,7 +169,7 @@ def _largest(path: str, record: Record | None) -> int:
     return largest_size(path)
 
 
-def refuse_large(repo_id: str, entries: dict[str, "RepoFile"], record: Record | None = None) -> None:
+def refuse_large(repo_id: str, entries: dict[str, RepoFile], record: Record | None = None) -> None:
     """Refuses files of which one is larger than such a file of a release may be.
 
     Raises:
@@ -193,11 +183,9 @@ def refuse_large(repo_id: str, entries: dict[str, "RepoFile"], record: Record | 
 def unlisted(repo_id: str, revision: str, record: Record) -> list[str]:
     """Files of a published commit that its record does not list, and that who loads the repository may run or read.
 
-    The Hub and a signature add files of their own, and people pictures and pages beside the card. Offline nothing is
+    The Hub and a signature add files of their own, and people add pictures and pages for the card. Offline nothing is
     known of them, and there are none.
     """
-    from huggingface_hub import HfApi, constants
-
     if constants.HF_HUB_OFFLINE:
         return []
     there = HfApi().list_repo_files(repo_id, revision=revision)

@@ -8,13 +8,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+import httpx2
+from huggingface_hub import set_client_factory
+from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, XetDownloadError
+from huggingface_hub.utils._http import default_client_factory, parse_ratelimit_headers
+
 from record.errors import Damaged, UserError, chain
 
 T = TypeVar("T")
 # Seconds. The client itself waits without end; the Hub takes long over a large commit.
 SILENCE, CONNECT = 120.0, 20.0
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
-# A request that came too late, too early or too often; every 5xx besides.
+# A request that came too late, too early or too often; every 5xx passes too.
 PASSING = {408, 425, 429}
 
 
@@ -42,9 +47,6 @@ def time_limit(minutes: float) -> Iterator[None]:
 @contextmanager
 def bounded_silence() -> Iterator[None]:
     """In the block a request fails where nothing was heard for `SILENCE` seconds."""
-    import httpx2
-    from huggingface_hub import set_client_factory
-    from huggingface_hub.utils._http import default_client_factory
 
     def client() -> httpx2.Client:
         new = default_client_factory()
@@ -90,9 +92,6 @@ def retry(what: str, step: Callable[[], T]) -> T:
 
 def passing(error: BaseException) -> str | None:
     """Why a failure may pass by itself, in a few words; None for one that will not."""
-    import httpx2
-    from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, XetDownloadError
-
     for cause in chain(error):
         if isinstance(cause, UserError):
             return None
@@ -110,8 +109,6 @@ def passing(error: BaseException) -> str | None:
 
 def asked_wait(error: BaseException) -> float | None:
     """Seconds for which the Hub asked to be left alone; None where it did not."""
-    from huggingface_hub.utils._http import parse_ratelimit_headers
-
     for cause in chain(error):
         headers = getattr(getattr(cause, "response", None), "headers", None)
         if headers is None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from huggingface_hub import hf_hub_download
 from pydantic import ValidationError
 
 from hub.release import entries_of
@@ -20,7 +21,7 @@ from record.errors import UserError
 from record.release_files import RECORD_FILE, SIGNATURE_FILE, UNSIGNED_FILES, largest_size
 from record.run_record import Record
 
-# What model-signing lets through when a bundle is none: it reads the fields unchecked.
+# What model-signing lets through when the file is not a bundle: it reads the fields unchecked.
 BUNDLE_ERRORS = (ValidationError, json.JSONDecodeError, UnicodeDecodeError, RecursionError, LookupError, TypeError,
                  AttributeError)  # fmt: skip
 
@@ -123,8 +124,6 @@ def check(adapter: str, commit: str, folder: Path, record: Record, key: Path, ca
         `BadSignature`, `UserError`: see `verify`.
         `huggingface_hub.errors.HfHubHTTPError`: the Hub refused.
     """
-    from huggingface_hub import hf_hub_download
-
     entries = entries_of(adapter, [SIGNATURE_FILE], commit)
     if SIGNATURE_FILE not in entries:
         raise UserError(f"{adapter}@{commit} is not signed: it holds no {SIGNATURE_FILE}")

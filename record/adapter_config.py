@@ -2,7 +2,7 @@
 
 PEFT 0.21 does much on demand: some values of `init_lora_weights` change the base model's weights at every loading,
 `megatron_core` and `auto_mapping` name modules to import, a single text for `target_modules` is a regular expression
-that is tried on every module's name, and `r` sizes what is allocated. An adapter of this project needs none of that.
+that is tried on every module's name, and `r` sizes what is allocated. An adapter of this project needs none of it.
 """
 
 from pathlib import Path

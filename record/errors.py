@@ -28,11 +28,11 @@ class Damaged(ConnectionError):
 
 def one_line(text: str, longest: int = 2_000) -> str:
     """A text for one line of our output: strangers' texts in it can neither end the line, nor act on the terminal."""
-    shown = "".join(
+    printable = "".join(
         character if character.isprintable() else " " if character.isspace() else "\N{REPLACEMENT CHARACTER}"
         for character in text[: longest + 1]
     )
-    return shown if len(shown) <= longest else shown[: longest - 1] + "…"
+    return printable if len(printable) <= longest else printable[: longest - 1] + "…"
 
 
 def first_problem(error: "ValidationError") -> str:
@@ -86,18 +86,18 @@ def _refusal(error: "HfHubHTTPError") -> str:
     from huggingface_hub import constants
 
     status = 0 if error.response is None else error.response.status_code
-    said = " ".join((error.server_message or _first_line(error)).split())[:300]
-    if status in (402, 413, 507) or (status in (400, 403) and "storage" in said):
-        return f"the account's storage on the Hub is full: delete what is not needed there, or ask for more ({said})"
+    answer = " ".join((error.server_message or _first_line(error)).split())[:300]
+    if status in (402, 413, 507) or (status in (400, 403) and "storage" in answer):
+        return f"the account's storage on the Hub is full: delete what is not needed there, or ask for more ({answer})"
     hint = {
-        400: "it does not take what was asked",
+        400: "it refuses the request as invalid",
         401: "the token is not valid or has expired: `hf auth login`, or set HF_TOKEN",
         403: "the token may not do this: use one that may write to the repository and in its owner's name",
         409: "it exists already: choose another name",
         412: "somebody committed in the meantime: run the command again",
         429: "too many requests: wait, then run the command again",
     }.get(status, "run the command again later")
-    return f"{constants.ENDPOINT} answered {status or 'nothing that can be read'}: {hint} ({said})"
+    return f"{constants.ENDPOINT} answered {status or 'nothing that can be read'}: {hint} ({answer})"
 
 
 def _url(error: BaseException) -> str:

@@ -79,8 +79,8 @@ def load_predictions(run: Path, name: str = PREDICTIONS_FILE, rows: int | None =
         table.validate(full=True)
         if any(column.null_count for column in table.columns):
             raise UserError(f"{path} lacks values")
-        if (found := sum(map(_characters, table.select(TEXTS).columns))) > MAX_BYTES:
-            raise UserError(f"{path} holds {found:,} bytes of text: it is not read")
+        if (size := sum(map(_characters, table.select(TEXTS).columns))) > MAX_BYTES:
+            raise UserError(f"{path} holds {size:,} bytes of text: it is not read")
         table = table.cast(SCHEMA)
     except FileNotFoundError:
         raise UserError(f"{run} holds no {name}: score it first (make evaluate-{run.name})") from None
@@ -94,8 +94,8 @@ def _refuse_bombs(path: Path, rows: int | None) -> None:
     if rows is not None and stated != rows:
         raise UserError(f"there are predictions for {stated:,} rows, but {rows:,} test rows")
     sizes = column_sizes(path)
-    if (found := sum(size.bytes for size in sizes)) > MAX_BYTES:
-        raise UserError(f"{path} unpacks to {found:,} bytes: it is not read")
+    if (unpacked := sum(size.bytes for size in sizes)) > MAX_BYTES:
+        raise UserError(f"{path} unpacks to {unpacked:,} bytes: it is not read")
     for column, size in zip(SCHEMA.names, sizes, strict=True):
         if size.values > (min(stated * LONGEST, MAX_TOKENS) if column not in TEXTS else min(stated, MAX_ROWS)):
             raise UserError(f"{path} holds {size.values:,} values of {column} for {stated:,} rows: it is not read")

@@ -1,4 +1,4 @@
-"""The run record: the one thing the rooms hand each other, stored as `record.json` beside the adapter.
+"""The run record: the one thing the rooms hand each other, stored as `record.json` next to the adapter.
 
 Training starts it, evaluation adds the scores, the card is rendered from it, push adds the hashes of what it uploads,
 and reproduce reads it back from the Hub. A record from the Hub is untrusted: unknown and missing keys, wrong types,

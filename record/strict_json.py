@@ -19,7 +19,7 @@ def parse(data: bytes) -> Any:
     """The value in the bytes of a JSON file.
 
     Raises:
-        `ValueError`: it is no JSON, holds a key twice or a number that is not finite, or is nested too deep.
+        `ValueError`: it is not JSON, holds a key twice or a number that is not finite, or is nested too deep.
     """
     try:
         return json.loads(data.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)

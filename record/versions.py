@@ -38,7 +38,7 @@ def upgraded(data: bytes) -> dict[str, Any]:
     """The record in the bytes of a `record.json`, brought to the present version; not yet held against its schema.
 
     Raises:
-        `ValueError`: as `strict_json.parse`; it is no JSON object, or of a newer version.
+        `ValueError`: as `strict_json.parse`; it is not a JSON object, or of a newer version.
     """
     record = strict_json.parse(data)
     if not isinstance(record, dict):

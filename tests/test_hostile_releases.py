@@ -388,7 +388,7 @@ def test_a_folder_of_the_same_name_is_not_read_instead(tmp_path, monkeypatch):
     recipe = parse_recipe(["--config", "recipes/finance.yaml"])
     monkeypatch.chdir(tmp_path)
     for load in (load_rows, dataset, None), (models.load_base, base, recipe.model), (models.load_tokenizer, base, []):
-        with pytest.raises(UserError, match="bears the id of a repository"):
+        with pytest.raises(UserError, match="has the name of a repository"):
             load[0](*load[1:])
 
 

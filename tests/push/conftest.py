@@ -1,16 +1,18 @@
+"""Fixtures import what imports the Hub's client themselves: pytest may load this file before the Hub has started."""
+
 import shutil
 
 import pytest
-from short_runs import train_short
 
-from evaluation import evaluate
-from push.leaks import refuse_leaks
-from push.release import stage
 from record.errors import UserError
 
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
+    from short_runs import train_short
+
+    from evaluation import evaluate
+
     folder = train_short(tmp_path_factory.mktemp("runs") / "finance")
     evaluate.main([str(folder)])
     return folder
@@ -18,6 +20,8 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def staged(run, tmp_path_factory):
+    from push.release import stage
+
     folder = tmp_path_factory.mktemp("staged") / "release"
     return folder, stage(run, "local-user/flan-t5-large-finance", None, folder)
 
@@ -32,6 +36,7 @@ def release(staged, tmp_path):
 @pytest.fixture
 def refused(release, staged, run):
     """Plants something into a copy of the release; returns the one line that refuses it."""
+    from push.leaks import refuse_leaks
 
     def plant(planting, *arguments) -> str:
         planting(release, *arguments)

@@ -18,9 +18,9 @@ from record.errors import UserError
 from record.hashes import sha256_file
 from record.predictions import load_predictions
 from record.run_record import Interval, load_record
+from serving.export import make
 from serving.export.export_record import EXPORT_FILE, load_export
 from serving.export.formats import FORMATS, load
-from serving.export.make import make
 
 ADAPTER = "local-user/exported"
 PROMPT = "Answer the financial question. What is a bond?"
