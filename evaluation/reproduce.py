@@ -13,15 +13,17 @@ The last line starts with REPRODUCED (exit 0), DRIFTED (exit 1) or UNCHECKED (ex
 from the cache alone.
 """
 
-import argparse
 import contextlib
 import sys
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
+
+import click
 
 from evaluation.findings import Drift, Findings
+from record.command_line import Command, run_command
 from record.errors import UserError, explanation, one_line
 from record.release_files import RECORD_FILE
 from record.run_record import Record
@@ -30,37 +32,79 @@ from record.verdict import Check, Level, Verdict
 EXIT_CODES = {"REPRODUCED": 0, "DRIFTED": 1, "UNCHECKED": 2}
 
 
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="evaluation.reproduce", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("adapter", help="the adapter's id on the Hub, owner/name")
-    parser.add_argument("--revision", default="main", help="branch, tag or commit to check")
-    parser.add_argument("--level", choices=get_args(Level), default="generate", help="how much is done again")
-    parser.add_argument(
-        "--sample", type=int, metavar="ROWS", help="generate for so many rows only, drawn by a fixed seed"
-    )
-    parser.add_argument(
-        "--verify-key", type=Path, metavar="KEY", help="public key (PEM) that must have signed the release"
-    )
-    parser.add_argument(
-        "--report", type=Path, metavar="FILE", help="also write a page (HTML) with the rows that differ"
-    )
-    parser.add_argument("--json", action="store_true", help="print the verdict as JSON, and the rest to standard error")
-    arguments = parser.parse_args(argv)
-    with contextlib.redirect_stdout(sys.stderr if arguments.json else sys.stdout):
-        verdict, found = reproduce(
-            arguments.adapter, arguments.revision, arguments.level, arguments.sample, arguments.verify_key
-        )
-        if arguments.report:
+@click.command(
+    cls=Command,
+    examples=(
+        "pubrep reproduce owner/name",
+        "pubrep reproduce owner/name --level score",
+        "pubrep reproduce owner/name --sample 500 --report page.html",
+    ),
+)
+@click.argument("adapter")
+@click.option("--revision", default="main", show_default=True, help="Branch, tag or commit to check.")
+@click.option(
+    "--level", type=click.Choice(get_args(Level)), default="generate", show_default=True, help="How much is done again."
+)
+@click.option("--sample", type=int, metavar="ROWS", help="Generate for so many rows only, drawn by the commit.")
+@click.option(
+    "--verify-key",
+    "key",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Public key (PEM) that must have signed it.",
+)
+@click.option(
+    "--report", type=click.Path(path_type=Path), metavar="FILE", help="Write a page (HTML) with the rows that differ."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON, and the rest to standard error.")
+def command(
+    adapter: str, revision: str, level: Level, sample: int | None, key: Path | None, report: Path | None, as_json: bool
+) -> None:
+    """Check the numbers of the published ADAPTER (owner/name) from the Hub alone.
+
+    Every level checks all hashes, rebuilds the test rows, looks for them among the
+    training rows, scores the published outputs again and renders the card again.
+
+    \b
+    score     no more than that: no model, no GPU, no torch
+    generate  then generates again with base model and adapter, and compares
+    train     then trains a new adapter from the record alone, and compares
+
+    The last line starts with REPRODUCED (exit code 0), DRIFTED (1) or UNCHECKED
+    (2). With HF_HUB_OFFLINE=1 it works from the cache alone.
+    """
+    with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+        verdict, found = reproduce(adapter, revision, level, sample, key)
+        if report:
             from evaluation.verdict_page import render_report
 
-            arguments.report.parent.mkdir(parents=True, exist_ok=True)
-            arguments.report.write_text(render_report(verdict, found), encoding="utf-8")
-            print(f"Report: {arguments.report}", flush=True)
-    print(verdict.model_dump_json(indent=1) if arguments.json else verdict.line, flush=True)
-    if EXIT_CODES[verdict.verdict]:
-        sys.exit(EXIT_CODES[verdict.verdict])
+            report.parent.mkdir(parents=True, exist_ok=True)
+            report.write_text(render_report(verdict, found), encoding="utf-8")
+            print(f"Report: {report}", flush=True)
+    print(verdict.model_dump_json(indent=1) if as_json else verdict.line, flush=True)
+    sys.exit(EXIT_CODES[verdict.verdict])
+
+
+def _retrain(**options: Any) -> None:
+    assert command.callback is not None
+    command.callback(level="train", **options)
+
+
+retrain = Command(
+    "retrain",
+    params=[option for option in command.params if option.name != "level"],
+    callback=_retrain,
+    help="Train the published ADAPTER again from its record alone, and compare (as `reproduce --level train`).",
+    examples=("pubrep retrain owner/name",),
+)
+
+
+def main(argv: list[str]) -> None:
+    try:
+        run_command(command, argv, "python -m evaluation.reproduce")
+    except SystemExit as end:
+        if end.code:
+            raise
 
 
 def reproduce(

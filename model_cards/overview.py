@@ -7,13 +7,15 @@ The page is one file that loads nothing. Folders of runs are read without any Hu
 HF_HUB_OFFLINE=1 from the cache. What is not scored yet is named and left out.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
+
+from record.command_line import Command, RunOrId, run_command, runs
 from record.errors import UserError, one_line_errors
 from record.predictions import Predictions, load_predictions
 from record.release_files import PREDICTIONS_FILE, RECORD_FILE, VERDICT_FILE
@@ -40,21 +42,31 @@ class Entry:
     verdict: Verdict | None
 
 
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="model_cards.overview", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("adapters", nargs="*", help="folders of runs, or ids on the Hub")
-    parser.add_argument("--into", type=Path, required=True, metavar="FILE", help="the page (HTML) to write")
-    arguments = parser.parse_args(argv)
+@click.command(
+    cls=Command,
+    examples=("pubrep report", "pubrep report finance text2sql", "pubrep report owner/name --into page.html"),
+)
+@click.argument("adapters", nargs=-1, type=RunOrId(), metavar="[RUN_OR_ID]...")
+@click.option("--into", type=click.Path(path_type=Path), metavar="FILE", help="The page to write (RUNS/report.html).")
+def command(adapters: tuple[str, ...], into: Path | None) -> None:
+    """Put adapters on one page: scores, losses, lineage, verdicts, and every row.
+
+    Takes folders of runs, names of recipes and ids on the Hub; every scored run
+    unless given. The page is one HTML file that loads nothing.
+    """
+    into = into or runs() / "report.html"
     with one_line_errors():
-        entries = read_all(arguments.adapters)
+        entries = read_all(adapters or [str(path.parent) for path in sorted(runs().glob("*/record.json"))])
         page = render_overview(entries)
-        arguments.into.parent.mkdir(parents=True, exist_ok=True)
-        arguments.into.write_text(page, encoding="utf-8")
+        into.parent.mkdir(parents=True, exist_ok=True)
+        into.write_text(page, encoding="utf-8")
         rows = sum(len(entry.predictions.prompt) for entry in entries)
-        adapters = "1 adapter" if len(entries) == 1 else f"{len(entries)} adapters"
-        print(f"Report: {arguments.into} ({adapters}, {rows:,} rows, {len(page.encode()) / 1e6:,.1f} MB)")
+        many = "1 adapter" if len(entries) == 1 else f"{len(entries)} adapters"
+        print(f"Report: {into} ({many}, {rows:,} rows, {len(page.encode()) / 1e6:,.1f} MB)")
+
+
+def main(argv: list[str]) -> None:
+    run_command(command, argv, "python -m model_cards.overview")
 
 
 def read_all(adapters: Sequence[str]) -> list[Entry]:

@@ -5,6 +5,7 @@ Each verb is a click command in the module that does the work; it is imported wh
 
 import os
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
@@ -41,9 +42,9 @@ def enter_local_hub(context: click.Context, option: click.Parameter, hub: str) -
     environ = {RUNS: f"{root}/runs"} | os.environ | {"PUBREP_ON_LOCAL_HUB": "1"}
     # A miniature gains nothing from a second thread, and loses much where threads have to wait for a core.
     environ.setdefault("OMP_NUM_THREADS", "1")
-    owned_by = [word for key in ("org",) if (name := _option(f"--{key}")) for word in (f"--{key}", name)]
-    words = [sys.executable, "-m", "local_hub", "run", *owned_by, "--", sys.executable, "-m", "pubrep", *sys.argv[1:]]
-    os.execve(sys.executable, words, environ)
+    organisation = ["--org", name] if (name := _option("--org")) else []
+    words = [sys.executable, "-m", "local_hub", "run", *organisation, "--", sys.executable, "-m", "pubrep"]
+    os.execve(sys.executable, [*words, *sys.argv[1:]], environ)
 
 
 def _option(name: str) -> str | None:
@@ -64,14 +65,17 @@ class Verbs(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
-            return None
+            near = get_close_matches(cmd_name, VERBS, 1)
+            raise click.UsageError(f"There is no verb '{cmd_name}'{f': did you mean {near[0]}?' if near else '.'}", ctx)
         place, _, speaks_with_hub = VERBS[cmd_name]
         module, _, name = place.partition(":")
         try:
             command: click.Command = getattr(import_module(module), name)
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] == "benchmarks":
-                raise click.UsageError(f"`{cmd_name}` needs a clone of the project: it is not installed with it.") from None
+                raise click.UsageError(
+                    f"`{cmd_name}` needs a clone of the project: it is not installed with it."
+                ) from None
             raise
         command.name = cmd_name
         if speaks_with_hub and all(option.name != "hub" for option in command.params):

@@ -6,7 +6,6 @@ Takes the record of each from the Hub, checks each whose present commit has no v
 and renders README. An adapter that cannot be reached keeps its last known row, and the exit code is 1.
 """
 
-import argparse
 import shutil
 import subprocess
 import sys
@@ -14,10 +13,13 @@ import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import click
+
 from evaluation.reproduce import reproduce
 from hub.pins import commit_of
 from hub.release import pull
 from readme.render import ROOT, Claim, Listed, folder_of, listed, load_claim, render
+from record.command_line import Command, run_command
 from record.errors import UserError, one_line_errors
 from record.release_files import CARD_FILE, PLOTS, RECORD_FILE
 from record.verdict import Level
@@ -34,16 +36,29 @@ img { max-width: 100% }
 """
 
 
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="readme.claims", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--check", action="store_true", help="check every adapter, also where a verdict is kept")
-    parser.add_argument("--level", choices=("score", "generate"), default="generate", help="how much is done again")
-    arguments = parser.parse_args(argv)
+@click.command(cls=Command, examples=("pubrep claims", "pubrep claims --check --level score"))
+@click.option("--check", is_flag=True, help="Check every adapter, also where a verdict is kept.")
+@click.option(
+    "--level",
+    type=click.Choice(["score", "generate"]),
+    default="generate",
+    show_default=True,
+    help="How much is done again.",
+)
+def command(check: bool, level: Level) -> None:
+    """Bring README's results up to date: the adapters that claims.yaml lists.
+
+    Takes the record of each from the Hub, checks each whose present commit has no
+    verdict yet, keeps both in docs/claims/, and renders README. An adapter that
+    cannot be reached keeps its last known row, and the exit code is 1.
+    """
     with one_line_errors():
-        if renew_all(ROOT, arguments.check, arguments.level):
+        if renew_all(ROOT, check, level):
             sys.exit(1)
+
+
+def main(argv: list[str]) -> None:
+    run_command(command, argv, "python -m readme.claims")
 
 
 def renew_all(root: Path, check: bool, level: Level) -> list[str]:

@@ -11,11 +11,13 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import click
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from model_cards.escape import cell, shorten
 from readme.measurements import exports_table, load_lines, profile_tables, scoring_table, speed_tables
 from record import strict_json
+from record.command_line import Command, run_command
 from record.errors import UserError, one_line_errors
 from record.run_record import METRIC_NAMES, Record, Scores, Section, Sha1, load_record
 from record.verdict import Verdict
@@ -51,12 +53,18 @@ class Claim(Section):
         write_whole(folder / CLAIM_FILE, f"{text}\n".encode())
 
 
-def main(argv: list[str]) -> None:
-    if {"-h", "--help"} & set(argv):
-        print(__doc__)
-        return
+@click.command(cls=Command, examples=("pubrep readme",))
+def command() -> None:
+    """Render README's tables from docs/claims, the recipes and the benchmarks.
+
+    No number is typed, and no Hub is asked.
+    """
     with one_line_errors():
         render(ROOT)
+
+
+def main(argv: list[str]) -> None:
+    run_command(command, argv, "python -m readme.render")
 
 
 def listed(root: Path) -> list[Listed]:

@@ -16,7 +16,7 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 
 
 class Command(click.Command):
-    """A command whose help ends with examples, one a line, and that takes its options before and after its arguments."""
+    """A command whose help ends with examples, one a line."""
 
     def __init__(self, *args: Any, examples: tuple[str, ...] = (), **kwargs: Any) -> None:
         lines = "\n".join(f"  {example}" for example in examples)

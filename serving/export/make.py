@@ -14,31 +14,61 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import click
+
+from record.command_line import Command, Run, run_command, runs
 from record.errors import UserError, one_line_errors
 
 # The first rows of the test split, a random permutation, are those that are timed one by one.
 TIMED = 32
 
 
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="serving.export.make", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("run", nargs="?", type=Path, help="folder of a scored run")
-    parser.add_argument("--adapter", metavar="OWNER/NAME", help="a published adapter, in place of a run")
-    parser.add_argument("--revision", default="main", help="the adapter's branch, tag or commit")
-    parser.add_argument("--format", nargs="+", required=True, choices=("merged", "int8", "ct2", "ct2-int8"))
-    parser.add_argument("--sample", type=int, help="score the first rows of the test split only, so many")
-    parser.add_argument("--force", action="store_true", help="keep and publish an export that is shown to be worse")
-    parser.add_argument("--publish", action="store_true", help="publish each as owner/name-FORMAT")
-    parser.add_argument("--user", help="owner of the exports' repositories (your own name on the Hub unless given)")
-    parser.add_argument("--private", action="store_true", help="make new repositories private")
-    parser.add_argument("--overwrite", metavar="COMMIT", help="replace what somebody else wrote in this newest commit")
-    parser.add_argument("--into", type=Path, default=Path("runs", "exports"), help="where a published adapter's go")
-    arguments = parser.parse_args(argv)
+@click.command(
+    cls=Command,
+    examples=(
+        "pubrep export finance --format int8",
+        "pubrep export --adapter owner/name --format merged --format ct2-int8 --publish",
+    ),
+)
+@click.argument("run", type=Run(), required=False)
+@click.option("--adapter", metavar="OWNER/NAME", help="A published adapter, instead of a run.")
+@click.option("--revision", default="main", show_default=True, help="The adapter's branch, tag or commit.")
+@click.option(
+    "--format",
+    multiple=True,
+    required=True,
+    type=click.Choice(["merged", "int8", "ct2", "ct2-int8"]),
+    metavar="FORMAT",
+    help="May be repeated.",
+)
+@click.option("--sample", type=int, metavar="ROWS", help="Score so many of the first test rows only.")
+@click.option("--force", is_flag=True, help="Keep and publish an export that is shown to be worse.")
+@click.option("--publish", is_flag=True, help="Publish each as owner/name-FORMAT.")
+@click.option("--user", help="Owner of the exports' repositories (your own name on the Hub unless given).")
+@click.option("--private", is_flag=True, help="Make new repositories private.")
+@click.option("--overwrite", metavar="COMMIT", help="Replace what somebody else wrote in this newest commit.")
+@click.option("--into", type=click.Path(path_type=Path), help="Where a published adapter's go (RUNS/exports).")
+def command(**options: Any) -> None:
+    """Convert the adapter of RUN for hosts without a GPU, score and publish it.
+
+    \b
+    merged         one float32 checkpoint for transformers
+    int8           its linear layers in 8 bits, for PyTorch
+    ct2, ct2-int8  for CTranslate2, in float32 or 8 bits
+
+    An export whose ROUGE-L is shown to be worse than the adapter's by more than
+    0.005 (the whole 95 % interval of the paired difference) is refused without
+    --force.
+    """
+    options["into"] = options["into"] or runs() / "exports"
     with one_line_errors():
-        export(arguments)
+        export(argparse.Namespace(**options))
+
+
+def main(argv: list[str]) -> None:
+    run_command(command, argv, "python -m serving.export.make")
 
 
 @dataclass
