@@ -125,10 +125,12 @@ def _verdict(adapter: str, level: Level, date: str, findings: Findings, failure:
 
 
 def _bug(error: BaseException) -> str:
-    from recipes.training.micro_batches import out_of_memory
+    # Where no model was loaded, torch may not even be installed.
+    if "torch" in sys.modules:
+        from recipes.training.micro_batches import out_of_memory
 
-    if out_of_memory(error):
-        return "memory does not suffice for one row"
+        if out_of_memory(error):
+            return "memory does not suffice for one row"
     traceback.print_exc()
     return f"{type(error).__name__}, see above"
 
