@@ -51,7 +51,7 @@ FLAT = {
     multiple=True,
     type=click.Choice(PARTS),
     metavar="PART",
-    help="Measure this part, leave the others; may be repeated.",
+    help="Measure this part only; may be repeated.",
 )
 @click.option(
     "--into",

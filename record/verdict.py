@@ -13,6 +13,8 @@ from record.run_record import Environment, Interval, Record, Section
 
 Level = Literal["score", "generate", "train"]
 
+Model = Literal["base", "adapter"]
+Evidence = Literal["hashes", "numbers", "tokens", "statistics"]
 Part = Literal[
     "signature", "files", "lineage", "data", "leakage", "scoring", "card", "generation", "weights", "training"
 ]
@@ -39,7 +41,7 @@ class Check(Section):
 class Change(Section):
     """A mean over the compared rows, as published and now, and the paired difference now − published."""
 
-    model: Literal["base", "adapter"]
+    model: Model
     metric: str
     published: float
     now: float
@@ -67,9 +69,9 @@ class Verdict(Section):
     revision: Sha1 | None = None
     level: Level
     sample: int | None = None
-    evidence: Literal["hashes", "numbers", "tokens", "statistics"] | None = None
+    evidence: Evidence | None = None
     moved: Part | None = None
-    rows: dict[Literal["base", "adapter"], list[int]] = Field(default_factory=dict)
+    rows: dict[Model, list[int]] = Field(default_factory=dict)
     checks: list[Check] = Field(default_factory=list)
     changes: list[Change] = Field(default_factory=list)
     environment: Environment | None = None
