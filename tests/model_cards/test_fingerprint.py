@@ -126,3 +126,10 @@ def test_no_library_is_forgotten():
     names = packages_distributions()
     libraries = {names[name][0] for name in imported - {*ROOMS, *sys.stdlib_module_names}}
     assert libraries - {"matplotlib", *LIBRARIES} == LIBRARIES_WITHOUT_INFLUENCE.keys()
+
+
+def test_every_python_renders_the_same_prompt():
+    # A letter of 1993, and an emoji of 2022, which Python 3.11 does not know and escapes by itself.
+    assert escape.python("é \N{GREEK SMALL LETTER ALPHA} \U0001fae8 'x'") == "\"é α \\U0001fae8 'x'\""
+    # One of 2010, which each Python knows.
+    assert escape.python("\U0001f600") == "'\\U0001f600'"
