@@ -305,13 +305,13 @@ def test_a_hostile_base_model_is_not_loaded(name):
 
 
 TOKENIZERS = {
-    "a-table-that-panics": (json_of_base("tokenizer.json", normalizer=NORMALIZER), "is none of a T5"),
+    "a-table-that-panics": (json_of_base("tokenizer.json", normalizer=NORMALIZER), "is not a T5's"),
     "a-decoder-of-patterns": (
         json_of_base("tokenizer.json", decoder={"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": ""}),
         "its decoder is of the kind Replace",
     ),
     "another-model": (json_of_base("tokenizer.json", model={"type": "BPE"}), "its model is of the kind BPE"),
-    "no-vocabulary": (json_of_base("tokenizer.json", model={"type": "Unigram", "vocab": [7]}), "is none of a T5"),
+    "no-vocabulary": (json_of_base("tokenizer.json", model={"type": "Unigram", "vocab": [7]}), "is not a T5's"),
     "no-parts": ({"tokenizer.json": b"{}"}, "its model is of the kind None"),
     "a-list": ({"tokenizer.json": b"[]"}, "it lacks a part"),
     "not-json": ({"tokenizer.json": b"["}, "not JSON"),

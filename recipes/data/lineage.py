@@ -6,7 +6,7 @@ from datasets import Dataset, concatenate_datasets
 
 from hub.release import pull
 from recipes.config import arguments_from_record
-from recipes.data.leakage import compare
+from recipes.data import leakage
 from recipes.data.splits import Splits, build_splits
 from recipes.data.tokenizer import load_tokens
 from record.cache import cached_value
@@ -32,7 +32,7 @@ def find_seen_rows(splits: Splits, pins: Pins) -> tuple[list[str], list[Leakage]
     findings, counts = [], []
     for adapter, dataset, training in _trainings(splits, pins):
         test, trained = splits.test["input"], training["input"]
-        seen = cached_value("seen", lambda: compare(test[:], trained[:]), "", test, trained)  # noqa: B023
+        seen = cached_value("seen", lambda: leakage.compare(test[:], trained[:]), leakage.code(), "", test, trained)  # noqa: B023
         findings.append(seen)
         counts.append(
             Leakage(
