@@ -12,7 +12,7 @@ from record.errors import one_line
 RECIPES = Path(__file__).parents[1] / "recipes"
 # Where runs lie: `pubrep --hub local` and make set it.
 RUNS = "PUBREP_RUNS"
-SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 78}
 
 
 class Command(click.Command):
