@@ -6,8 +6,8 @@ from evaluation.findings import Drift, Findings
 from evaluation.tolerance import TIE, change_interval, equivalent
 from hub.release import pull_parent
 from recipes.config import recipe_from_record
-from recipes.environment import environment
-from recipes.training.model import adapter_numbers, describe
+from recipes.environment import describe_environment
+from recipes.training.model import adapter_numbers, size_of
 from record.errors import UserError
 from record.hashes import sha256_file
 from record.predictions import FORGETTING_FILE, Predictions, load_predictions
@@ -38,8 +38,8 @@ def regenerate(verdict: Verdict, found: Findings, adapter: Path, test) -> None:
     except UserError as error:
         raise Drift("weights", str(error)) from error
     contract = _contract_here(record, dtype)
-    verdict.environment = environment()
-    found_model = describe(model).model_copy(update={"trainable": adapter_numbers(model)})
+    verdict.environment = describe_environment()
+    found_model = size_of(model).model_copy(update={"trainable": adapter_numbers(model)})
     _check_sizes(record, found_model, same_stack(verdict.environment, record.environment))
     same_adapter = sha256_file(adapter / ADAPTER_FILE) == record.training.adapter_sha256
     same = same_adapter and contract == record.contract and same_stack(verdict.environment, record.scored_in)
@@ -69,7 +69,7 @@ def generate_row(folder: Path, record: Record) -> None:
     recipe = recipe_from_record(record.name, record.recipe)
     model, tokenizer, dtype = load_for_scoring(folder, record, recipe.model)
     contract = _contract_here(record, dtype)
-    same = contract == record.contract and same_stack(environment(), record.scored_in)
+    same = contract == record.contract and same_stack(describe_environment(), record.scored_in)
     contract = contract.model_copy(update={"batch_size": 1})
     first = load_predictions(folder).take([0])
     for who in ("base", "adapter"):
