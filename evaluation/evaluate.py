@@ -68,7 +68,7 @@ def evaluate(run: Path) -> Record:
     from recipes.data.lineage import find_seen_rows
     from recipes.data.splits import build_splits
     from recipes.data.tokenizer import load_tokens
-    from recipes.environment import environment
+    from recipes.environment import describe_environment
     from recipes.expectations import block, compare
 
     recipe = recipe_from_record(record.name, record.recipe)
@@ -90,7 +90,7 @@ def evaluate(run: Path) -> Record:
         forgetting = parent_predictions(model, tokenizer, parent.folder, parent.record)
         forgetting.save(run, FORGETTING_FILE)
         record.forgetting = score_forgetting(forgetting, record.contract)
-    record.scored_in = environment()
+    record.scored_in = describe_environment()
     record.expectations = compare(recipe.arguments.expect, record)
     if record.expectations:
         print(block(record.expectations), flush=True)

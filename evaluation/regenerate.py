@@ -11,8 +11,8 @@ from evaluation.findings import Drift
 from evaluation.tolerance import TIE, change_interval, equivalent, same_stack
 from hub.release import pull_parent
 from recipes.config import recipe_from_record
-from recipes.environment import environment
-from recipes.training.model import adapter_numbers, describe
+from recipes.environment import describe_environment
+from recipes.training.model import adapter_numbers, size_of
 from record.errors import UserError
 from record.hashes import sha256_file
 from record.predictions import Predictions, load_predictions
@@ -65,7 +65,7 @@ def load(adapter: Path, record: Record) -> Loaded:
         model, tokenizer, dtype = load_for_scoring(adapter, record, recipe.model)
     except UserError as error:
         raise Drift("weights", str(error)) from error
-    contract, here = _contract_here(record, dtype), environment()
+    contract, here = _contract_here(record, dtype), describe_environment()
     published_adapter = sha256_file(adapter / ADAPTER_FILE) == record.training.adapter_sha256
     same = contract == record.contract and same_stack(here, record.scored_in)
     return Loaded(model, tokenizer, contract, here, published_adapter, published_adapter and same)
@@ -77,7 +77,7 @@ def check_sizes(record: Record, loaded: Loaded) -> None:
     Raises:
         `Drift`: one of them differs.
     """
-    model = describe(loaded.model).model_copy(update={"trainable": adapter_numbers(loaded.model)})
+    model = size_of(loaded.model).model_copy(update={"trainable": adapter_numbers(loaded.model)})
     names = ["trainable", "total", "quantized_layers"]
     same = same_stack(loaded.environment, record.environment)
     if same and model.dtype == record.model.dtype and not model.quantized_layers:
@@ -170,7 +170,7 @@ def generate_row(folder: Path, record: Record) -> None:
     recipe = recipe_from_record(record.name, record.recipe)
     model, tokenizer, dtype = load_for_scoring(folder, record, recipe.model)
     contract = _contract_here(record, dtype)
-    same = contract == record.contract and same_stack(environment(), record.scored_in)
+    same = contract == record.contract and same_stack(describe_environment(), record.scored_in)
     contract = contract.model_copy(update={"batch_size": 1})
     first = load_predictions(folder).take([0])
     for who in MODELS:

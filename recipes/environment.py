@@ -28,7 +28,7 @@ PACKAGES = (
 )
 
 
-def environment() -> Environment:
+def describe_environment() -> Environment:
     """What stands in the record about this machine; no host name, user name or path."""
     import torch
 

@@ -259,7 +259,7 @@ def adapter_numbers(adapter: PeftModel) -> int:
     return sum(tensor.numel() for tensor in get_peft_model_state_dict(adapter).values())
 
 
-def describe(model: Any) -> Model:
+def size_of(model: Any) -> Model:
     """Parameter counts and memory of a model with its adapter.
 
     4-bit weights are packed two to a byte; PEFT counts them as they were.

@@ -150,7 +150,7 @@ def make(source: Source, form: str, sample: int | None = None, force: bool = Fal
     """
     from hub.release import download
     from push.release import tree
-    from recipes.environment import environment
+    from recipes.environment import describe_environment
     from recipes.training.model import load_tokenizer
     from record.hashes import sha256_file
     from record.predictions import load_predictions
@@ -171,7 +171,7 @@ def make(source: Source, form: str, sample: int | None = None, force: bool = Fal
     tokenizer = load_tokenizer(base, record.recipe.get("added_tokens", []))
     write(form, merged(source), tokenizer, folder)
     files = {path: sha256_file(folder / path) for path in tree(folder)}
-    contract = contract_of(record.contract, form)
+    contract = export_contract(record.contract, form)
     taken = predictions.take(range(rows))
     parity = compare(taken, answers(form, folder, tokenizer, taken.prompt, contract), tokenizer, contract,
                      len(predictions.prompt))  # fmt: skip
@@ -183,7 +183,7 @@ def make(source: Source, form: str, sample: int | None = None, force: bool = Fal
     speed = measure(ways, tokenizer(taken.prompt[:TIMED])["input_ids"], contract.max_new_tokens)
     found = Export(
         format=form, adapter=source.pin, adapter_sha256=record.training.adapter_sha256, base_model=base, parity=parity,
-        speed=speed["export"], adapter_speed=speed["adapter"], contract=contract, environment=environment(),
+        speed=speed["export"], adapter_speed=speed["adapter"], contract=contract, environment=describe_environment(),
         bytes=sum((folder / path).stat().st_size for path in files), files=files,
     )  # fmt: skip
     found.save(folder)
@@ -225,7 +225,7 @@ def merged(source: Source):
     return load_adapter(load_base(base, config), source.folder, base).merge_and_unload(safe_merge=True)
 
 
-def contract_of(contract, form: str):
+def export_contract(contract, form: str):
     """The adapter's contract, with the engine and the numbers of the export."""
     engine = "transformers"
     if form.startswith("ct2"):
