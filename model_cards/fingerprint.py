@@ -4,6 +4,7 @@ import hashlib
 from importlib.metadata import version
 from pathlib import Path
 
+from record.project import PROJECT_URL
 from record.run_record import Record, Renderer
 
 SOURCES = ("card.md.jinja", "card.py", "citations.bib", "escape.py", "plots.py")
@@ -14,6 +15,7 @@ def renderer() -> Renderer:
     digest = hashlib.sha256()
     for name in SOURCES:
         digest.update(Path(__file__).with_name(name).read_bytes())
+    digest.update(PROJECT_URL.encode())
     return Renderer(code=digest.hexdigest(), matplotlib=version("matplotlib"))
 
 
