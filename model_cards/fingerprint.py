@@ -6,7 +6,7 @@ from pathlib import Path
 
 from model_cards import card, escape, plots
 from recipes import expectations
-from record import field_types, hashes, predictions, run_record, strict_json, verdict, versions
+from record import field_types, hashes, predictions, project, release_files, run_record, strict_json, verdict, versions
 from record.cache import code_of
 from record.run_record import Record, Renderer
 from scoring.sql.databases import KINDS
@@ -21,6 +21,8 @@ MODULES = (
     field_types,
     hashes,
     predictions,
+    project,
+    release_files,
     run_record,
     strict_json,
     verdict,

@@ -77,7 +77,7 @@ def test_a_killed_run_continues_to_the_same_adapter(run, tmp_path, moment):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert load_record(folder).training is None
     train_short(folder)
     record = load_record(folder)
