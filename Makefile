@@ -175,7 +175,8 @@ bench: $(READY) ## measure this project next to its peers (long): [DEVICE=cuda]
 	$(PUBREP) readme
 
 test: $(READY)-extras ## run the tests
-	@$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 15 $(ARGUMENTS)
+	@$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 15 \
+		--cov --cov-report=term:skip-covered $(ARGUMENTS)
 
 lint: $(READY) ## check style, spelling, types, and which room imports which
 	@$(VENV)/bin/ruff check .

@@ -7,7 +7,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("record", "hub", "recipes", "scoring", "model_cards", "evaluation", "push", "serving", "readme", "local_hub")
+ROOMS = (
+    "pubrep",
+    "record",
+    "hub",
+    "recipes",
+    "scoring",
+    "model_cards",
+    "evaluation",
+    "push",
+    "serving",
+    "readme",
+    "local_hub",
+)
 
 
 def torch_compiles() -> object:

@@ -123,13 +123,11 @@ def test_a_stranger_checks_numbers_without_clone_torch_or_transformers(stranger,
     installed = stranger("pip", "list", "--format", "freeze").stdout
     assert "publish-and-reproduce==" in installed
     assert not re.search(r"^(torch|transformers|peft|accelerate|trl)==", installed, re.MULTILINE)
-    answer = stranger(
-        "python", "-m", "evaluation.reproduce", "local-user/packaged", "--level", "score", "--report", "page.html"
-    )
+    answer = stranger("pubrep", "reproduce", "local-user/packaged", "--level", "score", "--report", "page.html")
     assert answer.returncode == 0, answer.stdout[-500:] + answer.stderr[-2000:]
     assert answer.stdout.splitlines()[-1].startswith(f"REPRODUCED local-user/packaged@{commit} ")
     # With a model it cannot be checked here; that is said in one line.
-    answer = stranger("python", "-m", "evaluation.reproduce", "local-user/packaged")
+    answer = stranger("pubrep", "reproduce", "local-user/packaged")
     last = answer.stdout.splitlines()[-1]
     assert answer.returncode == 2 and last.startswith("UNCHECKED") and "`train`" in last and "--level score" in last
     assert "Traceback" not in answer.stderr
