@@ -1,55 +1,96 @@
-# The front door. `make help` lists the targets.
+# The front door: every target is a line of `pubrep`. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .ONESHELL:
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 
-PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-VENV ?= .venv
+# What may be set, and by which target; VENV, PYTHON and LOCAL_HUB_ROOT by every one.
+HUBS := HUB HUB_USER RUNS ARGS
+PUBLISHING := $(HUBS) ORG REVISION PR PRIVATE COLLECTION OVERWRITE SIGN VERDICT TIME_LIMIT DRY_RUN
+CHECKING := $(HUBS) ADAPTER REVISION SAMPLE VERIFY_KEY REPORT JSON OFFLINE
+EXPORTING := $(HUBS) FORMAT SAMPLE FORCE PUBLISH PRIVATE OVERWRITE
+TAKES_demo :=
+TAKES_train := $(HUBS) ACCELERATE
+TAKES_evaluate := $(HUBS)
+TAKES_publish := $(PUBLISHING)
+TAKES_reproduce := $(CHECKING) LEVEL
+TAKES_retrain := $(CHECKING)
+TAKES_export := $(EXPORTING) ADAPTER REVISION
+TAKES_serve := $(HUBS) ADAPTER HOST PORT
+TAKES_space := $(HUBS) ADAPTER REVISION PORT
+TAKES_publish-space := $(HUBS) ADAPTER REVISION SPACE PRIVATE
+TAKES_report := $(HUBS) RECIPES ADAPTERS INTO OFFLINE
+TAKES_compare := RUNS RECIPES INTO HUB ARGS
+TAKES_claims := HUB CHECK LEVEL ARGS
+TAKES_readme := ARGS
+TAKES_hub := PORT ARGS
+TAKES_bench := DEVICE ARGS
+TAKES_test := ARGS
+OWN := $(sort PYTHON VENV LOCAL_HUB_ROOT $(foreach list,$(filter TAKES_%,$(.VARIABLES)),$($(list))))
+SWITCHES := PR PRIVATE DRY_RUN FORCE PUBLISH JSON OFFLINE CHECK
+
+# Taken from make's own command line and from nowhere else: a variable of the environment changes nothing.
+given = $(filter command,$(origin $1))
+$(foreach name,$(OWN),$(if $(call given,$(name)),,$(eval override $(name) :=)))
+GIVEN := $(sort $(foreach name,$(.VARIABLES),$(if $(call given,$(name)),$(name))))
+# The verb of a goal: `train` of `train-finance`.
+verb = $(or $(filter publish-space,$1),$(firstword $(subst -, ,$1)))
+takes = PYTHON VENV LOCAL_HUB_ROOT $(foreach goal,$(MAKECMDGOALS),$(TAKES_$(call verb,$(goal))))
+
+override PYTHON := $(or $(PYTHON),$(shell for p in python3.12 python3.11 python3.13 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done))
+near = $(shell $(or $(PYTHON),python3) -c 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1], sys.argv[2:], 1))' '$1' $(OWN))
+$(foreach name,$(filter-out $(OWN),$(GIVEN)),$(error make knows no variable $(name)$(if $(call near,$(name)),: did you mean $(call near,$(name))?,: see `make help`) Nothing was done))
+$(foreach name,$(filter-out $(takes),$(GIVEN)),$(error make $(firstword $(MAKECMDGOALS) help) does not take $(name): see `make help`. Nothing was done))
+$(foreach name,$(filter $(SWITCHES),$(GIVEN)),$(if $(filter-out 0 1,$(value $(name))),$(error $(name) is 1 or 0, not $(value $(name)). Nothing was done)))
+$(if $(filter-out local real,$(value HUB)),$(error HUB is local or real, not $(value HUB). Nothing was done))
+
+override VENV := $(or $(VENV),.venv)
 READY := $(VENV)/.ready
 PY := $(VENV)/bin/python
-HUB ?=
-HUB_USER ?=
-ARGS ?=
-DRY_RUN ?=
-SIGN ?=
-PUBLISH_AS = $(if $(ORG),--org $(ORG),$(if $(HUB_USER),--user $(HUB_USER))) $(if $(REVISION),--revision $(REVISION)) \
-	$(if $(PR),--pr) $(if $(PRIVATE),--private) $(if $(COLLECTION),--collection "$(COLLECTION)") \
-	$(if $(OVERWRITE),--overwrite $(OVERWRITE)) $(if $(SIGN),--sign $(SIGN)) \
-	$(if $(VERDICT),--verdict $(VERDICT)) $(if $(TIME_LIMIT),--time-limit $(TIME_LIMIT)) $(if $(DRY_RUN),--dry-run)
-EXPORT_AS = --format $(or $(FORMAT),merged) --into $(RUNS)/exports $(if $(HUB_USER),--user $(HUB_USER)) \
-	$(if $(SAMPLE),--sample $(SAMPLE)) $(if $(FORCE),--force) $(if $(PUBLISH),--publish) $(if $(PRIVATE),--private) \
-	$(if $(OVERWRITE),--overwrite $(OVERWRITE))
-ACCELERATE ?= recipes/accelerate/$(if $(shell command -v nvidia-smi),gpu,cpu).yaml
-LOCAL_HUB_ROOT ?= .local_hub
+override LOCAL_HUB_ROOT := $(or $(LOCAL_HUB_ROOT),.local_hub)
 export LOCAL_HUB_ROOT
-# Given to make alone: some shells export the machine's name as HOST, and the service would leave 127.0.0.1.
-SERVE_AT = $(foreach key,HOST PORT,$(if $(filter command,$(origin $(key))),--$(if $(filter HOST,$(key)),host,port) $($(key))))
-LOCAL_HUB := $(PY) -m local_hub run $(if $(ORG),--org $(ORG)) --
-
-ifeq ($(HUB),local)
-ON_HUB := HUB_USER=$(or $(HUB_USER),local-user) $(LOCAL_HUB)
-RUNS ?= $(LOCAL_HUB_ROOT)/runs
-# A miniature gains nothing from a second thread, and loses much where threads have to wait for a core.
-export OMP_NUM_THREADS ?= 1
-else
-ON_HUB :=
-RUNS ?= runs
+export HUB_USER
+export PUBREP_RUNS := $(or $(RUNS),$(if $(filter local,$(HUB)),$(LOCAL_HUB_ROOT)/)runs)
+ifneq ($(HUB),local)
 # One number for training, scoring and reproducing: on a CPU the last bits depend on it.
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 endif
 
-.PHONY: help install demo test lint hub publish reproduce retrain claims compare report readme bench serve space publish-space export _demo _clean-demo
+# A value as one word of the shell, as it was typed: neither make nor the shell reads it again.
+quoted = '$(subst ','\'',$(value $1))'
+option = $(if $(value $1),--$2 $(call quoted,$1))
+switch = $(if $(filter 1,$(value $1)),--$2)
+each = $(foreach word,$(subst ','\'',$(value $1)),'$(word)')
+HUB_OPTION = $(call option,HUB,hub)
+OFFLINE_IF_ASKED = $(if $(filter 1,$(OFFLINE)),HF_HUB_OFFLINE=1)
+PUBREP = $(OFFLINE_IF_ASKED) $(PY) -m pubrep
+ARGUMENTS = $(value ARGS)
+PUBLISH_AS = $(if $(value ORG),$(call option,ORG,org),$(call option,HUB_USER,user)) $(call option,REVISION,revision) \
+	$(call switch,PR,pr) $(call switch,PRIVATE,private) $(call option,COLLECTION,collection) \
+	$(call option,OVERWRITE,overwrite) $(call option,SIGN,sign) $(call option,VERDICT,verdict) \
+	$(call option,TIME_LIMIT,time-limit) $(call switch,DRY_RUN,dry-run) $(HUB_OPTION) $(ARGUMENTS)
+CHECK_AS = $(call option,REVISION,revision) $(call option,SAMPLE,sample) $(call option,VERIFY_KEY,verify-key) \
+	$(call option,REPORT,report) $(call switch,JSON,json) $(HUB_OPTION) $(ARGUMENTS)
+EXPORT_AS = $(foreach form,$(or $(value FORMAT),merged),--format '$(form)') $(call option,HUB_USER,user) \
+	$(call option,SAMPLE,sample) $(call switch,FORCE,force) $(call switch,PUBLISH,publish) \
+	$(call switch,PRIVATE,private) $(call option,OVERWRITE,overwrite) $(HUB_OPTION) $(ARGUMENTS)
+
+.PHONY: help install demo test lint hub publish reproduce retrain claims compare report readme bench serve space publish-space export
 help: ## print this list
 	@sed -nE 's/^([a-zA-Z][a-zA-Z0-9_%-]*):.*## (.*)/\1\t\2/p' Makefile | sed 's/%/R/' | expand -t 14
 	echo
-	echo 'R is a recipe: $(patsubst recipes/%.yaml,%,$(wildcard recipes/*.yaml)).'
-	echo 'Every target takes HUB=local (the local Hub), HUB_USER=name and ARGS="--key value" (overrides of the recipe that is'
-	echo 'trained). Publishing takes DRY_RUN=1, PR=1, PRIVATE=1, ORG=name, COLLECTION="title", REVISION=branch, OVERWRITE=commit,'
-	echo 'SIGN=key.pem, VERDICT=verdict.json and TIME_LIMIT=minutes; reproducing takes VERIFY_KEY=public.pem and OFFLINE=1.'
+	echo 'R is a recipe: $(patsubst recipes/%.yaml,%,$(wildcard recipes/*.yaml)).' | fold -s -w 79 | sed 's/ *$$//'
+	echo
+	echo 'Targets that speak with a Hub take HUB=local (the local Hub) and HUB_USER=name;'
+	echo 'ARGS="--option value" is added to what the target calls (`pubrep VERB --help`).'
+	echo 'Publishing takes DRY_RUN=1 PR=1 PRIVATE=1 ORG=name COLLECTION="title"'
+	echo 'REVISION=branch OVERWRITE=commit SIGN=key.pem VERDICT=verdict.json'
+	echo 'TIME_LIMIT=minutes; checking takes REVISION= SAMPLE= VERIFY_KEY=public.pem'
+	echo 'REPORT=page.html JSON=1 OFFLINE=1; a run takes RUNS=folder. Another variable is'
+	echo 'refused; one of the environment is not read.'
 
-install: $(READY) ## make the environment (every other target does it by itself)
+install: $(READY) ## make the environment (the other targets do it themselves)
 
 $(READY): requirements.txt
 	@[ -n "$(PYTHON)" ] || { echo 'error: no Python 3.11 or newer was found: install one, or name it with PYTHON=path' >&2; exit 1; }
@@ -58,106 +99,88 @@ $(READY): requirements.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-demo: $(READY) _clean-demo ## the whole loop on the local Hub: train, score, card, publish, pull back, score again
-	@OMP_NUM_THREADS=1 HUB_USER=local-user $(LOCAL_HUB) $(MAKE) _demo HUB= HUB_USER= ARGS= RUNS=$(LOCAL_HUB_ROOT)/demo
+demo: $(READY) ## the whole loop on the local Hub, no account needed
+	@$(PUBREP) demo
 
-_clean-demo:
-	@rm -rf $(LOCAL_HUB_ROOT)/demo
-
-# Runs inside the local Hub's environment. The last command is a stranger: an empty folder, an empty cache, no token.
-_demo:
-	@step() { printf '\n\033[1m%s\033[0m\n' "$$*"; }
-	step '1/4  Train: FLAN-T5 (a miniature) with LoRA on financial questions'
-	$(MAKE) train-finance
-	step '2/4  Score: base model and adapter on the test rows'
-	$(MAKE) evaluate-finance
-	step '3/4  Publish: adapter, card, plots, record and predictions in one commit'
-	$(MAKE) publish-finance
-	step '4/4  Reproduce: a stranger with nothing but the id'
-	stranger=$$(mktemp -d)
-	trap 'rm -rf "$$stranger"' EXIT
-	cd "$$stranger"
-	env -u HF_TOKEN HF_HOME="$$stranger/cache" PYTHONPATH="$(CURDIR)" \
-		"$(abspath $(PY))" -m evaluation.reproduce local-user/flan-t5-large-finance
-
-train-%: recipes/%.yaml $(READY) ## train recipe R; continues an interrupted run
-	@$(ON_HUB) $(VENV)/bin/accelerate launch --quiet --config_file $(ACCELERATE) \
-		-m recipes.train --config $< --output_dir $(RUNS)/$* $(ARGS)
+train-%: $(READY) ## train recipe R; continue an interrupted run: [ACCELERATE=]
+	@$(PUBREP) train '$*' $(call option,ACCELERATE,accelerate) $(HUB_OPTION) $(ARGUMENTS)
 
 evaluate-%: $(READY) ## score base model and adapter on R's test rows
-	@$(ON_HUB) $(PY) -m evaluation.evaluate $(RUNS)/$*
+	@$(PUBREP) evaluate "$$PUBREP_RUNS"/'$*' $(HUB_OPTION) $(ARGUMENTS)
 
-publish-%: $(READY) ## publish R's adapter in one commit and check it by pulling it back
-	@$(ON_HUB) $(PY) -m push.publish $(RUNS)/$* $(PUBLISH_AS)
+publish-%: $(READY) ## publish R's adapter in one commit, and check it
+	@$(PUBREP) publish "$$PUBREP_RUNS"/'$*' $(PUBLISH_AS)
 
-publish: $(READY) ## publish every scored recipe in the order of their chain; what fails stops no other
-	@$(ON_HUB) $(PY) -m push.publish $(or $(patsubst %/record.json,%,$(wildcard $(RUNS)/*/record.json)),$(RUNS)/finance) \
-		$(PUBLISH_AS)
+publish: $(READY) ## publish every scored recipe, in the order of their chain
+	@$(PUBREP) publish --all $(PUBLISH_AS)
 
-export-%: $(READY) ## R's adapter for CPU hosts: FORMAT="merged int8 ct2 ct2-int8" [SAMPLE= PUBLISH=1 FORCE=1]
-	@$(ON_HUB) $(PY) -m serving.export.make $(RUNS)/$* $(EXPORT_AS)
+export-%: $(READY) ## R's adapter for CPU hosts: [FORMAT="int8 ct2" PUBLISH=1 …]
+	@$(PUBREP) export "$$PUBREP_RUNS"/'$*' $(EXPORT_AS)
 
-export: $(READY) ## the same of a published adapter: ADAPTER=owner/name FORMAT=int8 [REVISION=]
-	@[ -n "$(ADAPTER)" ] || { echo 'error: no adapter was named: make export ADAPTER=owner/name FORMAT=int8' >&2; exit 1; }
-	$(ON_HUB) $(PY) -m serving.export.make --adapter $(ADAPTER) $(if $(REVISION),--revision $(REVISION)) $(EXPORT_AS)
+export: $(READY) ## the same of a published one: ADAPTER=owner/name FORMAT=int8
+	@[ -n $(call quoted,ADAPTER) ] || { echo 'error: no adapter was named: make export ADAPTER=owner/name FORMAT=int8' >&2; exit 1; }
+	$(PUBREP) export $(call option,ADAPTER,adapter) $(call option,REVISION,revision) $(EXPORT_AS)
 
-reproduce: $(READY) ## check a published adapter's numbers: ADAPTER=owner/name [REVISION= LEVEL= SAMPLE= REPORT= JSON=1]
-	@[ -n "$(ADAPTER)" ] || { echo 'UNCHECKED no adapter was named: make reproduce ADAPTER=owner/name'; exit 2; }
-	$(if $(OFFLINE),HF_HUB_OFFLINE=1) $(ON_HUB) $(PY) -m evaluation.reproduce $(ADAPTER) \
-		$(if $(REVISION),--revision $(REVISION)) $(if $(LEVEL),--level $(LEVEL)) $(if $(SAMPLE),--sample $(SAMPLE)) \
-		$(if $(VERIFY_KEY),--verify-key $(VERIFY_KEY)) $(if $(REPORT),--report $(REPORT)) $(if $(JSON),--json)
+reproduce: $(READY) ## check an adapter's numbers: ADAPTER=owner/name [LEVEL=score]
+	@[ -n $(call quoted,ADAPTER) ] || { echo 'UNCHECKED no adapter was named: make reproduce ADAPTER=owner/name'; exit 2; }
+	$(PUBREP) reproduce $(call quoted,ADAPTER) $(call option,LEVEL,level) $(CHECK_AS)
 
-retrain: $(READY) ## train a published adapter again from its record alone, and compare: ADAPTER=owner/name
-	@$(MAKE) reproduce LEVEL=train
+retrain: $(READY) ## train it again from its record, and compare: ADAPTER=
+	@[ -n $(call quoted,ADAPTER) ] || { echo 'UNCHECKED no adapter was named: make retrain ADAPTER=owner/name'; exit 2; }
+	$(PUBREP) retrain $(call quoted,ADAPTER) $(CHECK_AS)
 
-serve: $(READY) ## answer over HTTP as OpenAI does: ADAPTER="owner/name runs/finance" [HOST= PORT=] [ARGS="--timeout 60"]
-	@[ -n "$(ADAPTER)" ] || { echo 'error: no adapter was named: make serve ADAPTER=owner/name' >&2; exit 1; }
-	exec env $(ON_HUB) $(PY) -m serving.server $(ADAPTER) $(SERVE_AT) $(ARGS)
+serve: $(READY) ## answer over HTTP as OpenAI does: ADAPTER="a b" [HOST= PORT=]
+	@[ -n $(call quoted,ADAPTER) ] || { echo 'error: no adapter was named: make serve ADAPTER=owner/name' >&2; exit 1; }
+	exec $(PUBREP) serve $(call each,ADAPTER) $(call option,HOST,host) $(call option,PORT,port) $(HUB_OPTION) $(ARGUMENTS)
 
-compare: $(READY) ## base models side by side: RECIPES="finance-base finance finance-xl", scored runs
-	@$(PY) -m model_cards.compare $(addprefix $(RUNS)/,$(or $(RECIPES),finance-base finance finance-xl)) --into $(RUNS)/compare
+compare: $(READY) ## base models next to each other: [RECIPES="finance finance-xl"]
+	@$(PUBREP) compare $(foreach name,$(value RECIPES),"$$PUBREP_RUNS"/'$(name)') $(call option,INTO,into) $(ARGUMENTS)
 
-report: $(READY) ## one page over all scored runs, row by row: [RECIPES= | ADAPTERS="owner/a owner/b"] [INTO=page.html]
-	@$(if $(OFFLINE),HF_HUB_OFFLINE=1) $(if $(ADAPTERS),$(ON_HUB)) $(PY) -m model_cards.overview --into $(or $(INTO),$(RUNS)/report.html) \
-		$(or $(ADAPTERS),$(if $(RECIPES),$(addprefix $(RUNS)/,$(RECIPES)),$(patsubst %/record.json,%,$(wildcard $(RUNS)/*/record.json))))
+report: $(READY) ## all scored runs on one page: [RECIPES= | ADAPTERS= INTO=]
+	@$(PUBREP) report $(or $(call each,ADAPTERS),$(foreach name,$(value RECIPES),"$$PUBREP_RUNS"/'$(name)')) \
+		$(call option,INTO,into) $(HUB_OPTION) $(ARGUMENTS)
 
 # The page is an extra.
 $(READY)-space: requirements-space.txt $(READY)
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-space.txt
 	touch $@
 
-space: $(READY)-space ## try an adapter in a browser, on this machine: ADAPTER=owner/name or a run's folder [REVISION= PORT=]
-	@[ -n "$(ADAPTER)" ] || { echo 'error: no adapter was named: make space ADAPTER=owner/name' >&2; exit 1; }
-	$(ON_HUB) $(PY) -m serving.space.publish $(ADAPTER) --here $(if $(REVISION),--revision $(REVISION)) $(if $(PORT),--port $(PORT))
+space: $(READY)-space ## try an adapter in a browser: ADAPTER=owner/name [PORT=]
+	@[ -n $(call quoted,ADAPTER) ] || { echo 'error: no adapter was named: make space ADAPTER=owner/name' >&2; exit 1; }
+	$(PUBREP) space $(call quoted,ADAPTER) $(call option,REVISION,revision) $(call option,PORT,port) $(HUB_OPTION) $(ARGUMENTS)
 
-publish-space: $(READY) ## publish that page as a Space: ADAPTER=owner/name [REVISION= SPACE=owner/name PRIVATE=1]
-	@[ -n "$(ADAPTER)" ] || { echo 'error: no adapter was named: make publish-space ADAPTER=owner/name' >&2; exit 1; }
-	$(ON_HUB) $(PY) -m serving.space.publish $(ADAPTER) $(if $(HUB_USER),--user $(HUB_USER)) \
-		$(if $(REVISION),--revision $(REVISION)) $(if $(SPACE),--space $(SPACE)) $(if $(PRIVATE),--private)
+publish-space: $(READY) ## publish that page as a Space: ADAPTER= [SPACE= PRIVATE=1]
+	@[ -n $(call quoted,ADAPTER) ] || { echo 'error: no adapter was named: make publish-space ADAPTER=owner/name' >&2; exit 1; }
+	$(PUBREP) publish-space $(call quoted,ADAPTER) $(call option,HUB_USER,user) $(call option,REVISION,revision) \
+		$(call option,SPACE,space) $(call switch,PRIVATE,private) $(HUB_OPTION) $(ARGUMENTS)
 
-hub: $(READY) ## the local Hub in the foreground
-	@$(PY) -m local_hub serve $(ARGS)
+hub: $(READY) ## the local Hub in the foreground: [PORT=]
+	@$(PUBREP) hub $(call option,PORT,port) $(ARGUMENTS)
 
-claims: $(READY) ## README's results from the Hub: claims.yaml's adapters, their records and verdicts [CHECK=1] [LEVEL=score]
-	@$(ON_HUB) $(PY) -m readme.claims $(if $(CHECK),--check) $(if $(LEVEL),--level $(LEVEL))
+claims: $(READY) ## README's results from the Hub: [CHECK=1 LEVEL=score]
+	@$(PUBREP) claims $(call switch,CHECK,check) $(call option,LEVEL,level) $(HUB_OPTION) $(ARGUMENTS)
 
-readme: $(READY) ## render README's tables from docs/claims and the recipes, without any Hub
-	@$(PY) -m readme.render
+readme: $(READY) ## render README's tables, without any Hub
+	@$(PUBREP) readme $(ARGUMENTS)
 
-# Signatures, the measuring of energy, CTranslate2, the Space and the browser are extras: what they need is installed where they are tested.
+# Signatures, energy, CTranslate2, the Space and the browser are extras: what they need is installed where they are tested.
 EXTRAS := requirements-signing.txt requirements-energy.txt requirements-ctranslate2.txt \
 	requirements-space.txt requirements-browser.txt
 $(READY)-extras: $(EXTRAS) $(READY)
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check $(addprefix -r ,$(EXTRAS))
 	touch $@
 
-bench: $(READY) ## measure this project beside its peers, and render README's figures (it takes long on a CPU): [DEVICE=cuda] [ARGS="--only training"]
-	@$(PY) -m benchmarks --device $(or $(DEVICE),cpu) $(ARGS)
-	$(PY) -m readme.render
+bench: $(READY) ## measure this project next to its peers (long): [DEVICE=cuda]
+	@$(PUBREP) bench $(call option,DEVICE,device) $(ARGUMENTS)
+	$(PUBREP) readme
 
 test: $(READY)-extras ## run the tests
-	@$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 15 $(ARGS)
+	@$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 15 \
+		--cov --cov-report=term:skip-covered $(ARGUMENTS)
 
-lint: $(READY) ## check style with ruff
+lint: $(READY) ## check style, spelling, types, and which room imports which
 	@$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/codespell
+	$(VENV)/bin/mypy

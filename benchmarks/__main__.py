@@ -7,7 +7,6 @@ tiny one, measured only so far that every part has run. Lengths are those of rea
 with them, else a miniature's. Nothing is downloaded. --only measures some parts anew and leaves the others.
 """
 
-import argparse
 import json
 import os
 import re
@@ -18,6 +17,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+import click
+
+from record.command_line import Command, run_command
 
 RESULTS = Path(__file__).parent / "results"
 PICTURES = Path(__file__).parents[1] / "docs" / "benchmarks"
@@ -38,29 +41,50 @@ FLAT = {
 }  # fmt: skip
 
 
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__.partition("\n")[0])
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--quick", action="store_true", help="a tiny model, so that every part runs once")
-    parser.add_argument("--only", nargs="+", choices=PARTS)
-    parser.add_argument("--into", type=Path, help="benchmarks/results; with --quick a temporary folder")
-    arguments = parser.parse_args(argv)
+@click.command(
+    cls=Command, examples=("pubrep bench", "pubrep bench --only training --only exports", "pubrep bench --quick")
+)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--quick", is_flag=True, help="A tiny model, so that every part runs once.")
+@click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice(PARTS),
+    metavar="PART",
+    help="Measure this part only; may be repeated.",
+)
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path),
+    help="Folder of the figures (benchmarks/results; a temporary one with --quick).",
+)
+def command(device: str, quick: bool, only: tuple[str, ...], into: Path | None) -> None:
+    """Measure this project next to its peers, and write benchmarks/results.
+
+    \b
+    PART is training, base, generation, scoring, data, growth, exports, load,
+    profiles or machine.
+    """
     import torch
 
-    if arguments.device == "cuda" and not torch.cuda.is_available():
+    if device == "cuda" and not torch.cuda.is_available():
         sys.exit("error: no GPU was found: use --device cpu")
-    name = "cpu" if arguments.device == "cpu" else slug(torch.cuda.get_device_name())
-    folder = arguments.into or (Path(tempfile.gettempdir(), "benchmarks") if arguments.quick else RESULTS)
+    name = "cpu" if device == "cpu" else slug(torch.cuda.get_device_name())
+    folder = into or (Path(tempfile.gettempdir(), "benchmarks") if quick else RESULTS)
     path = folder / f"{name}.json"
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    only = arguments.only or [part for part in PARTS if part not in CPU_PARTS or arguments.device == "cpu"]
-    result = run(arguments.device, arguments.quick, only, kept.get("parts", {}))
+    parts = list(only) or [part for part in PARTS if part not in CPU_PARTS or device == "cpu"]
+    result = run(device, quick, parts, kept.get("parts", {}))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     from benchmarks.plot import draw
 
     drawn = draw(result, PICTURES if folder == RESULTS else folder, name)
     print("Wrote", *(os.path.relpath(file) for file in (path, *drawn)))
+
+
+def main(argv: list[str]) -> None:
+    run_command(command, argv, "python -m benchmarks")
 
 
 def slug(name: str) -> str:

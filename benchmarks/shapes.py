@@ -47,7 +47,7 @@ def lengths(rows: int, seed: int = 0) -> tuple[str, list[tuple[int, int]]]:
     They are those of the finance recipe's rows: of real ones where `REAL_DATA` is set, else of its miniature.
     """
     from recipes.config import parse_recipe
-    from recipes.data.splits import fill_templates
+    from recipes.data.columns import fill_templates
 
     recipe = parse_recipe(["--config", "recipes/finance.yaml"]).arguments
     source, found, tokenizer = _texts()

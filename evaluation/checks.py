@@ -13,10 +13,20 @@ from hub.release import download, pull_parent
 from record import strict_json
 from record.adapter_config import LORA
 from record.errors import UserError
-from record.predictions import FORGETTING_FILE, PREDICTIONS_FILE, Predictions, load_predictions
-from record.release_files import ADAPTER_FILE
+from record.predictions import Predictions, load_predictions
+from record.release_files import (
+    ADAPTER_CONFIG_FILE,
+    ADAPTER_FILE,
+    FORGETTING_FILE,
+    PREDICTIONS_FILE,
+    TOKENIZER_CONFIG_FILE,
+    TOKENIZER_FILE,
+    VERDICT_FILE,
+    recipe_file,
+    required_files,
+)
 from record.run_record import Pin, Record, Section
-from record.verdict import ROUNDING, VERDICT_FILE, load_verdict, why_unrelated
+from record.verdict import ROUNDING, load_verdict, why_unrelated
 
 LORA_OF_RECIPE = {"r": "lora_r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout",
                   "target_modules": "lora_target_modules", "modules_to_save": "lora_modules_to_save",
@@ -29,12 +39,7 @@ TOKENIZER_SAVED = {"backend", "clean_up_tokenization_spaces", "extra_special_tok
 
 def check_files(record: Record) -> None:
     """Holds the names in the record's list against those that every release has."""
-    from model_cards.plots import PLOTS
-
-    release = {"README.md", "adapter_config.json", ADAPTER_FILE, "tokenizer.json", "tokenizer_config.json",
-               PREDICTIONS_FILE, f"{record.name}.yaml", *PLOTS.values()}  # fmt: skip
-    if record.forgetting is not None:
-        release.add(FORGETTING_FILE)
+    release = required_files(record.name, record.forgetting is not None)
     if lacking := sorted(release - record.files.keys()):
         raise Drift("files", f"the record does not list {', '.join(lacking)}")
     if more := sorted(record.files.keys() - release - {VERDICT_FILE}):
@@ -60,7 +65,7 @@ def check_lineage(folder: Path, record: Record) -> str:
         raise Drift("lineage", "the recipe and the record's pins differ in whether a parent adapter was continued")
     if parent is not None and not f"/{parent.id}".endswith(f"/{stated.partition('@')[0]}"):
         raise Drift("lineage", f"the recipe's `parent_adapter` is {stated}, the record pins {parent.id}")
-    if (folder / f"{record.name}.yaml").read_text(encoding="utf-8") != recipe_yaml(record.recipe):
+    if (folder / recipe_file(record.name)).read_text(encoding="utf-8") != recipe_yaml(record.recipe):
         raise Drift("lineage", f"{record.name}.yaml is not the recipe that the record holds")
     _check_pins(record)
     return f"trained on {base.id}@{base.revision[:12]}, as the recipe says"
@@ -92,19 +97,19 @@ def _check_pins(record: Record) -> None:
             raise Drift(
                 "lineage", f"{pinned.revision} stands on no branch of {pinned.id}: anybody may have put it there"
             )
-    if pins.parent_adapter is not None and pull_parent(pins.parent_adapter)[1].pins.base_model != pins.base_model:
+    if pins.parent_adapter is not None and pull_parent(pins.parent_adapter).record.pins.base_model != pins.base_model:
         raise Drift("lineage", f"{pins.parent_adapter.id} is an adapter of another base model than the record's")
 
 
 def _check_adapter_config(folder: Path, record: Record, tokens) -> None:
-    config, base = _json(folder / "adapter_config.json"), record.pins.base_model
+    config, base = _json(folder / ADAPTER_CONFIG_FILE), record.pins.base_model
     if (config.get("base_model_name_or_path"), config.get("revision")) != (base.id, base.revision):
         raise Drift(
-            "lineage", f"adapter_config.json names another base model than the record's {base.id}@{base.revision}"
+            "lineage", f"{ADAPTER_CONFIG_FILE} names another base model than the record's {base.id}@{base.revision}"
         )
     wanted = {ours: record.recipe[key] for ours, key in LORA_OF_RECIPE.items() if key in record.recipe}
     if record.pins.parent_adapter is not None:
-        parent = _json(pull_parent(record.pins.parent_adapter)[0] / "adapter_config.json")
+        parent = _json(pull_parent(record.pins.parent_adapter).folder / ADAPTER_CONFIG_FILE)
         wanted = {key: parent.get(key) for key in LORA_OF_RECIPE}
     ids = [tokens.token_to_id(token) for token in record.recipe.get("added_tokens", [])]
     wanted = LORA | wanted | {"trainable_token_indices": {"shared": ids, "head": ids} if ids else None}
@@ -112,24 +117,24 @@ def _check_adapter_config(folder: Path, record: Record, tokens) -> None:
     for key in sorted((config.keys() | wanted.keys()) - told):
         found, ours = (sorted(x) if isinstance(x, list) else x for x in (config.get(key), wanted.get(key)))
         if (found or ours) and found != ours and key not in LORA_DEFAULTS - wanted.keys():
-            raise Drift("lineage", f"adapter_config.json sets {key} to {found}, the recipe gives {ours}")
+            raise Drift("lineage", f"{ADAPTER_CONFIG_FILE} sets {key} to {found}, the recipe gives {ours}")
 
 
 def _check_tokenizer(folder: Path, base: Pin, tokens) -> None:
     """Holds the published tokenizer, which users of the adapter load, against the one that scores are taken with."""
     # Compared as Python reads it: the Rust reader is off by a last bit in some scores.
-    published, ours = _json(folder / "tokenizer.json"), json.loads(tokens.to_str())
+    published, ours = _json(folder / TOKENIZER_FILE), json.loads(tokens.to_str())
     if any(published.get(key) != ours[key] for key in ours.keys() - {"version", "truncation", "padding"}):
-        raise Drift("lineage", f"tokenizer.json is not the tokenizer of {base.id} with the recipe's added tokens")
-    config = _json(folder / "tokenizer_config.json")
-    theirs = _json(download(base.id, "tokenizer_config.json", base.revision))
+        raise Drift("lineage", f"{TOKENIZER_FILE} is not the tokenizer of {base.id} with the recipe's added tokens")
+    config = _json(folder / TOKENIZER_CONFIG_FILE)
+    theirs = _json(download(base.id, TOKENIZER_CONFIG_FILE, base.revision))
     for key, value in config.items():
         if (
             value
             and value != theirs.get(key)
             and not (key in TOKENIZER_SAVED and key != "clean_up_tokenization_spaces")
         ):
-            raise Drift("lineage", f"tokenizer_config.json sets {key} to {value}, {base.id} to {theirs.get(key)}")
+            raise Drift("lineage", f"{TOKENIZER_CONFIG_FILE} sets {key} to {value}, {base.id} to {theirs.get(key)}")
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -231,7 +236,7 @@ def check_scores(folder: Path, record: Record, predictions: Predictions, tokens)
         raise Drift("scoring", "an adapter that continues another, and no other, states what was forgotten")
     if record.forgetting is not None:
         forgetting = read_predictions(folder, FORGETTING_FILE)
-        _check_parent_rows(forgetting, load_predictions(pull_parent(record.pins.parent_adapter)[0]))
+        _check_parent_rows(forgetting, load_predictions(pull_parent(record.pins.parent_adapter).folder))
         _check_texts(forgetting, FORGETTING_FILE, tokens)
         _same_numbers(score_forgetting(forgetting, stated), record.forgetting, FORGETTING_FILE, ours, stated)
     if compare(recipe.expect, record) != record.expectations:

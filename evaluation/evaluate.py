@@ -1,6 +1,6 @@
 """Scores a trained run: base model and adapter on the recipe's test split.
 
-    python -m evaluation.evaluate runs/finance
+    pubrep evaluate finance
 
 Adds the scoring contract and the scores to `record.json` and writes `predictions.parquet`. A scored run is not scored
 again unless its adapter has changed or its predictions are gone.
@@ -9,6 +9,9 @@ again unless its adapter has changed or its predictions are gone.
 import sys
 from pathlib import Path
 
+import click
+
+from record.command_line import Command, Run, run_command
 from record.errors import UserError, one_line_errors
 from record.run_record import Compared, Record
 from record.trained_run import load_trained_run
@@ -17,30 +20,43 @@ from scoring.decoding.predict import load_for_scoring, parent_predictions, predi
 from scoring.scores import score_forgetting, score_predictions
 
 
-def main(argv: list[str]) -> None:
-    if {"-h", "--help"} & set(argv) or not argv:
-        print(__doc__)
-        sys.exit(None if argv else 1)
+@click.command(cls=Command, examples=("pubrep evaluate finance", "pubrep evaluate runs/finance --hub local"))
+@click.argument("run", type=Run())
+def command(run: Path) -> None:
+    """Score base model and adapter of the trained RUN on its test rows.
+
+    RUN is a run's folder, or the name of its recipe. The scores go into record.json,
+    the outputs into predictions.parquet. A scored run is not scored again unless its
+    adapter has changed or its predictions are gone.
+    """
     with one_line_errors():
-        record = score(Path(argv[0]))
-        print(f"{record.name} on {record.pins.base_model.id}{' (a miniature)' if record.miniature else ''}")
-        print(table(record.scores))
-        if record.scores.clean is not None:
-            print(f"\nOf these, those that no training has seen:\n{table(record.scores.clean)}")
-        if record.forgetting is not None:
-            print(
-                f"ROUGE-L on the parent's {record.forgetting.rows:,} test rows moved by "
-                f"{record.forgetting.difference['rougeL'].mean:+.4f}"
-            )
+        print_scores(evaluate(run))
 
 
-def score(run: Path) -> Record:
+def main(argv: list[str]) -> None:
+    run_command(command, argv, "python -m evaluation.evaluate")
+
+
+def print_scores(record: Record) -> None:
+    """Prints the scores of all test rows, of those that no training has seen, and what was forgotten."""
+    print(f"{record.name} on {record.pins.base_model.id}{' (a miniature)' if record.miniature else ''}")
+    print(table(record.scores))
+    if record.scores.clean is not None:
+        print(f"\nOf these, those that no training has seen:\n{table(record.scores.clean)}")
+    if record.forgetting is not None:
+        print(
+            f"ROUGE-L on the parent's {record.forgetting.rows:,} test rows moved by "
+            f"{record.forgetting.difference['rougeL'].mean:+.4f}"
+        )
+
+
+def evaluate(run: Path) -> Record:
     """Scores the run in the folder `run` and saves its record.
 
     Raises:
         `UserError`: as `record.trained_run.trained`, or its test rows are not the record's any more.
     """
-    from record.predictions import FORGETTING_FILE, PREDICTIONS_FILE
+    from record.release_files import FORGETTING_FILE, PREDICTIONS_FILE
 
     record = load_trained_run(run)
     if record.scores is not None and (run / PREDICTIONS_FILE).is_file():
@@ -52,7 +68,7 @@ def score(run: Path) -> Record:
     from recipes.data.lineage import find_seen_rows
     from recipes.data.splits import build_splits
     from recipes.data.tokenizer import load_tokens
-    from recipes.environment import environment
+    from recipes.environment import describe_environment
     from recipes.expectations import block, compare
 
     recipe = recipe_from_record(record.name, record.recipe)
@@ -71,10 +87,10 @@ def score(run: Path) -> Record:
     record.scores = score_predictions(predictions, record.contract, *seconds)
     predictions.save(run)
     if parent is not None:
-        forgetting = parent_predictions(model, tokenizer, *parent)
+        forgetting = parent_predictions(model, tokenizer, parent.folder, parent.record)
         forgetting.save(run, FORGETTING_FILE)
         record.forgetting = score_forgetting(forgetting, record.contract)
-    record.scored_in = environment()
+    record.scored_in = describe_environment()
     record.expectations = compare(recipe.arguments.expect, record)
     if record.expectations:
         print(block(record.expectations), flush=True)

@@ -1,19 +1,27 @@
-"""What a reproduction held in its hands, and what it found to differ."""
+"""What a reproduction learns, as far as it comes, and the difference that ends it."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from record.predictions import Predictions
-from record.run_record import Record
-from record.verdict import Part
+from record.run_record import Environment, Record
+from record.verdict import Change, Check, Evidence, Model, Part
 
 
 @dataclass
 class Findings:
-    """What a reproduction held in its hands, as far as it came; for the report.
+    """What a reproduction has learned so far: the verdict is built from it, and the report shows it.
 
-    `folder` holds the published files. `fresh` holds what the models wrote now for the test rows with the numbers
-    `rows` (all other columns as published).
+    Parameters:
+        published: the published predictions.
+        fresh: what the models wrote now for the test rows with the numbers `rows` (all other columns as published).
+        folder: the published files.
+        revision: the commit that is checked.
+        hashes: the sha256 of every published file by its path, once all bytes are known to have it.
+        sample: how many test rows are generated again; None for all of them.
+        differing: numbers of the test rows whose outputs differ, per model.
+        environment: where the outputs were generated now.
+        evidence, reason: what decided, and what was reproduced, in one line.
     """
 
     record: Record | None = None
@@ -21,16 +29,27 @@ class Findings:
     fresh: Predictions | None = None
     rows: list[int] = field(default_factory=list)
     folder: Path | None = None
+    revision: str | None = None
+    hashes: dict[str, str] = field(default_factory=dict)
+    sample: int | None = None
+    checks: list[Check] = field(default_factory=list)
+    differing: dict[Model, list[int]] = field(default_factory=dict)
+    changes: list[Change] = field(default_factory=list)
+    environment: Environment | None = None
+    evidence: Evidence | None = None
+    reason: str = ""
 
 
 class Drift(Exception):
-    """What was published and what was found differ.
+    """What was published and what a check gives differ.
 
     Parameters:
         part: what moved.
         detail: where, in one line.
+        evidence: what decided it, where outputs were compared.
     """
 
-    def __init__(self, part: Part, detail: str):
+    def __init__(self, part: Part, detail: str, evidence: Evidence | None = None):
         super().__init__(detail)
         self.part = part
+        self.evidence = evidence

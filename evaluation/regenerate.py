@@ -1,63 +1,164 @@
 """Outputs generated again with the base model and the published adapter, and compared."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from evaluation.findings import Drift, Findings
-from evaluation.tolerance import TIE, change_interval, equivalent
+import numpy as np
+from datasets import Dataset
+
+from evaluation.findings import Drift
+from evaluation.tolerance import TIE, change_interval, equivalent, same_stack
 from hub.release import pull_parent
 from recipes.config import recipe_from_record
-from recipes.environment import environment
-from recipes.training.model import adapter_numbers, describe
+from recipes.environment import describe_environment
+from recipes.training.model import adapter_numbers, size_of
 from record.errors import UserError
 from record.hashes import sha256_file
-from record.predictions import FORGETTING_FILE, Predictions, load_predictions
-from record.release_files import ADAPTER_FILE
-from record.run_record import METRIC_NAMES, Contract, Environment, Model, Record
-from record.verdict import DECIDING, Change, Check, Verdict
+from record.predictions import Predictions, load_predictions
+from record.release_files import ADAPTER_FILE, FORGETTING_FILE
+from record.run_record import METRIC_NAMES, Contract, Environment, Record
+from record.verdict import DECIDING, Change, Evidence, Model, Part
+from scoring.bootstrap import mean
 from scoring.decoding.generate import generate, shortfalls
 from scoring.decoding.predict import load_for_scoring, parent_predictions, predict
 from scoring.engines import engine_here
 from scoring.scores import metric_rows
 
-# The packages that decide which tokens come out.
-DECISIVE = ("torch", "transformers", "peft", "tokenizers", "bitsandbytes")
+MODELS: tuple[Model, ...] = ("base", "adapter")
 
 
-def regenerate(verdict: Verdict, found: Findings, adapter: Path, test) -> None:
-    """Generates with the base model and the adapter in the folder `adapter`, and compares with what was published.
+@dataclass(frozen=True)
+class Loaded:
+    """Base model and adapter, loaded as the record says.
 
-    With the same adapter on the same device and versions tokens must be equal, row by row; else the scores decide.
+    `tokenizer` is the base model's. `contract` is the record's with the engine and dtype of this machine. `repeatable`
+    is whether tokens must be equal: the published adapter on the same device and versions.
+    """
+
+    model: Any
+    tokenizer: Any
+    contract: Contract
+    environment: Environment
+    published_adapter: bool
+    repeatable: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """New outputs for the test rows with the numbers `rows`, and how they differ from the published ones."""
+
+    rows: list[int]
+    fresh: Predictions
+    differing: dict[Model, list[int]]
+    changes: list[Change]
+
+
+def load(adapter: Path, record: Record) -> Loaded:
+    """Loads the base model and the adapter in the folder `adapter`.
 
     Raises:
-        `Drift`: outputs or scores are not the published ones.
+        `Drift`: the adapter does not fit the base model.
     """
-    record, published = found.record, found.published
     recipe = recipe_from_record(record.name, record.recipe)
     try:
         model, tokenizer, dtype = load_for_scoring(adapter, record, recipe.model)
     except UserError as error:
         raise Drift("weights", str(error)) from error
-    contract = _contract_here(record, dtype)
-    verdict.environment = environment()
-    found_model = describe(model).model_copy(update={"trainable": adapter_numbers(model)})
-    _check_sizes(record, found_model, same_stack(verdict.environment, record.environment))
-    same_adapter = sha256_file(adapter / ADAPTER_FILE) == record.training.adapter_sha256
-    same = same_adapter and contract == record.contract and same_stack(verdict.environment, record.scored_in)
-    rows = sample_rows(len(test), verdict.sample, verdict.revision)
-    if len(rows) == len(test):
-        verdict.sample = None
+    contract, here = _contract_here(record, dtype), describe_environment()
+    published_adapter = sha256_file(adapter / ADAPTER_FILE) == record.training.adapter_sha256
+    same = contract == record.contract and same_stack(here, record.scored_in)
+    return Loaded(model, tokenizer, contract, here, published_adapter, published_adapter and same)
+
+
+def check_sizes(record: Record, loaded: Loaded) -> None:
+    """Compares the record's parameter counts with the model as loaded; its bytes on the same device and versions.
+
+    Raises:
+        `Drift`: one of them differs.
+    """
+    model = size_of(loaded.model).model_copy(update={"trainable": adapter_numbers(loaded.model)})
+    names = ["trainable", "total", "quantized_layers"]
+    same = same_stack(loaded.environment, record.environment)
+    if same and model.dtype == record.model.dtype and not model.quantized_layers:
+        names.append("memory_bytes")
+    for name in names:
+        if getattr(model, name) != getattr(record.model, name):
+            raise Drift(
+                "weights",
+                f"{name} of the model is {getattr(model, name):,}, the record states {getattr(record.model, name):,}",
+            )
+
+
+def regenerate(loaded: Loaded, published: Predictions, test: Dataset, rows: list[int]) -> Comparison:
+    """Generates with the base model and the adapter for the test rows with the numbers `rows`, and compares."""
     compared = published.take(rows)
-    fresh, *_ = predict(model, tokenizer, test.select(rows), compared.seen, contract)
-    found.fresh, found.rows = fresh, rows
-    verdict.rows = {who: differing(compared, fresh, who, rows) for who in ("base", "adapter")}
-    verdict.changes = [change for who in ("base", "adapter") for change in changes(compared, fresh, who, contract)]
-    print(change_table(verdict.changes), flush=True)
-    if contract.num_beams == 1 and not same:
-        who = ("base", "adapter") if same_adapter else ("base",)
-        _refuse_unlikely(verdict, who, compared, rows, model, tokenizer, contract)
-    _decide(verdict, same, len(rows))
-    if record.pins.parent_adapter is not None:
-        _forgetting_again(verdict, record, load_predictions(found.folder, FORGETTING_FILE), model, tokenizer, same)
+    fresh, *_ = predict(loaded.model, loaded.tokenizer, test.select(rows), compared.seen, loaded.contract)
+    differing = {who: differing_rows(compared, fresh, who, rows) for who in MODELS}
+    moves = [change for who in MODELS for change in changes(compared, fresh, who, loaded.contract)]
+    print(change_table(moves), flush=True)
+    return Comparison(rows, fresh, differing, moves)
+
+
+def decide(loaded: Loaded, published: Predictions, comparison: Comparison, sample: int | None) -> tuple[Evidence, str]:
+    """Decides whether new outputs confirm the published ones.
+
+    Where tokens are repeatable they must be equal, row by row; elsewhere outputs that differ must be about as likely,
+    and no score may move.
+
+    Returns:
+        What decided, and what was reproduced, in one line.
+
+    Raises:
+        `Drift`: outputs or scores are not the published ones.
+    """
+    rows, differing = comparison.rows, comparison.differing
+    if loaded.contract.num_beams == 1 and not loaded.repeatable:
+        _refuse_unlikely(loaded, published, comparison)
+    part: Part = "generation" if differing["base"] else "weights"
+    score = next(c.now for c in comparison.changes if (c.model, c.metric) == ("adapter", "rougeL"))
+    of = f" for a sample of {len(rows):,} rows" if sample else ""
+    if not any(differing.values()):
+        return "tokens", f"ROUGE-L {score:.4f}: all {2 * len(rows):,} outputs{of} are equal token for token"
+    summary = _summary(comparison)
+    if loaded.repeatable:
+        raise Drift(part, f"on the same device and versions {summary}", "tokens")
+    deciding = [change for change in comparison.changes if change.metric in DECIDING]
+    for change in deciding:
+        if not equivalent(change.difference):
+            metric = METRIC_NAMES[change.metric]
+            raise Drift(part, f"{metric} of the {change.model} moved by {_interval(change)}; {summary}", "statistics")
+    widest = max(max(-change.difference.low, change.difference.high) for change in deciding)
+    return "statistics", (
+        f"ROUGE-L {score:.4f}: no score moved{of} on another device, version or adapter (a change of "
+        f"{widest:.4f} would have shown); {summary}"
+    )
+
+
+def regenerate_parent_rows(loaded: Loaded, record: Record, folder: Path, sample: int | None, commit: str) -> str:
+    """Generates with the adapter for the parent's test rows, and compares with `FORGETTING_FILE` in `folder`.
+
+    Returns:
+        How many outputs are equal, in one line.
+
+    Raises:
+        `Drift`: outputs or scores are not the published ones.
+    """
+    published = load_predictions(folder, FORGETTING_FILE)
+    rows = sample_rows(len(published.prompt), sample, commit)
+    published = published.take(rows)
+    parent = pull_parent(record.pins.parent_adapter)
+    fresh = parent_predictions(loaded.model, loaded.tokenizer, parent.folder, parent.record, rows)
+    others = differing_rows(published, fresh, "adapter", rows)
+    if others and loaded.repeatable:
+        raise Drift(
+            "weights", f"on the same device and versions {len(others):,} outputs for the parent's test rows differ"
+        )
+    for change in changes(published, fresh, "adapter", record.contract):
+        if change.metric in DECIDING and not equivalent(change.difference):
+            metric = METRIC_NAMES[change.metric]
+            raise Drift("weights", f"{metric} on the parent's test rows moved by {_interval(change)}")
+    return f"{len(rows) - len(others):,} of {len(rows):,} outputs for the parent's test rows are equal"
 
 
 def generate_row(folder: Path, record: Record) -> None:
@@ -69,10 +170,10 @@ def generate_row(folder: Path, record: Record) -> None:
     recipe = recipe_from_record(record.name, record.recipe)
     model, tokenizer, dtype = load_for_scoring(folder, record, recipe.model)
     contract = _contract_here(record, dtype)
-    same = contract == record.contract and same_stack(environment(), record.scored_in)
+    same = contract == record.contract and same_stack(describe_environment(), record.scored_in)
     contract = contract.model_copy(update={"batch_size": 1})
     first = load_predictions(folder).take([0])
-    for who in ("base", "adapter"):
+    for who in MODELS:
         published = getattr(first, f"{who}_tokens")
         adapter = who == "adapter"
         fresh, _ = generate(model, tokenizer, first.prompt, contract, adapter)
@@ -93,106 +194,33 @@ def _contract_here(record: Record, dtype: str) -> Contract:
     return record.contract.model_copy(update={"dtype": dtype, "engine": engine})
 
 
-def _check_sizes(record: Record, found: Model, same: bool) -> None:
-    """Holds the record's parameter counts against the model as loaded; its bytes on the same device and versions."""
-    names = ["trainable", "total", "quantized_layers"]
-    if same and found.dtype == record.model.dtype and not found.quantized_layers:
-        names.append("memory_bytes")
-    for name in names:
-        if getattr(found, name) != getattr(record.model, name):
-            raise Drift(
-                "weights",
-                f"{name} of the model is {getattr(found, name):,}, the record states {getattr(record.model, name):,}",
-            )
-
-
-def _refuse_unlikely(
-    verdict: Verdict,
-    models: tuple[str, ...],
-    compared: Predictions,
-    rows: list[int],
-    model,
-    tokenizer,
-    contract: Contract,
-) -> None:
+def _refuse_unlikely(loaded: Loaded, published: Predictions, comparison: Comparison) -> None:
     """Refuses outputs that differ and that the same weights write on no device.
 
     The record itself says where its scores were taken, and so whether tokens must be equal: whoever wants it otherwise
     names another version. Scores alone would then let pass what lies within their noise.
     """
-    for who in models:
-        numbers = verdict.rows[who]
-        there = compared.take([rows.index(number) for number in numbers])
-        short = shortfalls(model, tokenizer, there.prompt, getattr(there, f"{who}_tokens"), contract, who == "adapter")
+    for who in MODELS if loaded.published_adapter else MODELS[:1]:
+        numbers, adapter = comparison.differing[who], who == "adapter"
+        rows = published.take(numbers)
+        tokens = getattr(rows, f"{who}_tokens")
+        short = shortfalls(loaded.model, loaded.tokenizer, rows.prompt, tokens, loaded.contract, adapter)
         for number, nats in zip(numbers, short, strict=True):
             if nats > TIE:
                 raise Drift(
-                    "generation" if who == "base" else "weights",
-                    f"the {who} output of row {number} is none that these weights write: they prefer another token by "
-                    f"{nats:.1f} nats; {_told(verdict, len(rows))}",
+                    "weights" if adapter else "generation",
+                    f"these weights do not write the {who} output of row {number}: they prefer another token by "
+                    f"{nats:.1f} nats; {_summary(comparison)}",
                 )
 
 
-def _told(verdict: Verdict, rows: int) -> str:
+def _summary(comparison: Comparison) -> str:
+    """How many outputs differ, and the first of them, per model that has any."""
     return ", ".join(
-        f"{len(numbers):,} of {rows:,} {who} outputs differ (rows {', '.join(map(str, numbers[:5]))}"
+        f"{len(numbers):,} of {len(comparison.rows):,} {who} outputs differ (rows {', '.join(map(str, numbers[:5]))}"
         f"{', …' if len(numbers) > 5 else ''})"
-        for who, numbers in verdict.rows.items()
+        for who, numbers in comparison.differing.items()
         if numbers
-    )
-
-
-def _decide(verdict: Verdict, same: bool, rows: int) -> None:
-    part = "generation" if verdict.rows["base"] else "weights"
-    score = next(c.now for c in verdict.changes if (c.model, c.metric) == ("adapter", "rougeL"))
-    of = f" for a sample of {rows:,} rows" if verdict.sample else ""
-    if not any(verdict.rows.values()):
-        verdict.evidence = "tokens"
-        verdict.reason = f"ROUGE-L {score:.4f}: all {2 * rows:,} outputs{of} are equal token for token"
-    else:
-        told = _told(verdict, rows)
-        if same:
-            verdict.evidence = "tokens"
-            raise Drift(part, f"on the same device and versions {told}")
-        verdict.evidence = "statistics"
-        deciding = [change for change in verdict.changes if change.metric in DECIDING]
-        for change in deciding:
-            if not equivalent(change.difference):
-                raise Drift(
-                    part, f"{METRIC_NAMES[change.metric]} of the {change.model} moved by {_moved(change)}; {told}"
-                )
-        widest = max(max(-change.difference.low, change.difference.high) for change in deciding)
-        verdict.reason = (
-            f"ROUGE-L {score:.4f}: no score moved{of} on another device, version or adapter (a change of "
-            f"{widest:.4f} would have shown); {told}"
-        )
-    verdict.checks.append(Check(part="generation", outcome="passed", detail=verdict.reason))
-
-
-def _forgetting_again(verdict: Verdict, record: Record, published: Predictions, model, tokenizer, same: bool) -> None:
-    rows = sample_rows(len(published.prompt), verdict.sample, verdict.revision)
-    published = published.take(rows)
-    fresh = parent_predictions(model, tokenizer, *pull_parent(record.pins.parent_adapter), rows)
-    other = differing(published, fresh, "adapter", rows)
-    if other and same:
-        raise Drift(
-            "weights", f"on the same device and versions {len(other):,} outputs for the parent's test rows differ"
-        )
-    for change in changes(published, fresh, "adapter", record.contract):
-        if change.metric in DECIDING and not equivalent(change.difference):
-            raise Drift("weights", f"{METRIC_NAMES[change.metric]} on the parent's test rows moved by {_moved(change)}")
-    detail = f"{len(rows) - len(other):,} of {len(rows):,} outputs for the parent's test rows are equal"
-    verdict.checks.append(Check(part="generation", outcome="passed", detail=detail))
-    print(f"  {detail}", flush=True)
-
-
-def same_stack(here: Environment, there: Environment | None) -> bool:
-    """Whether tokens must be equal: the same device and decisive versions, and on a CPU as many threads."""
-    return (
-        there is not None
-        and here.device == there.device
-        and (not here.device.startswith("CPU") or here.threads == there.threads)
-        and all(here.packages.get(name) == there.packages.get(name) for name in DECISIVE)
     )
 
 
@@ -201,23 +229,19 @@ def sample_rows(rows: int, sample: int | None, commit: str) -> list[int]:
 
     The commit seeds the draw: nobody who publishes can know before which rows will be looked at.
     """
-    import numpy as np
-
     if sample is None or sample >= rows:
         return list(range(rows))
     return sorted(np.random.default_rng(int(commit, 16)).choice(rows, sample, replace=False).tolist())
 
 
-def differing(published: Predictions, fresh: Predictions, who: str, rows) -> list[int]:
+def differing_rows(published: Predictions, fresh: Predictions, who: Model, rows: list[int]) -> list[int]:
     """Numbers of the rows where `who` wrote other tokens."""
     pairs = zip(rows, getattr(published, f"{who}_tokens"), getattr(fresh, f"{who}_tokens"), strict=True)
     return [row for row, old, new in pairs if old != new]
 
 
-def changes(published: Predictions, fresh: Predictions, who: str, contract: Contract) -> list[Change]:
+def changes(published: Predictions, fresh: Predictions, who: Model, contract: Contract) -> list[Change]:
     """Per metric how the scores of `who` moved."""
-    from scoring.bootstrap import mean
-
     was, now = metric_rows(published, who, contract), metric_rows(fresh, who, contract)
     return [
         Change(
@@ -234,10 +258,10 @@ def changes(published: Predictions, fresh: Predictions, who: str, contract: Cont
 def change_table(changes: list[Change]) -> str:
     """Published and new means and their paired differences as a small plain-text table."""
     lines = [f"\n{'':<30}{'published':>10}{'now':>10}   difference"]
-    lines += [f"{c.model:<8}{c.metric:<22}{c.published:>10.4f}{c.now:>10.4f}   {_moved(c)}" for c in changes]
+    lines += [f"{c.model:<8}{c.metric:<22}{c.published:>10.4f}{c.now:>10.4f}   {_interval(c)}" for c in changes]
     return "\n".join(lines) + "\n"
 
 
-def _moved(change: Change) -> str:
+def _interval(change: Change) -> str:
     x = change.difference
     return f"{x.mean:+.4f} [{x.low:+.4f}, {x.high:+.4f}]"

@@ -13,53 +13,101 @@ The last line starts with REPRODUCED (exit 0), DRIFTED (exit 1) or UNCHECKED (ex
 from the cache alone.
 """
 
-import argparse
 import contextlib
 import sys
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import click
 
 from evaluation.findings import Drift, Findings
+from record.command_line import Command, run_command
 from record.errors import UserError, explanation, one_line
-from record.run_record import RECORD_FILE, Record
-from record.verdict import Check, Level, Verdict
+from record.release_files import ADAPTER_FILE, PREDICTIONS_FILE, RECORD_FILE
+from record.run_record import Record
+from record.verdict import Check, Level, Part, Verdict
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 EXIT_CODES = {"REPRODUCED": 0, "DRIFTED": 1, "UNCHECKED": 2}
 
 
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="evaluation.reproduce", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("adapter", help="the adapter's id on the Hub, owner/name")
-    parser.add_argument("--revision", default="main", help="branch, tag or commit to check")
-    parser.add_argument("--level", choices=get_args(Level), default="generate", help="how much is done again")
-    parser.add_argument(
-        "--sample", type=int, metavar="ROWS", help="generate for so many rows only, drawn by a fixed seed"
-    )
-    parser.add_argument(
-        "--verify-key", type=Path, metavar="KEY", help="public key (PEM) that must have signed the release"
-    )
-    parser.add_argument(
-        "--report", type=Path, metavar="FILE", help="also write a page (HTML) with the rows that differ"
-    )
-    parser.add_argument("--json", action="store_true", help="print the verdict as JSON, and the rest to standard error")
-    arguments = parser.parse_args(argv)
-    with contextlib.redirect_stdout(sys.stderr if arguments.json else sys.stdout):
-        verdict, found = reproduce(
-            arguments.adapter, arguments.revision, arguments.level, arguments.sample, arguments.verify_key
-        )
-        if arguments.report:
+@click.command(
+    cls=Command,
+    examples=(
+        "pubrep reproduce owner/name",
+        "pubrep reproduce owner/name --level score",
+        "pubrep reproduce owner/name --sample 500 --report page.html",
+    ),
+)
+@click.argument("adapter")
+@click.option("--revision", default="main", show_default=True, help="Branch, tag or commit to check.")
+@click.option(
+    "--level", type=click.Choice(get_args(Level)), default="generate", show_default=True, help="How much is done again."
+)
+@click.option("--sample", type=int, metavar="ROWS", help="Generate for so many rows only, drawn by the commit.")
+@click.option(
+    "--verify-key",
+    "key",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Public key (PEM) that must have signed it.",
+)
+@click.option(
+    "--report", type=click.Path(path_type=Path), metavar="FILE", help="Write a page (HTML) with the rows that differ."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON, and the rest to standard error.")
+def command(
+    adapter: str, revision: str, level: Level, sample: int | None, key: Path | None, report: Path | None, as_json: bool
+) -> None:
+    """Check the numbers of the published ADAPTER (owner/name) from the Hub alone.
+
+    Every level checks all hashes, rebuilds the test rows, looks for them among the
+    training rows, scores the published outputs again and renders the card again.
+
+    \b
+    score     no more than that: no model, no GPU, no torch
+    generate  then generates again with base model and adapter, and compares
+    train     then trains a new adapter from the record alone, and compares
+
+    The last line starts with REPRODUCED (exit code 0), DRIFTED (1) or UNCHECKED
+    (2). With HF_HUB_OFFLINE=1 it works from the cache alone.
+    """
+    with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+        verdict, found = reproduce(adapter, revision, level, sample, key)
+        if report:
             from evaluation.verdict_page import render_report
 
-            arguments.report.parent.mkdir(parents=True, exist_ok=True)
-            arguments.report.write_text(render_report(verdict, found), encoding="utf-8")
-            print(f"Report: {arguments.report}", flush=True)
-    print(verdict.model_dump_json(indent=1) if arguments.json else verdict.line, flush=True)
-    if EXIT_CODES[verdict.verdict]:
-        sys.exit(EXIT_CODES[verdict.verdict])
+            report.parent.mkdir(parents=True, exist_ok=True)
+            report.write_text(render_report(verdict, found), encoding="utf-8")
+            print(f"Report: {report}", flush=True)
+    print(verdict.model_dump_json(indent=1) if as_json else verdict.line, flush=True)
+    sys.exit(EXIT_CODES[verdict.verdict])
+
+
+def _retrain(**options: Any) -> None:
+    assert command.callback is not None
+    command.callback(level="train", **options)
+
+
+retrain = Command(
+    "retrain",
+    params=[option for option in command.params if option.name != "level"],
+    callback=_retrain,
+    help="Train the published ADAPTER again from its record alone, and compare (as `reproduce --level train`).",
+    examples=("pubrep retrain owner/name",),
+)
+
+
+def main(argv: list[str]) -> None:
+    try:
+        run_command(command, argv, "python -m evaluation.reproduce")
+    except SystemExit as end:
+        if end.code:
+            raise
 
 
 def reproduce(
@@ -74,105 +122,162 @@ def reproduce(
     Returns:
         The verdict, and what it was reached on.
     """
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    verdict, found = Verdict(adapter=adapter, level=level, sample=sample, date=now), Findings()
+    date, findings = datetime.now(UTC).isoformat(timespec="seconds"), Findings(sample=sample)
+    failure: Drift | str | None = None
     try:
         if sample is not None and sample < 1:
             raise UserError(f"a sample is one row or more, not {sample}")
-        _check(verdict, found, revision, key)
-        verdict.verdict = "REPRODUCED"
+        _check(findings, adapter, revision, level, key)
     except Drift as drift:
-        verdict.verdict, verdict.moved, verdict.reason = "DRIFTED", drift.part, one_line(str(drift))
-        verdict.checks.append(Check(part=drift.part, outcome="failed", detail=verdict.reason))
+        failure = drift
     except BaseException as error:
         # A panic in a Rust library is no `Exception`; Ctrl-C is none either.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         # A failure of this program says nothing about the adapter, as DRIFTED would.
-        verdict.reason = explanation(error) or _bug(error)
-    return verdict, found
+        failure = explanation(error) or _bug(error)
+    return _verdict(adapter, level, date, findings, failure), findings
 
 
-def _bug(error: Exception) -> str:
-    from recipes.training.micro_batches import out_of_memory
+def _verdict(adapter: str, level: Level, date: str, findings: Findings, failure: Drift | str | None) -> Verdict:
+    """The verdict on what was found: DRIFTED after a `Drift`, UNCHECKED after a failure, which a text explains."""
+    verdict: Literal["REPRODUCED", "DRIFTED", "UNCHECKED"] = "REPRODUCED"
+    reason, evidence, moved, checks = findings.reason, findings.evidence, None, findings.checks
+    if isinstance(failure, Drift):
+        verdict, reason, moved = "DRIFTED", one_line(str(failure)), failure.part
+        evidence = failure.evidence or evidence
+        checks = [*checks, Check(part=moved, outcome="failed", detail=reason)]
+    elif failure is not None:
+        verdict, reason = "UNCHECKED", failure
+    return Verdict(
+        verdict=verdict,
+        reason=reason,
+        adapter=adapter,
+        revision=findings.revision,
+        level=level,
+        sample=findings.sample,
+        evidence=evidence,
+        moved=moved,
+        rows=findings.differing,
+        checks=checks,
+        changes=findings.changes,
+        environment=findings.environment,
+        date=date,
+        adapter_sha256=findings.hashes.get(ADAPTER_FILE),
+        predictions_sha256=findings.hashes.get(PREDICTIONS_FILE),
+    )
 
-    if out_of_memory(error):
-        return "memory does not suffice for one row"
+
+def _bug(error: BaseException) -> str:
+    # Where no model was loaded, torch may not even be installed.
+    if "torch" in sys.modules:
+        from recipes.training.micro_batches import out_of_memory
+
+        if out_of_memory(error):
+            return "memory does not suffice for one row"
     traceback.print_exc()
     return f"{type(error).__name__}, see above"
 
 
-def _check(verdict: Verdict, found: Findings, revision: str, key: Path | None) -> None:
+def _check(findings: Findings, adapter: str, revision: str, level: Level, key: Path | None) -> None:
+    """Makes every check of the level, in order, and notes in `findings` what each gives.
+
+    Raises:
+        `Drift`: what was published and what a check gives differ.
+    """
     from evaluation import checks
     from recipes.data.tokenizer import load_tokens
 
-    folder, record = _pull(verdict, revision, key)
-    found.folder, found.record = folder, record
-    _passed(verdict, "lineage", checks.check_lineage(folder, record))
+    folder, record = _pull(findings, adapter, revision, key)
+    findings.folder, findings.record = folder, record
+    _passed(findings, "lineage", checks.check_lineage(folder, record))
     tokens = load_tokens(record.pins.base_model, record.recipe.get("added_tokens", []))
-    _passed(verdict, "lineage", checks.check_adapter(folder, record, tokens))
+    _passed(findings, "lineage", checks.check_adapter(folder, record, tokens))
     splits = checks.rebuild_splits(record, tokens)
-    predictions = found.published = checks.read_predictions(folder, rows=len(splits.test))
-    _passed(verdict, "data", checks.check_rows(record, predictions, splits.test))
-    _passed(verdict, "leakage", checks.check_leakage(record, predictions, splits))
-    _passed(verdict, "scoring", checks.check_scores(folder, record, predictions, tokens))
-    whole, card = checks.check_card(verdict.adapter, folder, record, predictions)
-    _passed(verdict, "card", card)
-    if verdict.level == "score":
-        verdict.evidence = "numbers"
+    predictions = findings.published = checks.read_predictions(folder, rows=len(splits.test))
+    _passed(findings, "data", checks.check_rows(record, predictions, splits.test))
+    _passed(findings, "leakage", checks.check_leakage(record, predictions, splits))
+    _passed(findings, "scoring", checks.check_scores(folder, record, predictions, tokens))
+    whole, card = checks.check_card(adapter, folder, record, predictions)
+    _passed(findings, "card", card)
+    if level == "score":
+        findings.evidence = "numbers"
         score = record.scores.adapter["rougeL"].mean
-        verdict.reason = (
+        findings.reason = (
             f"ROUGE-L {score:.4f}: every number follows from the published predictions; nothing was generated"
         )
     else:
-        from evaluation.regenerate import regenerate
-        from evaluation.retrain import retrain
-
-        adapter = retrain(verdict, record) if verdict.level == "train" else folder
-        regenerate(verdict, found, adapter, splits.test)
+        run = _retrain(findings, adapter, record) if level == "train" else folder
+        _regenerate(findings, run, splits.test)
     if not whole:
-        verdict.reason += f"; {card}"
+        findings.reason += f"; {card}"
 
 
-def _pull(verdict: Verdict, revision: str, key: Path | None) -> tuple[Path, Record]:
+def _retrain(findings: Findings, adapter: str, record: Record) -> Path:
+    from evaluation.retrain import retrain
+
+    run, detail = retrain(adapter, findings.revision, record)
+    _passed(findings, "training", detail)
+    return run
+
+
+def _regenerate(findings: Findings, run: Path, test: "Dataset") -> None:
+    """Generates again with the adapter in the folder `run`: for the test rows, then for its parent's."""
+    from evaluation import regenerate
+
+    record, published = findings.record, findings.published
+    loaded = regenerate.load(run, record)
+    findings.environment = loaded.environment
+    regenerate.check_sizes(record, loaded)
+    rows = regenerate.sample_rows(len(test), findings.sample, findings.revision)
+    if len(rows) == len(test):
+        findings.sample = None
+    comparison = regenerate.regenerate(loaded, published, test, rows)
+    findings.rows, findings.fresh = rows, comparison.fresh
+    findings.differing, findings.changes = comparison.differing, comparison.changes
+    findings.evidence, findings.reason = regenerate.decide(loaded, published, comparison, findings.sample)
+    findings.checks.append(Check(part="generation", outcome="passed", detail=findings.reason))
+    if record.pins.parent_adapter is not None:
+        detail = regenerate.regenerate_parent_rows(loaded, record, findings.folder, findings.sample, findings.revision)
+        _passed(findings, "generation", detail)
+
+
+def _pull(findings: Findings, adapter: str, revision: str, key: Path | None) -> tuple[Path, Record]:
     from huggingface_hub import hf_hub_download
 
     from evaluation import checks
     from hub import signing
     from hub.pins import commit_of
     from hub.release import pull, unlisted
-    from record.predictions import PREDICTIONS_FILE
-    from record.release_files import ADAPTER_FILE
 
-    adapter = verdict.adapter
-    verdict.revision = commit = commit_of(adapter, revision)
+    findings.revision = commit = commit_of(adapter, revision)
     print(f"Pulling {adapter}@{commit}", flush=True)
-    folder, record, differing = pull(adapter, commit)
-    if differing:
-        raise Drift("files", f"not the files that the record names: {', '.join(differing)}")
+    published = pull(adapter, commit)
+    folder, record = published.folder, published.record
+    if published.differing:
+        raise Drift("files", f"not the files that the record names: {', '.join(published.differing)}")
     if extra := unlisted(adapter, commit, record):
         raise Drift("files", f"the repository holds what the record does not list: {', '.join(extra)}")
     if record.scores is None or record.contract is None or record.training is None:
         raise UserError("the record holds no scores")
     checks.check_files(record)
-    verdict.adapter_sha256 = record.files[ADAPTER_FILE]
-    verdict.predictions_sha256 = record.files[PREDICTIONS_FILE]
+    findings.hashes = record.files
     # The cache then knows the branch or tag when the Hub is out of reach.
     hf_hub_download(adapter, RECORD_FILE, revision=revision)
-    _passed(verdict, "files", f"{len(record.files)} files, every hash as recorded")
+    _passed(findings, "files", f"{len(record.files)} files, every hash as recorded")
     if key is not None:
         try:
             signing.check(adapter, commit, folder, record, key)
         except signing.BadSignature as error:
             raise Drift("signature", str(error)) from error
-        _passed(verdict, "signature", f"signed by the key {key.name}")
+        _passed(findings, "signature", f"signed by the key {key.name}")
     if record.miniature:
         print(f"  a miniature of {record.pins.base_model.id}: its numbers say nothing about the real model", flush=True)
     return folder, record
 
 
-def _passed(verdict: Verdict, part: str, detail: str) -> None:
-    verdict.checks.append(Check(part=part, outcome="passed", detail=detail))
+def _passed(findings: Findings, part: Part, detail: str) -> None:
+    findings.checks.append(Check(part=part, outcome="passed", detail=detail))
     print(f"  {detail}", flush=True)
 
 

@@ -3,27 +3,26 @@
 from pathlib import Path
 
 from evaluation.findings import Drift
-from evaluation.regenerate import same_stack
+from evaluation.tolerance import same_stack
 from recipes.config import recipe_from_record
 from record.run_record import Record, Training, load_record
-from record.verdict import Check, Verdict
 
 # A new adapter is written here and kept: training may take hours, and started again it continues.
 RETRAINED = Path("runs", "retrained")
 
 
-def retrain(verdict: Verdict, record: Record) -> Path:
+def retrain(adapter: str, commit: str, record: Record) -> tuple[Path, str]:
     """Trains a new adapter from the record alone.
 
     Returns:
-        The new run's folder.
+        The new run's folder, and how its adapter compares with the published one, in one line.
 
     Raises:
         `Drift`: on the same CPU, threads and versions losses or adapter are others; there every bit is repeatable.
     """
     from recipes.train import train
 
-    folder = RETRAINED / f"{verdict.adapter.replace('/', '--')}@{verdict.revision[:12]}"
+    folder = RETRAINED / f"{adapter.replace('/', '--')}@{commit[:12]}"
     recipe = recipe_from_record(record.name, record.recipe)
     recipe.training.output_dir = str(folder)
     train(recipe, record)
@@ -44,9 +43,7 @@ def retrain(verdict: Verdict, record: Record) -> Path:
         if same
         else "another adapter, on another device or other versions; its scores decide"
     )
-    verdict.checks.append(Check(part="training", outcome="passed", detail=detail))
-    print(f"  {detail}", flush=True)
-    return folder
+    return folder, detail
 
 
 def _other_course(again: Training, stated: Training) -> str | None:

@@ -1,8 +1,11 @@
-"""The rule that tells noise from drift on another machine."""
+"""The rules that tell noise from drift: when tokens must be equal, and when scores that moved show a change."""
 
 import numpy as np
 
-from record.run_record import Interval
+from record.run_record import Environment, Interval
+
+# The packages that decide which tokens come out.
+DECISIVE = ("torch", "transformers", "peft", "tokenizers", "bitsandbytes")
 
 # At most four intervals decide (two models, two metrics): each at 1 - .05 / 4, together they hold at 95 % (Bonferroni).
 ALPHA = 0.05 / 4
@@ -15,6 +18,16 @@ EQUIVALENCE = 0.002
 # the miniature's outputs with all weights in bfloat16 fall short by at most 0.11 in float32, the references, published
 # as if they were outputs, by 11 in the median (343 rows of the finance recipe, 12 new tokens).
 TIE = 2.0
+
+
+def same_stack(here: Environment, there: Environment | None) -> bool:
+    """Whether tokens must be equal: the same device and decisive versions, and on a CPU as many threads."""
+    return (
+        there is not None
+        and here.device == there.device
+        and (not here.device.startswith("CPU") or here.threads == there.threads)
+        and all(here.packages.get(name) == there.packages.get(name) for name in DECISIVE)
+    )
 
 
 def change_interval(differences: list[float]) -> Interval:

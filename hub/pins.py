@@ -1,25 +1,28 @@
 """Pins: which commit a branch, tag or repository of the Hub is now."""
 
 from pathlib import Path
+from typing import Literal
+
+from huggingface_hub import HfApi, constants, try_to_load_from_cache
 
 from record.errors import UserError, one_line
-from record.run_record import RECORD_FILE, Pin
+from record.release_files import RECORD_FILE
+from record.run_record import Pin
 
 
-def pin(kind: str, repo_id: str, revision: str) -> Pin:
+def pin(kind: Literal["model", "dataset"], repo_id: str, revision: str) -> Pin:
     """Asks the Hub which commit `revision` of a `"model"` or `"dataset"` repository is now.
 
     Raises:
         `UserError`: the id is a local path.
         `huggingface_hub.errors.HfHubHTTPError`: no such repository or revision, gated, or the Hub cannot be reached.
     """
-    from huggingface_hub import HfApi
-
     if repo_id.count("/") != 1 or repo_id.startswith((".", "/", "~")):
         raise UserError(f"{repo_id!r} is not a Hub id (owner/name): a local path cannot be published or checked")
-    info = HfApi().repo_info(repo_id, repo_type=kind, revision=revision)
+    api = HfApi()
+    info = (api.model_info if kind == "model" else api.dataset_info)(repo_id, revision=revision)
     # What the card states may be anything.
-    licence = (info.card_data or {}).get("license") or []
+    licence = info.card_data.get("license") if info.card_data else None
     licences = [licence] if isinstance(licence, str) else licence if isinstance(licence, list) else []
     return Pin(
         kind=kind,
@@ -37,7 +40,9 @@ def refuse_local(repo_id: str) -> None:
         `UserError`: there is such a folder.
     """
     if Path(repo_id).exists():
-        raise UserError(f"the folder {repo_id} bears the id of a repository, and would be read instead: work elsewhere")
+        raise UserError(
+            f"the folder {repo_id} has the name of a repository, and would be read instead: work in another folder"
+        )
 
 
 def on_a_branch(pinned: Pin) -> bool:
@@ -45,13 +50,12 @@ def on_a_branch(pinned: Pin) -> bool:
 
     Anybody may open a pull request in a repository, and its commits are then found there, whatever they hold.
     """
-    from huggingface_hub import HfApi
-
-    api, repository = HfApi(), {"repo_id": pinned.id, "repo_type": pinned.kind}
-    refs = api.list_repo_refs(**repository)
+    api = HfApi()
+    refs = api.list_repo_refs(pinned.id, repo_type=pinned.kind)
     if pinned.revision in {ref.target_commit for ref in (*refs.branches, *refs.converts, *refs.tags)}:
         return True
-    return any(commit.commit_id == pinned.revision for commit in api.list_repo_commits(**repository))
+    commits = api.list_repo_commits(pinned.id, repo_type=pinned.kind)
+    return any(commit.commit_id == pinned.revision for commit in commits)
 
 
 def commit_of(adapter: str, revision: str) -> str:
@@ -60,8 +64,6 @@ def commit_of(adapter: str, revision: str) -> str:
     Raises:
         as `pin`; `UserError`: the Hub is offline and the cache does not know.
     """
-    from huggingface_hub import constants, try_to_load_from_cache
-
     if not constants.HF_HUB_OFFLINE:
         return pin("model", adapter, revision).revision
     cached = try_to_load_from_cache(adapter, RECORD_FILE, revision=revision)

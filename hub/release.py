@@ -1,46 +1,70 @@
 """A published release, downloaded at a pinned commit and held against the hashes that its record states."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.hf_api import RepoFile
 
 from record.adapter_config import check_adapter_config
 from record.errors import Damaged, UserError, xet_errors
 from record.hashes import sha256_file, sha256_published
 from record.published_recipe import refused_key
-from record.release_files import ADAPTER_FILE
-from record.run_record import MAX_RECORD_BYTES, RECORD_FILE, Pin, Record, load_record
+from record.release_files import (
+    ADAPTER_CONFIG_FILE,
+    ADAPTER_FILE,
+    BESIDE_THE_CARD,
+    PREDICTIONS_FILE,
+    RECORD_FILE,
+    UNSIGNED_FILES,
+    largest_size,
+)
+from record.run_record import Pin, Record, load_record
 
-# Bytes that a published file may have, by its name or its suffix: many times what an honest one has.
-LARGEST_FILES = {RECORD_FILE: MAX_RECORD_BYTES, "README.md": 2 * 2**20, "tokenizer.json": 64 * 2**20, ".json": 2**20,
-                 ".yaml": 2**20, ".png": 8 * 2**20, ".parquet": 256 * 2**20, ".safetensors": 16 * 2**30}  # fmt: skip
-
-# Of an adapter file beside its numbers of 4 bytes: the names and shapes of its tensors.
+# Bytes of an adapter file before its numbers of 4 bytes each: the names and shapes of its tensors.
 ADAPTER_HEADER = 16 * 2**20
-# What people put into a repository to show it on the card; no library loads it.
-BESIDE_THE_CARD = {".md", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf"}
 
 
-def pull_parent(parent: Pin) -> tuple[Path, Record]:
+@dataclass(frozen=True)
+class Published:
+    """What was downloaded of a release.
+
+    `name` is its `owner/name@commit`, `folder` holds its files, `differing` names those of the wanted files that are
+    missing or whose bytes differ from the record.
+    """
+
+    name: str
+    folder: Path
+    record: Record
+    differing: list[str]
+
+    def require_whole(self) -> "Published":
+        """The release itself.
+
+        Raises:
+            `UserError`: files are missing or differ.
+        """
+        if self.differing:
+            raise UserError(f"{self.name} is damaged: {', '.join(self.differing)} differ from its record")
+        return self
+
+
+def pull_parent(parent: Pin) -> Published:
     """The parent adapter's files and its record, at its pinned commit.
 
     Raises:
         `UserError`: it holds no run record with scores, other files than its record names, or an adapter that is of
             another base model or asks PEFT for what no adapter of this project does.
     """
-    names = ["adapter_config.json", ADAPTER_FILE, "predictions.parquet"]
-    folder, record, differing = pull(parent.id, parent.revision, names)
-    if differing:
-        raise UserError(f"{parent.id}@{parent.revision} is damaged: {', '.join(differing)} differ from its record")
-    if record.contract is None or record.scores is None:
-        raise UserError(f"{parent.id}@{parent.revision} is not scored: an adapter continues only one that is")
-    check_adapter_config(folder, record.pins.base_model)
-    return folder, record
+    published = pull(parent.id, parent.revision, [ADAPTER_CONFIG_FILE, ADAPTER_FILE, PREDICTIONS_FILE]).require_whole()
+    if published.record.contract is None or published.record.scores is None:
+        raise UserError(f"{published.name} is not scored: an adapter continues only one that is")
+    check_adapter_config(published.folder, published.record.pins.base_model)
+    return published
 
 
-def pull(
-    repo_id: str, revision: str, names: list[str] | None = None, cache: Path | None = None
-) -> tuple[Path, Record, list[str]]:
+def pull(repo_id: str, revision: str, names: list[str] | None = None, cache: Path | None = None) -> Published:
     """Downloads a published run at the commit `revision` and hashes its files.
 
     The Hub's clients check a download's size, never its bytes. Nothing that the record does not list is downloaded, and
@@ -50,19 +74,16 @@ def pull(
         names: the files to take; all that the record lists unless given.
         cache: folder for the downloads; the Hub's usual cache unless given.
 
-    Returns:
-        The folder with the files; the record; the files that are missing or whose bytes differ from the record.
-
     Raises:
         `UserError`: the repository holds no run record, one whose recipe is not trained here, or too large a file.
         `huggingface_hub.errors.HfHubHTTPError`: the Hub refused.
     """
-    from huggingface_hub import constants, hf_hub_download
-
+    name = f"{repo_id}@{revision}"
     if constants.HF_HUB_OFFLINE:
         folder = Path(hf_hub_download(repo_id, RECORD_FILE, revision=revision, cache_dir=cache)).parent
         record = _load(repo_id, folder)
-        return folder, record, _differing(folder, record, list(record.files) if names is None else names)
+        wanted = list(record.files) if names is None else names
+        return Published(name, folder, record, _differing(folder, record, wanted))
     entries = entries_of(repo_id, [RECORD_FILE], revision)
     if RECORD_FILE not in entries:
         raise UserError(
@@ -76,10 +97,10 @@ def pull(
     refuse_large(repo_id, entries, record)
     for entry in entries.values():
         fetch(repo_id, entry, revision, cache)
-    return folder, record, _differing(folder, record, wanted)
+    return Published(name, folder, record, _differing(folder, record, wanted))
 
 
-def fetch(repo_id: str, entry, revision: str, cache: Path | None = None, kind: str = "model") -> Path:
+def fetch(repo_id: str, entry: RepoFile, revision: str, cache: Path | None = None, kind: str = "model") -> Path:
     """Downloads one file of a repository and holds its bytes against the hash that the Hub states.
 
     Parameters:
@@ -89,8 +110,6 @@ def fetch(repo_id: str, entry, revision: str, cache: Path | None = None, kind: s
         `Damaged`: other bytes of the same size arrived, which the clients do not notice. They are removed from the
             cache.
     """
-    from huggingface_hub import constants, hf_hub_download
-
     with xet_errors():
         path = Path(hf_hub_download(repo_id, entry.path, repo_type=kind, revision=revision, cache_dir=cache))
     # The size first: the cache is made of links, and where one was turned to a device, reading would not end.
@@ -112,14 +131,12 @@ def fetch(repo_id: str, entry, revision: str, cache: Path | None = None, kind: s
 
 
 def download(repo_id: str, name: str, revision: str) -> Path:
-    """Downloads one small file of a model repository, no larger than `LARGEST_FILES` lets such a file be.
+    """Downloads one small file of a model repository, no larger than `largest_size` lets such a file be.
 
     Raises:
         `UserError`: it is larger.
         `huggingface_hub.errors.HfHubHTTPError`: the Hub refused.
     """
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-
     if not isinstance(try_to_load_from_cache(repo_id, name, revision=revision), str):
         # That it is not there is for the download to tell.
         refuse_large(repo_id, entries_of(repo_id, [name], revision))
@@ -133,29 +150,26 @@ def _load(repo_id: str, folder: Path) -> Record:
     return record
 
 
-def entries_of(repo_id: str, names: list[str], revision: str, kind: str = "model") -> dict[str, Any]:
+def entries_of(repo_id: str, names: list[str], revision: str, kind: str = "model") -> dict[str, RepoFile]:
     """Those of the files that the repository holds, with the sizes and hashes that the Hub states, by path.
 
     A folder may bear a file's name.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.hf_api import RepoFile
-
-    api, found = HfApi(), []
+    api, entries = HfApi(), []
     # The Hub takes a thousand paths at once.
     for start in range(0, len(names), 1_000):
-        found += api.get_paths_info(repo_id, names[start : start + 1_000], revision=revision, repo_type=kind)
-    return {entry.path: entry for entry in found if isinstance(entry, RepoFile)}
+        entries += api.get_paths_info(repo_id, names[start : start + 1_000], revision=revision, repo_type=kind)
+    return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
 
 
 def _largest(path: str, record: Record | None) -> int:
     """How many bytes a published file may have."""
     if path == ADAPTER_FILE and record is not None:
-        return min(4 * record.model.trainable + ADAPTER_HEADER, LARGEST_FILES[".safetensors"])
-    return LARGEST_FILES.get(path, LARGEST_FILES.get(Path(path).suffix, 2**20))
+        return min(4 * record.model.trainable + ADAPTER_HEADER, largest_size(path))
+    return largest_size(path)
 
 
-def refuse_large(repo_id: str, entries: dict[str, Any], record: Record | None = None) -> None:
+def refuse_large(repo_id: str, entries: dict[str, RepoFile], record: Record | None = None) -> None:
     """Refuses files of which one is larger than such a file of a release may be.
 
     Raises:
@@ -169,13 +183,9 @@ def refuse_large(repo_id: str, entries: dict[str, Any], record: Record | None = 
 def unlisted(repo_id: str, revision: str, record: Record) -> list[str]:
     """Files of a published commit that its record does not list, and that who loads the repository may run or read.
 
-    The Hub and a signature add files of their own, and people pictures and pages beside the card. Offline nothing is
+    The Hub and a signature add files of their own, and people add pictures and pages for the card. Offline nothing is
     known of them, and there are none.
     """
-    from huggingface_hub import HfApi, constants
-
-    from hub.signing import UNSIGNED_FILES
-
     if constants.HF_HUB_OFFLINE:
         return []
     there = HfApi().list_repo_files(repo_id, revision=revision)

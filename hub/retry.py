@@ -1,4 +1,4 @@
-"""Patience with a Hub that misbehaves: what is worth another try, how long to wait for it, and when to give up."""
+"""Requests to a Hub that fails: which are worth another try, how long to wait for it, and when to give up."""
 
 import json
 import random
@@ -8,13 +8,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+import httpx2
+from huggingface_hub import set_client_factory
+from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, XetDownloadError
+from huggingface_hub.utils._http import default_client_factory, parse_ratelimit_headers
+
 from record.errors import Damaged, UserError, chain
 
 T = TypeVar("T")
-# Seconds. The client itself waits for ever; the Hub takes its time over a large commit.
+# Seconds. The client itself waits without end; the Hub takes long over a large commit.
 SILENCE, CONNECT = 120.0, 20.0
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
-# A request that came too late, too early or too often; every 5xx besides.
+# A request that came too late, too early or too often; every 5xx passes too.
 PASSING = {408, 425, 429}
 
 
@@ -26,7 +31,7 @@ class OutOfTime(UserError):
 def time_limit(minutes: float) -> Iterator[None]:
     """Raises `OutOfTime` in the block after so many minutes, also out of a wait of the client's."""
 
-    def give_up(*_):
+    def give_up(*_: object) -> None:
         raise OutOfTime(f"the time limit of {minutes:g} min is over")
 
     before = signal.signal(signal.SIGALRM, give_up)
@@ -42,14 +47,11 @@ def time_limit(minutes: float) -> Iterator[None]:
 @contextmanager
 def bounded_silence() -> Iterator[None]:
     """In the block a request fails where nothing was heard for `SILENCE` seconds."""
-    import httpx2
-    from huggingface_hub import set_client_factory
-    from huggingface_hub.utils._http import default_client_factory
 
-    def client():
-        made = default_client_factory()
-        made.timeout = httpx2.Timeout(SILENCE, connect=CONNECT)
-        return made
+    def client() -> httpx2.Client:
+        new = default_client_factory()
+        new.timeout = httpx2.Timeout(SILENCE, connect=CONNECT)
+        return new
 
     set_client_factory(client)
     try:
@@ -90,9 +92,6 @@ def retry(what: str, step: Callable[[], T]) -> T:
 
 def passing(error: BaseException) -> str | None:
     """Why a failure may pass by itself, in a few words; None for one that will not."""
-    import httpx2
-    from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, XetDownloadError
-
     for cause in chain(error):
         if isinstance(cause, UserError):
             return None
@@ -110,8 +109,6 @@ def passing(error: BaseException) -> str | None:
 
 def asked_wait(error: BaseException) -> float | None:
     """Seconds for which the Hub asked to be left alone; None where it did not."""
-    from huggingface_hub.utils import parse_ratelimit_headers
-
     for cause in chain(error):
         headers = getattr(getattr(cause, "response", None), "headers", None)
         if headers is None:

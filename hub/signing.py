@@ -10,17 +10,18 @@ import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+from huggingface_hub import hf_hub_download
 from pydantic import ValidationError
 
+from hub.release import entries_of
 from record.errors import UserError
-from record.run_record import RECORD_FILE, Record
+from record.release_files import RECORD_FILE, SIGNATURE_FILE, UNSIGNED_FILES, largest_size
+from record.run_record import Record
 
-SIGNATURE_FILE = "model.sig"
-UNSIGNED_FILES = ("README.md", ".gitattributes", SIGNATURE_FILE)
-# A signature takes some 250 bytes a file; one from the Hub is untrusted.
-MAX_SIGNATURE_BYTES = 2**20
-# What model-signing lets through when a bundle is none: it reads the fields unchecked.
+# What model-signing lets through when the file is not a bundle: it reads the fields unchecked.
 BUNDLE_ERRORS = (ValidationError, json.JSONDecodeError, UnicodeDecodeError, RecursionError, LookupError, TypeError,
                  AttributeError)  # fmt: skip
 
@@ -101,10 +102,10 @@ def verify(folder: Path, key: Path, files: list[str]) -> None:
         raise BadSignature(f"{SIGNATURE_FILE} is not a signature that was made with a key") from error
     except ValueError as error:
         # The text may quote an unverified bundle, whose line breaks would forge lines of our own output.
-        told = "".join(filter(str.isprintable, str(error))).strip()
+        reason = "".join(filter(str.isprintable, str(error))).strip()
         # A list of messages, printed as Python prints it: the quotes are escaped where a hash holds one.
-        differing = ", ".join(re.findall(r"Hash mismatch for \\?'([^'\\]+)", told))
-        raise BadSignature(f"{differing} is not what was signed" if differing else told) from error
+        differing = ", ".join(re.findall(r"Hash mismatch for \\?'([^'\\]+)", reason))
+        raise BadSignature(f"{differing} is not what was signed" if differing else reason) from error
     if unsigned := sorted(listed - covered):
         raise BadSignature(f"the signature does not cover {', '.join(unsigned)}")
     if unlisted := sorted(covered - listed):
@@ -123,13 +124,12 @@ def check(adapter: str, commit: str, folder: Path, record: Record, key: Path, ca
         `BadSignature`, `UserError`: see `verify`.
         `huggingface_hub.errors.HfHubHTTPError`: the Hub refused.
     """
-    from huggingface_hub import HfApi, hf_hub_download
-
-    sizes = {entry.path: entry.size for entry in HfApi().get_paths_info(adapter, [SIGNATURE_FILE], revision=commit)}
-    if SIGNATURE_FILE not in sizes:
+    entries = entries_of(adapter, [SIGNATURE_FILE], commit)
+    if SIGNATURE_FILE not in entries:
         raise UserError(f"{adapter}@{commit} is not signed: it holds no {SIGNATURE_FILE}")
-    if sizes[SIGNATURE_FILE] > MAX_SIGNATURE_BYTES:
-        raise BadSignature(f"{SIGNATURE_FILE} is larger than {MAX_SIGNATURE_BYTES} bytes: it is not read")
+    # A signature takes some 250 bytes a file; one from the Hub is untrusted.
+    if entries[SIGNATURE_FILE].size > (most := largest_size(SIGNATURE_FILE)):
+        raise BadSignature(f"{SIGNATURE_FILE} is larger than {most:,} bytes: it is not read")
     hf_hub_download(adapter, SIGNATURE_FILE, revision=commit, cache_dir=cache)
     verify(folder, key, list(record.files))
 
@@ -146,7 +146,7 @@ def write_public_half(key: Path, folder: Path) -> Path:
     return path
 
 
-def _library():
+def _library() -> ModuleType:
     try:
         import model_signing
     except ImportError as error:
@@ -169,10 +169,10 @@ def _use_key(use: Callable[[], object], otherwise: str) -> None:
         raise UserError(otherwise) from error
 
 
-def _hashing():
+def _hashing() -> Any:
     from model_signing.hashing import Config
 
-    return Config().set_ignored_paths(paths=UNSIGNED_FILES)
+    return Config().set_ignored_paths(paths=UNSIGNED_FILES)  # type: ignore[no-untyped-call]
 
 
 def _signed_names(signature: Path) -> set[str]:
@@ -182,5 +182,7 @@ def _signed_names(signature: Path) -> set[str]:
     """
     from sigstore_models.bundle.v1 import Bundle
 
-    bundle = Bundle.from_dict(json.loads(signature.read_text(encoding="utf-8")))
-    return {resource["name"] for resource in json.loads(bundle.dsse_envelope.payload)["predicate"]["resources"]}
+    envelope = Bundle.from_dict(json.loads(signature.read_text(encoding="utf-8"))).dsse_envelope
+    if envelope is None:
+        raise BadSignature(f"{SIGNATURE_FILE} holds no statement")
+    return {resource["name"] for resource in json.loads(envelope.payload)["predicate"]["resources"]}

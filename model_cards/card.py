@@ -10,11 +10,13 @@ from typing import Any
 from markupsafe import Markup
 
 from model_cards.escape import cut, environment, plain
-from model_cards.plots import PLOTS, badge_text
+from model_cards.plots import badge_text
 from recipes.expectations import shown
 from record.errors import UserError
 from record.hashes import FREE_SECTION
 from record.predictions import Predictions
+from record.project import PROJECT_URL
+from record.release_files import PLOTS
 from record.run_record import METRIC_NAMES, ROUGE_NAMES, Energy, LossPoint, Pin, Record
 from record.verdict import EVIDENCE, Verdict
 from scoring.sql.databases import KINDS
@@ -54,6 +56,7 @@ def render_card(
         record=record,
         recipe=record.recipe,
         repo_id=repo_id,
+        project_url=PROJECT_URL,
         scores=record.scores,
         verdict=verdict,
         badge=badge_text(verdict),

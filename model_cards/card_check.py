@@ -6,8 +6,9 @@ from pathlib import Path
 
 from model_cards.card import front_matter, render_card
 from model_cards.fingerprint import renderer, same_renderer
-from model_cards.plots import PLOTS, draw_plots
+from model_cards.plots import draw_plots
 from record.predictions import Predictions
+from record.release_files import CARD_FILE, PLOTS
 from record.run_record import METRIC_NAMES, Record
 from record.verdict import Verdict
 
@@ -28,7 +29,7 @@ def find_difference(
         folder: the published files.
         verdict: the one among them, if there is one.
     """
-    published = (folder / "README.md").read_text(encoding="utf-8")
+    published = (folder / CARD_FILE).read_text(encoding="utf-8")
     here = renderer()
     if record.rendered is not None and record.rendered.code == here.code:
         ours = render_card(record, predictions, adapter, previous=published, verdict=verdict)
@@ -41,7 +42,7 @@ def find_difference(
             for path in PLOTS.values():
                 if (folder / path).read_bytes() != Path(temporary, path).read_bytes():
                     return f"{path} is not the plot that the record gives"
-    return _other_scores(adapter, folder / "README.md", record)
+    return _other_scores(adapter, folder / CARD_FILE, record)
 
 
 def _lines(one: str, other: str) -> list[tuple[str, str]]:

@@ -5,31 +5,40 @@
 Writes `compare.md` (one table) and `compare.png` (one plot), both rendered from the runs' records.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
+import click
+
 from model_cards.escape import cell
+from record.command_line import Command, Run, run_command, runs
 from record.errors import UserError, one_line_errors
 from record.run_record import Record, load_record
 
+DEFAULT = ("finance-base", "finance", "finance-xl")
+
+
+@click.command(cls=Command, examples=("pubrep compare", "pubrep compare finance-base finance --into tables"))
+@click.argument("folders", nargs=-1, type=Run(), metavar="[RUN]...")
+@click.option("--into", type=click.Path(path_type=Path), help="Folder for the table and the plot (RUNS/compare).")
+def command(folders: tuple[Path, ...], into: Path | None) -> None:
+    """Put scored RUNs side by side: size, memory, time and scores.
+
+    A RUN is a run's folder, or the name of its recipe; finance-base, finance and
+    finance-xl unless given. Writes compare.md (one table) and compare.png.
+    """
+    into = into or runs() / "compare"
+    with one_line_errors():
+        records = [_scored(run) for run in folders or [runs() / name for name in DEFAULT]]
+        into.mkdir(parents=True, exist_ok=True)
+        table = compare_table(records)
+        (into / "compare.md").write_text(f"{table}\n\n![ROUGE-L of every run](compare.png)\n", encoding="utf-8")
+        draw(records, into / "compare.png")
+        print(f"{table}\n\nTable: {into / 'compare.md'}   plot: {into / 'compare.png'}")
+
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="model_cards.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of scored runs")
-    parser.add_argument("--into", type=Path, required=True, help="folder for the table and the plot")
-    arguments = parser.parse_args(argv)
-    with one_line_errors():
-        records = [_scored(run) for run in arguments.runs]
-        arguments.into.mkdir(parents=True, exist_ok=True)
-        table = compare_table(records)
-        (arguments.into / "compare.md").write_text(
-            f"{table}\n\n![ROUGE-L of every run](compare.png)\n", encoding="utf-8"
-        )
-        draw(records, arguments.into / "compare.png")
-        print(f"{table}\n\nTable: {arguments.into / 'compare.md'}   plot: {arguments.into / 'compare.png'}")
+    run_command(command, argv, "python -m model_cards.compare")
 
 
 def _scored(run: Path) -> Record:

@@ -9,9 +9,12 @@ import html
 import json
 import re
 import shlex
+import unicodedata
 from typing import Any
 from urllib.parse import quote
 
+from jinja2 import StrictUndefined, Undefined
+from jinja2.sandbox import SandboxedEnvironment
 from markupsafe import Markup
 
 # Longest text in the card; those from the data are shortened before.
@@ -32,20 +35,15 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 def environment():
     """Jinja's sandbox for markdown: every value is escaped, and one that is not there is an error."""
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import SandboxedEnvironment
-
-    found = SandboxedEnvironment(
-        autoescape=True, finalize=tame, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    jinja = SandboxedEnvironment(
+        autoescape=True, finalize=as_markdown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    found.filters |= {item.__name__: item for item in (shorten, listed, url, line, shell, python, quoted, bibtex)}
-    return found
+    jinja.filters |= {item.__name__: item for item in (shorten, listed, url, line, shell, python, quoted, bibtex)}
+    return jinja
 
 
-def tame(value: Any) -> Any:
+def as_markdown(value: Any) -> Any:
     """A template's value as markdown that shows it; numbers, and what is markdown already, as they are."""
-    from jinja2 import Undefined
-
     # Of an undefined value Jinja makes nothing, or an error.
     if isinstance(value, Markup | int | float | Undefined):
         return value
@@ -54,8 +52,8 @@ def tame(value: Any) -> Any:
 
 def cell(text: Any) -> str:
     """Text for a markdown table cell: every character that markdown or HTML would act on becomes an entity."""
-    visible = INVISIBLE.sub(REPLACEMENT, str(text))
-    escaped = MARKDOWN.sub(lambda match: f"&#{ord(match[0])};", html.escape(visible, quote=False))
+    text = INVISIBLE.sub(REPLACEMENT, str(text))
+    escaped = MARKDOWN.sub(lambda match: f"&#{ord(match[0])};", html.escape(text, quote=False))
     return "<br>".join(ADDRESS.sub("&#64;<!-- -->", escaped).splitlines()) or "—"
 
 
@@ -96,8 +94,13 @@ def shell(text: str) -> Markup:
 
 
 def python(text: str) -> Markup:
-    """A Python string inside a code fence; `repr` leaves it one line of visible characters."""
-    return Markup(repr(text).replace("<!--", "\\x3c!--"))
+    """A Python string inside a code fence; `repr` leaves it one line of visible characters.
+
+    Which characters can be seen differs between versions of Python. Those younger than Unicode 3.2, which each has, are
+    written by their numbers, so that each renders the same card.
+    """
+    literal = repr(text).replace("<!--", "\\x3c!--")
+    return Markup("".join(c if unicodedata.ucd_3_2_0.category(c) != "Cn" else ascii(c)[1:-1] for c in literal))
 
 
 def quoted(text: str) -> Markup:

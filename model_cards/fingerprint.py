@@ -4,16 +4,41 @@ import hashlib
 from importlib.metadata import version
 from pathlib import Path
 
+from model_cards import card, escape, plots
+from recipes import expectations
+from record import field_types, hashes, predictions, project, release_files, run_record, strict_json, verdict, versions
+from record.cache import code_of
 from record.run_record import Record, Renderer
+from scoring.sql.databases import KINDS
 
-SOURCES = ("card.md.jinja", "card.py", "citations.bib", "escape.py", "plots.py")
+FOLDER = Path(__file__).parent
+TEXTS = ("card.md.jinja", "citations.bib")
+MODULES = (
+    card,
+    escape,
+    plots,
+    expectations,
+    field_types,
+    hashes,
+    predictions,
+    project,
+    release_files,
+    run_record,
+    strict_json,
+    verdict,
+    versions,
+)
+# Front matter is written by huggingface_hub and PyYAML; matplotlib has a field of its own.
+LIBRARIES = ("huggingface_hub", "Jinja2", "MarkupSafe", "PyYAML", *plots.LIBRARIES)
 
 
 def renderer() -> Renderer:
     """What renders cards and plots here."""
-    digest = hashlib.sha256()
-    for name in SOURCES:
-        digest.update(Path(__file__).with_name(name).read_bytes())
+    digest = hashlib.sha256(code_of(MODULES, LIBRARIES).encode())
+    for name in TEXTS:
+        digest.update((FOLDER / name).read_bytes())
+    # Of the databases only their number stands on a card.
+    digest.update(f"{len(KINDS)} databases".encode())
     return Renderer(code=digest.hexdigest(), matplotlib=version("matplotlib"))
 
 

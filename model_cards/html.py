@@ -5,6 +5,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from jinja2 import StrictUndefined
+from jinja2.sandbox import SandboxedEnvironment
 from markupsafe import Markup, escape
 
 from model_cards.escape import INVISIBLE
@@ -15,15 +17,12 @@ PAGE_STYLE = Path(__file__).with_name("page.css")
 
 
 def render_page(template: Path, **values: Any) -> str:
-    """A template, filled.
+    """The HTML page of a template, filled with values.
 
-    Texts of record and data are hostile until escaped: every value passes `tame` and Jinja's autoescape.
+    Texts of record and data are hostile until escaped: every value passes `as_html` and Jinja's autoescape.
     """
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import SandboxedEnvironment
-
     environment = SandboxedEnvironment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=tame
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=as_html
     )
     environment.filters |= {"csp_hash": csp_hash, "signed": signed}
     return environment.from_string(source(template)).render(**values)
@@ -44,7 +43,7 @@ def revealed(text: str) -> str:
     return INVISIBLE.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)
 
 
-def tame(value: Any) -> Any:
+def as_html(value: Any) -> Any:
     """The value; a text that is not HTML yet is made visible, and cut where it is longer than any honest one."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value

@@ -7,17 +7,20 @@ The page is one file that loads nothing. Folders of runs are read without any Hu
 HF_HUB_OFFLINE=1 from the cache. What is not scored yet is named and left out.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
+
+from record.command_line import Command, RunOrId, run_command, runs
 from record.errors import UserError, one_line_errors
-from record.predictions import PREDICTIONS_FILE, Predictions, load_predictions
-from record.run_record import METRIC_NAMES, RECORD_FILE, Record, load_record
-from record.verdict import DECIDING, VERDICT_FILE, Verdict, load_verdict, why_unrelated
+from record.predictions import Predictions, load_predictions
+from record.release_files import PREDICTIONS_FILE, RECORD_FILE, VERDICT_FILE
+from record.run_record import METRIC_NAMES, Record, load_record
+from record.verdict import DECIDING, Verdict, load_verdict, why_unrelated
 
 # Rows of one adapter, and characters of one text, that the page holds: 11,490 news articles come to 33 MB so.
 ROWS, TEXT = 20_000, 2_000
@@ -39,21 +42,31 @@ class Entry:
     verdict: Verdict | None
 
 
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="model_cards.overview", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("adapters", nargs="*", help="folders of runs, or ids on the Hub")
-    parser.add_argument("--into", type=Path, required=True, metavar="FILE", help="the page (HTML) to write")
-    arguments = parser.parse_args(argv)
+@click.command(
+    cls=Command,
+    examples=("pubrep report", "pubrep report finance text2sql", "pubrep report owner/name --into page.html"),
+)
+@click.argument("adapters", nargs=-1, type=RunOrId(), metavar="[RUN_OR_ID]...")
+@click.option("--into", type=click.Path(path_type=Path), metavar="FILE", help="The page to write (RUNS/report.html).")
+def command(adapters: tuple[str, ...], into: Path | None) -> None:
+    """Put adapters on one page: scores, losses, lineage, verdicts, and every row.
+
+    Takes folders of runs, names of recipes and ids on the Hub; every scored run
+    unless given. The page is one HTML file that loads nothing.
+    """
+    into = into or runs() / "report.html"
     with one_line_errors():
-        entries = read_all(arguments.adapters)
+        entries = read_all(adapters or [str(path.parent) for path in sorted(runs().glob("*/record.json"))])
         page = render_overview(entries)
-        arguments.into.parent.mkdir(parents=True, exist_ok=True)
-        arguments.into.write_text(page, encoding="utf-8")
+        into.parent.mkdir(parents=True, exist_ok=True)
+        into.write_text(page, encoding="utf-8")
         rows = sum(len(entry.predictions.prompt) for entry in entries)
-        adapters = "1 adapter" if len(entries) == 1 else f"{len(entries)} adapters"
-        print(f"Report: {arguments.into} ({adapters}, {rows:,} rows, {len(page.encode()) / 1e6:,.1f} MB)")
+        many = "1 adapter" if len(entries) == 1 else f"{len(entries)} adapters"
+        print(f"Report: {into} ({many}, {rows:,} rows, {len(page.encode()) / 1e6:,.1f} MB)")
+
+
+def main(argv: list[str]) -> None:
+    run_command(command, argv, "python -m model_cards.overview")
 
 
 def read_all(adapters: Sequence[str]) -> list[Entry]:
@@ -88,14 +101,12 @@ def read_published(adapter: str) -> Entry | None:
     if adapter.count("/") != 1 or adapter.startswith("."):
         raise UserError(f"{adapter} is neither the folder of a run nor an id on the Hub (owner/name)")
     commit = commit_of(adapter, "main")
-    _, record, _ = pull(adapter, commit, names=[])
+    record = pull(adapter, commit, names=[]).record
     if record.scores is None:
         return None
     names = [name for name in (PREDICTIONS_FILE, VERDICT_FILE) if name in record.files]
-    folder, record, differing = pull(adapter, commit, names)
-    if differing:
-        raise UserError(f"{adapter}@{commit} is damaged: {', '.join(differing)} differ from its record")
-    return _entry(adapter, commit, record, folder)
+    published = pull(adapter, commit, names).require_whole()
+    return _entry(adapter, commit, published.record, published.folder)
 
 
 def _entry(name: str, commit: str | None, record: Record, folder: Path) -> Entry:

@@ -2,22 +2,25 @@
 
 import hashlib
 import io
+import sys
 import textwrap
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from model_cards import escape
 from model_cards.escape import INVISIBLE, REPLACEMENT, cut
-from record.cache import cached_bytes, code
-from record.run_record import METRIC_NAMES, Interval, Record, Scores, Training
+from record.cache import cached_bytes, code_of
+from record.release_files import PLOTS
+from record.run_record import METRIC_NAMES, Compared, Interval, Record, Scores, Training
 from record.verdict import Verdict
 
-PLOTS = {"verdict": "plots/verdict.png", "loss": "plots/loss.png", "scores": "plots/scores.png"}
 # Okabe & Ito's palette, told apart by readers with any common colour vision deficiency.
 BASE, ADAPTER, GRID = "#999999", "#0072B2", "#DDDDDD"
 EVAL = "#D55E00"
 TITLE = 90
+# What draws, with matplotlib: kiwisolver lays out, numpy counts, pillow writes. The fonts are matplotlib's own.
+LIBRARIES = ("kiwisolver", "numpy", "pillow")
 # Each with white letters at a contrast of 7 or more (WCAG 2.2, 1.4.6), and a sign: colour alone tells nothing.
 BADGES = {"REPRODUCED": ("#14552a", "✓"), "DRIFTED": ("#8f1d18", "✗"), "UNCHECKED": ("#4c535c", "–")}
 
@@ -36,20 +39,23 @@ def draw_plots(record: Record, folder: Path, verdict: Verdict | None = None) -> 
         "loss": (_loss, record.recipe["adapter_name"], record.training),
         "scores": (_scores, record.scores, record.contract.confidence),
     }
-    for name, (draw, *shown) in drawings.items():
+    for name, (draw, *values) in drawings.items():
         path = folder / PLOTS[name]
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(_drawn(draw, shown))
+        path.write_bytes(_plot(draw, values))
     return list(PLOTS.values())
 
 
-def _drawn(draw: Callable[..., bytes], shown: list[Any]) -> bytes:
-    """The plot of what is shown, which is all that `draw` gets to see; drawn once for it, this code and matplotlib."""
-    key = hashlib.sha256(" ".join(map(version, ("matplotlib", "numpy", "pillow"))).encode())
-    for source in ("plots.py", "escape.py"):
-        key.update(Path(__file__).with_name(source).read_bytes())
-    key.update((code() + draw.__name__ + repr(shown)).encode())
-    return cached_bytes(draw.__name__.strip("_"), lambda: draw(*shown), key.hexdigest())
+def _plot(draw: Callable[..., bytes], values: list[Any]) -> bytes:
+    """The plot of the values, which are all that `draw` gets to see; drawn once for them and this code."""
+    key = hashlib.sha256((code() + draw.__name__ + repr(values)).encode()).hexdigest()
+    return cached_bytes(draw.__name__.strip("_"), lambda: draw(*values), key)
+
+
+def code() -> str:
+    """The hash of all that decides what a plot of the same values looks like."""
+    parts = (sys.modules[__name__], escape, Compared)
+    return code_of(parts, ["matplotlib", *LIBRARIES]) + repr(METRIC_NAMES)
 
 
 def start_pyplot():

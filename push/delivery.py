@@ -12,12 +12,13 @@ from huggingface_hub import HfApi, ModelCard
 
 from hub.release import pull
 from hub.retry import retry
-from hub.signing import SIGNATURE_FILE, BadSignature, check, sign, write_public_half
+from hub.signing import BadSignature, check, sign, write_public_half
 from push import repository
 from push.one_commit import CHECKED, Progress, find, send_folder
 from push.release import adopt_verdict, stage, tree
 from push.repository import RemoteState, Target
 from record.errors import UserError
+from record.release_files import CARD_FILE, SIGNATURE_FILE
 from record.run_record import load_record
 
 
@@ -112,7 +113,7 @@ def _lay_out(api: HfApi, delivery: Delivery, there: RemoteState, options: Option
     delivery.note = f"ROUGE-L {record.scores.adapter['rougeL'].mean:.4f} on {record.scores.rows:,} test rows"
     print(f"Card: {release / 'README.md'}   plots: {release / 'plots'}", flush=True)
     if not options.dry_run:
-        retry("checking the card", ModelCard.load(release / "README.md").validate)
+        retry("checking the card", ModelCard.load(release / CARD_FILE).validate)
     return f"Publish {record.name}: {delivery.note}"
 
 
@@ -145,15 +146,15 @@ def verify(repo_id: str, commit: str, run: Path, key: Path | None = None) -> Non
 
     with tempfile.TemporaryDirectory(dir=run, prefix=CHECKED) as folder:
         cache = Path(folder)
-        pulled, record, differing = pull(repo_id, commit, cache=cache)
-        if differing:
+        published = pull(repo_id, commit, cache=cache)
+        if published.differing:
             raise UserError(
-                f"{repo_id}@{commit} came back with other bytes in {', '.join(differing)}: publish it again"
+                f"{repo_id}@{commit} came back with other bytes in {', '.join(published.differing)}: publish it again"
             )
         try:
             if key is not None:
-                check(repo_id, commit, pulled, record, write_public_half(key, cache), cache)
-            generate_row(pulled, record)
+                check(repo_id, commit, published.folder, published.record, write_public_half(key, cache), cache)
+            generate_row(published.folder, published.record)
         except BadSignature as error:
             raise UserError(f"{repo_id}@{commit} came back with a signature that fails: {error}") from error
         except Drift as drift:

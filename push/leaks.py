@@ -17,12 +17,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from hub.signing import SIGNATURE_FILE
 from push.machine_traces import chosen_words, local_traces, own_paths_in_data
+from record import strict_json
 from record.errors import UserError
 from record.hashes import FREE_SECTION
 from record.redaction import find_secrets, own_secrets, redact
-from record.run_record import RECORD_FILE, Record
+from record.release_files import (
+    ADAPTER_CONFIG_FILE,
+    CARD_FILE,
+    RECORD_FILE,
+    SIGNATURE_FILE,
+    TOKENIZER_CONFIG_FILE,
+    TOKENIZER_FILE,
+    recipe_file,
+)
+from record.run_record import Record
 
 # A larger file needs an upload in parts. The largest adapter in sight is smaller: FLAN-T5-XXL, all linear layers,
 # r = 256, float32 is 4.5 GB; the shipped finance-xxl is 151 MB.
@@ -110,7 +119,7 @@ def refuse_traces(folder: Path, paths: list[str], run: Path, record: Record) -> 
             for what, words, pattern in patterns:
                 for match in pattern.finditer(joined) if words in joined else ():
                     # The card's examples are the dataset's words.
-                    if path == "README.md" and match[0] in said:
+                    if path == CARD_FILE and match[0] in said:
                         continue
                     shown = f" ({match[0]})" if what == "a local path" else ""
                     raise UserError(
@@ -272,7 +281,7 @@ def _json(file: Path) -> Texts:
         pairs = value if isinstance(value, tuple) else enumerate(value)
         for key, item in pairs:
             inner = f"{where}.{key}" if where else f"{key}"
-            if file.name == "tokenizer.json" and inner == "model":
+            if file.name == TOKENIZER_FILE and inner == "model":
                 texts.data.append(("`model`", json.dumps(item, ensure_ascii=False)))
                 continue
             texts.metadata.append((f"`{inner[:80]}`", f'"{key}": "{item}"' if isinstance(item, str) else f'"{key}":'))
@@ -316,7 +325,7 @@ def _source(path: str, found: Texts, passages: list[tuple[str, str]]) -> str:
     """Where a user mends a text of this file."""
     if passages is found.data and path.endswith(".parquet"):
         return "the dataset"
-    if path == "README.md" and passages is found.data:
+    if path == CARD_FILE and passages is found.data:
         return "the card on the Hub"
     return "the recipe or the run"
 
@@ -326,16 +335,16 @@ def _refuse_other_base(folder: Path, record: Record) -> None:
     from huggingface_hub import ModelCard
 
     base = record.pins.base_model
-    adapter = json.loads((folder / "adapter_config.json").read_bytes())
-    tokenizer = json.loads((folder / "tokenizer_config.json").read_bytes())
-    front = ModelCard.load(folder / "README.md").data.to_dict()
-    recipe = yaml.safe_load((folder / f"{record.name}.yaml").read_text(encoding="utf-8"))
+    adapter = strict_json.read(folder / ADAPTER_CONFIG_FILE, "the configuration of an adapter")
+    tokenizer = strict_json.read(folder / TOKENIZER_CONFIG_FILE, "the configuration of a tokenizer")
+    front = ModelCard.load(folder / CARD_FILE).data.to_dict()
+    recipe = yaml.safe_load((folder / recipe_file(record.name)).read_text(encoding="utf-8"))
     stated = [
-        ("adapter_config.json", "base_model_name_or_path", adapter, base.id),
-        ("adapter_config.json", "revision", adapter, base.revision),
-        ("README.md", "base_model", front, base.id),
-        (f"{record.name}.yaml", "model_name_or_path", recipe, base.id),
-        (f"{record.name}.yaml", "dataset_name", recipe, record.pins.dataset.id),
+        (ADAPTER_CONFIG_FILE, "base_model_name_or_path", adapter, base.id),
+        (ADAPTER_CONFIG_FILE, "revision", adapter, base.revision),
+        (CARD_FILE, "base_model", front, base.id),
+        (recipe_file(record.name), "model_name_or_path", recipe, base.id),
+        (recipe_file(record.name), "dataset_name", recipe, record.pins.dataset.id),
         (RECORD_FILE, "model_name_or_path", record.recipe, base.id),
     ]  # fmt: skip
     for path, key, values, pinned in stated:
@@ -345,7 +354,7 @@ def _refuse_other_base(folder: Path, record: Record) -> None:
     for key in SOURCE_KEYS & set(tokenizer):
         if tokenizer[key] not in (None, base.id):
             raise UserError(
-                f"tokenizer_config.json states `{key}: {tokenizer[key]}`, the record pins {base.id}: remove the line"
+                f"{TOKENIZER_CONFIG_FILE} states `{key}: {tokenizer[key]}`, the record pins {base.id}: remove the line"
             )
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", base.id, re.ASCII):
         raise UserError(f"the base model {base.id!r} is no Hub id (owner/name): nobody could check the adapter")

@@ -14,9 +14,10 @@ from hub.release import entries_of, fetch
 from hub.retry import bounded_silence, retry, time_limit
 from push import repository
 from push.release import tree
-from push.repository import HUB_WRITTEN, RemoteState, Target
+from push.repository import RemoteState, Target
 from record.errors import UserError
 from record.hashes import sha256_file
+from record.release_files import CARD_FILE, HUB_WRITTEN
 
 # So often the branch may move on under a folder (somebody edits the card) before it is given up.
 MOVES = 5
@@ -199,13 +200,13 @@ def _look(api: HfApi, target: Target, marker: str, other: str) -> RemoteState:
         return RemoteState()
     repository.refuse_public(target, info.private)
     files = frozenset(sibling.rfilename for sibling in info.siblings or [])
-    if marker not in files and files - HUB_WRITTEN - {"README.md"}:
+    if marker not in files and files - {*HUB_WRITTEN, CARD_FILE}:
         raise UserError(f"{target.repo_id} {other}")
     if target.kind == "space":
         # The Hub writes a README.md into a new Space, and nobody's words in a later one are kept.
         return RemoteState(info.sha, files, marker=marker)
-    card = repository.read(api, target.repo_id, info.sha, "README.md").decode() if "README.md" in files else None
-    stale = files - HUB_WRITTEN if marker in files else frozenset()
+    card = repository.read(api, target.repo_id, info.sha, CARD_FILE).decode() if CARD_FILE in files else None
+    stale = files - {*HUB_WRITTEN} if marker in files else frozenset()
     edited = card is not None and marker not in files
     return RemoteState(info.sha, files, card, edited=edited, marker=marker, stale=stale)
 

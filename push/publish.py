@@ -13,8 +13,11 @@ import traceback
 from dataclasses import fields
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import click
+
+from record.command_line import Command, Run, run_command, runs
 from record.errors import UserError, explanation, one_line_errors
 from record.run_record import Record, load_record
 
@@ -25,30 +28,55 @@ if TYPE_CHECKING:
 LAST_LOOK = 0.2
 
 
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="push.publish", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of scored runs")
-    owners = parser.add_mutually_exclusive_group()
-    owners.add_argument("--user", help="owner of the repositories (your own name on the Hub unless given)")
-    owners.add_argument("--org", help="organisation that owns the repositories, of which you are a member")
-    parser.add_argument("--revision", default="main", help="branch to publish on, made where it lacks")
-    parser.add_argument("--pr", action="store_true", help="open a pull request in place of a commit")
-    parser.add_argument("--private", action="store_true", help="make new repositories private")
-    parser.add_argument("--collection", metavar="TITLE", help="put the adapters into the owner's collection so called")
-    parser.add_argument(
-        "--overwrite", metavar="COMMIT", help="replace what somebody else wrote, if this is still the newest commit"
-    )
-    parser.add_argument("--sign", type=Path, metavar="KEY", help="PEM file of the private key that signs the release")
-    parser.add_argument(
-        "--verdict", type=Path, metavar="JSON", help="show this verdict, printed by `reproduce --json`, on the card"
-    )
-    parser.add_argument("--time-limit", type=float, default=60, metavar="MINUTES", help="for each run (default: 60)")
-    parser.add_argument("--dry-run", action="store_true", help="print what would be uploaded, upload nothing")
-    arguments = parser.parse_args(argv)
+@click.command(
+    cls=Command,
+    examples=(
+        "pubrep publish finance --dry-run",
+        "pubrep publish finance --org acme --private",
+        "pubrep publish --all",
+    ),
+)
+@click.argument("runs", nargs=-1, type=Run())
+@click.option("--all", "every", is_flag=True, help="Publish every scored run.")
+@click.option("--user", help="Owner of the repositories (your own name on the Hub unless given).")
+@click.option("--org", help="Organisation that owns the repositories, of which you are a member.")
+@click.option("--revision", default="main", show_default=True, help="Branch to publish on; made if it does not exist.")
+@click.option("--pr", is_flag=True, help="Open a pull request instead of a commit.")
+@click.option("--private", is_flag=True, help="Make new repositories private.")
+@click.option("--collection", metavar="TITLE", help="Put the adapters into the owner's collection of this title.")
+@click.option(
+    "--overwrite", metavar="COMMIT", help="Replace what somebody else wrote, if this is still the newest commit."
+)
+@click.option(
+    "--sign", type=click.Path(path_type=Path), metavar="KEY", help="PEM file of the private key that signs the release."
+)
+@click.option(
+    "--verdict",
+    type=click.Path(path_type=Path),
+    metavar="JSON",
+    help="Show this verdict of `reproduce --json` on the card.",
+)
+@click.option("--time-limit", type=float, default=60, metavar="MINUTES", show_default=True, help="For each run.")
+@click.option("--dry-run", is_flag=True, help="Print what would be uploaded; upload nothing.")
+def command(every: bool, **options: Any) -> None:
+    """Publish scored RUNS to the Hub: one commit each, then pulled back and checked.
+
+    RUNS are folders, or names of recipes. They go in the order of their chain; what
+    fails does not stop the others. Run again after any failure, it finishes what is
+    missing and repeats nothing.
+    """
+    if every == bool(options["runs"]):
+        raise click.UsageError("Name the runs to publish, or --all.")
+    if options["user"] and options["org"]:
+        raise click.UsageError("--user and --org exclude each other: name one owner.")
+    if every:
+        options["runs"] = [path.parent for path in sorted(runs().glob("*/record.json"))] or [runs() / "finance"]
     with one_line_errors():
-        publish(arguments)
+        publish(argparse.Namespace(**options))
+
+
+def main(argv: list[str]) -> None:
+    run_command(command, argv, "python -m push.publish")
 
 
 def publish(arguments: argparse.Namespace) -> None:

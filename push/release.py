@@ -12,16 +12,19 @@ from recipes.config import recipe_yaml
 from record.adapter_config import check_adapter_config
 from record.errors import UserError
 from record.hashes import sha256_published
-from record.predictions import FORGETTING_FILE, PREDICTIONS_FILE, load_predictions
+from record.predictions import load_predictions
 from record.published_recipe import refused_key
-from record.release_files import ADAPTER_FILE
-from record.run_record import RECORD_FILE, Record, load_record
+from record.release_files import (
+    CARD_FILE,
+    FORGETTING_FILE,
+    RECORD_FILE,
+    RUN_FILES,
+    VERDICT_FILE,
+    recipe_file,
+)
+from record.run_record import Record, load_record
 from record.trained_run import load_trained_run
-from record.verdict import VERDICT_FILE, load_verdict, why_unrelated
-
-# The only files of a run folder that are ever uploaded. `training_args.bin` and checkpoints are pickles.
-REQUIRED_FILES = ("adapter_config.json", ADAPTER_FILE, "tokenizer.json", "tokenizer_config.json",
-                  PREDICTIONS_FILE)  # fmt: skip
+from record.verdict import load_verdict, why_unrelated
 
 
 def stage(run: Path, repo_id: str, previous_card: str | None, folder: Path) -> Record:
@@ -50,7 +53,7 @@ def lay_out(run: Path, repo_id: str, previous_card: str | None, folder: Path) ->
         raise UserError(f"{run} is not ready to be published: run make evaluate-{record.name} first")
     _refuse_unreadable(run, record)
     forgetting = [FORGETTING_FILE] if record.forgetting is not None else []
-    names = (*REQUIRED_FILES, *forgetting)
+    names = (*RUN_FILES, *forgetting)
     refuse_foreign_files(run, (*names, VERDICT_FILE), folder, record)
     predictions = load_predictions(run)
     shutil.rmtree(folder, ignore_errors=True)
@@ -67,9 +70,9 @@ def lay_out(run: Path, repo_id: str, previous_card: str | None, folder: Path) ->
         shutil.copyfile(run / VERDICT_FILE, folder / VERDICT_FILE)
     record.rendered = renderer()
     draw_plots(record, folder, verdict)
-    (folder / f"{record.name}.yaml").write_text(recipe_yaml(record.recipe), encoding="utf-8")
+    (folder / recipe_file(record.name)).write_text(recipe_yaml(record.recipe), encoding="utf-8")
     card = render_card(record, predictions, repo_id, previous_card, verdict)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    (folder / CARD_FILE).write_text(card, encoding="utf-8")
     record.files = {path: sha256_published(folder / path) for path in tree(folder)}
     (folder / RECORD_FILE).write_bytes(record.to_bytes())
     return record

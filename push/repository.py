@@ -15,13 +15,11 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelet
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import build_hf_headers, paginate, parse_datetime
 
-from hub.release import BESIDE_THE_CARD, fetch, pull, unlisted
-from hub.signing import SIGNATURE_FILE
+from hub.release import fetch, pull, unlisted
 from push.release import tree
 from record.errors import UserError, xet_errors
-from record.run_record import RECORD_FILE, Record
-
-HUB_WRITTEN = {".gitattributes"}
+from record.release_files import BESIDE_THE_CARD, CARD_FILE, HUB_WRITTEN, RECORD_FILE, SIGNATURE_FILE
+from record.run_record import Record
 
 
 @dataclass(frozen=True)
@@ -80,20 +78,20 @@ def look(api: HfApi, target: Target) -> RemoteState:
     files = frozenset(sibling.rfilename for sibling in info.siblings or [])
     if RECORD_FILE in files:
         with tempfile.TemporaryDirectory() as cache:
-            folder, record, differing = pull(target.repo_id, info.sha, names=["README.md"], cache=Path(cache))
-            card = folder / "README.md"
+            published = pull(target.repo_id, info.sha, names=[CARD_FILE], cache=Path(cache))
+            card = published.folder / CARD_FILE
             text = card.read_text(encoding="utf-8") if card.is_file() else None
-        if strange := unlisted(target.repo_id, info.sha, record):
+        if strange := unlisted(target.repo_id, info.sha, published.record):
             raise UserError(
                 f"{target.repo_id} holds {', '.join(strange)} next to its release, which checks call drift: remove it "
                 "there"
             )
-        stale = files & {*record.files, SIGNATURE_FILE}
-        return RemoteState(info.sha, files, text, record, edited=bool(differing), stale=stale)
-    if files - HUB_WRITTEN - {"README.md"}:
+        stale = files & {*published.record.files, SIGNATURE_FILE}
+        return RemoteState(info.sha, files, text, published.record, edited=bool(published.differing), stale=stale)
+    if files - {*HUB_WRITTEN, CARD_FILE}:
         raise UserError(f"{target.repo_id} exists and holds other things than a release: set another `adapter_name`")
-    if "README.md" in files:
-        card = read(api, target.repo_id, info.sha, "README.md").decode()
+    if CARD_FILE in files:
+        card = read(api, target.repo_id, info.sha, CARD_FILE).decode()
         return RemoteState(info.sha, files, card, edited=True)
     return RemoteState(info.sha, files)
 
@@ -104,7 +102,9 @@ def holds(api: HfApi, repo_id: str, revision: str, folder: Path, kind: str = "mo
     Pictures and pages may lie next to it, in a Space any other file.
     """
     checks = api.verify_repo_checksums(repo_id, repo_type=kind, revision=revision, local_dir=folder)
-    others = {path for path in checks.missing_paths if Path(path).suffix.lower() not in BESIDE_THE_CARD} - HUB_WRITTEN
+    others = {path for path in checks.missing_paths if Path(path).suffix.lower() not in BESIDE_THE_CARD} - {
+        *HUB_WRITTEN
+    }
     return not (checks.mismatches or checks.extra_paths or (others and kind != "space"))
 
 

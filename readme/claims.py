@@ -6,7 +6,6 @@ Takes the record of each from the Hub, checks each whose present commit has no v
 and renders README. An adapter that cannot be reached keeps its last known row, and the exit code is 1.
 """
 
-import argparse
 import shutil
 import subprocess
 import sys
@@ -14,13 +13,15 @@ import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import click
+
 from evaluation.reproduce import reproduce
 from hub.pins import commit_of
 from hub.release import pull
-from model_cards.plots import PLOTS
 from readme.render import ROOT, Claim, Listed, folder_of, listed, load_claim, render
+from record.command_line import Command, run_command
 from record.errors import UserError, one_line_errors
-from record.run_record import RECORD_FILE
+from record.release_files import CARD_FILE, PLOTS, RECORD_FILE
 from record.verdict import Level
 
 STYLE = """
@@ -35,16 +36,29 @@ img { max-width: 100% }
 """
 
 
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="readme.claims", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--check", action="store_true", help="check every adapter, also where a verdict is kept")
-    parser.add_argument("--level", choices=("score", "generate"), default="generate", help="how much is done again")
-    arguments = parser.parse_args(argv)
+@click.command(cls=Command, examples=("pubrep claims", "pubrep claims --check --level score"))
+@click.option("--check", is_flag=True, help="Check every adapter, also where a verdict is kept.")
+@click.option(
+    "--level",
+    type=click.Choice(["score", "generate"]),
+    default="generate",
+    show_default=True,
+    help="How much is done again.",
+)
+def command(check: bool, level: Level) -> None:
+    """Bring README's results up to date: the adapters that claims.yaml lists.
+
+    Takes the record of each from the Hub, checks each whose present commit has no
+    verdict yet, keeps both in docs/claims/, and renders README. An adapter that
+    cannot be reached keeps its last known row, and the exit code is 1.
+    """
     with one_line_errors():
-        if renew_all(ROOT, arguments.check, arguments.level):
+        if renew_all(ROOT, check, level):
             sys.exit(1)
+
+
+def main(argv: list[str]) -> None:
+    run_command(command, argv, "python -m readme.claims")
 
 
 def renew_all(root: Path, check: bool, level: Level) -> list[str]:
@@ -83,8 +97,8 @@ def renew(entry: Listed, folder: Path, check: bool, level: Level) -> None:
         `huggingface_hub.errors.HfHubHTTPError`: the Hub refused.
     """
     commit = commit_of(entry.adapter, entry.revision)
-    published, record, _ = pull(entry.adapter, commit, names=[])
-    if record.scores is None:
+    published = pull(entry.adapter, commit, names=[])
+    if published.record.scores is None:
         raise UserError(f"the {RECORD_FILE} at {commit} holds no scores")
     claim = load_claim(folder)
     verdict = unchecked = None
@@ -96,7 +110,7 @@ def renew(entry: Listed, folder: Path, check: bool, level: Level) -> None:
         unchecked = found.reason if found.verdict == "UNCHECKED" else None
         verdict = verdict if unchecked and verdict else found
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(published / RECORD_FILE, folder / RECORD_FILE)
+    shutil.copyfile(published.folder / RECORD_FILE, folder / RECORD_FILE)
     Claim(commit=commit, verdict=verdict).save(folder)
     if entry.pictures:
         keep_pictures(entry.adapter, commit, folder)
@@ -110,13 +124,13 @@ def keep_pictures(adapter: str, commit: str, folder: Path) -> None:
     Raises:
         `UserError`: one of them is not the file that the record names.
     """
-    published, _, differing = pull(adapter, commit, names=["README.md", *PLOTS.values()])
-    if differing:
-        raise UserError(f"its pictures stay as they are: {', '.join(differing)} differ from its record")
+    published = pull(adapter, commit, names=[CARD_FILE, *PLOTS.values()])
+    if published.differing:
+        raise UserError(f"its pictures stay as they are: {', '.join(published.differing)} differ from its record")
     for path in PLOTS.values():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(published / path, folder / path)
-    picture(published / "README.md", folder / "card.png")
+        shutil.copyfile(published.folder / path, folder / path)
+    picture(published.folder / CARD_FILE, folder / "card.png")
 
 
 def picture(card: Path, png: Path) -> None:

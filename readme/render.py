@@ -1,29 +1,37 @@
-"""Renders README.md's tables from docs/claims/, the recipes and benchmarks/results/: no number typed, no Hub asked.
+"""Renders the tables of README.md, docs/ and benchmarks/README.md from docs/claims/, the recipes and
+benchmarks/results/: no number typed, no Hub asked.
 
     python -m readme.render
 
-Writes the tables between README.md's `<!-- rendered: NAME -->` marks anew. `readme.claims` brings docs/claims/ up
-to date.
+Fills NAME.md.jinja, next to this file, between a page's `<!-- rendered: NAME -->` marks. `readme.claims` brings
+docs/claims/ up to date.
 """
 
+import json
 import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import click
+from jinja2 import FileSystemLoader
+from markupsafe import Markup
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
-from model_cards.escape import cell, shorten
-from readme.measurements import exports_table, load_lines, profile_tables, scoring_table, speed_tables
+from model_cards.escape import environment
+from record import strict_json
+from record.command_line import Command, run_command
 from record.errors import UserError, one_line_errors
-from record.run_record import METRIC_NAMES, Record, Scores, Section, Sha1, load_record
+from record.run_record import METRIC_NAMES, Record, Section, Sha1, load_record
 from record.verdict import Verdict
+from record.whole_file import write_whole
 
 ROOT = Path(__file__).parents[1]
 LISTING = "claims.yaml"
 CLAIM_FILE = "claim.json"
 # As the reference gives them: its ROUGE-Lsum was taken of texts without newlines.
 FOUR = ("rouge1", "rouge2", "rougeL", "rougeLsum_flat")
+UNITS = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3}
 RENDERED = re.compile(r"(<!-- rendered: (\w+) -->\n)(.*?)(<!-- /rendered -->)", re.DOTALL)
 
 
@@ -46,15 +54,21 @@ class Claim(Section):
     def save(self, folder: Path) -> None:
         """Writes `claim.json`, without the numbers of the rows that differ: the verdict's reason counts them."""
         text = self.model_dump_json(indent=1, exclude={"verdict": {"rows"}})
-        (folder / CLAIM_FILE).write_text(text + "\n", encoding="utf-8")
+        write_whole(folder / CLAIM_FILE, f"{text}\n".encode())
+
+
+@click.command(cls=Command, examples=("pubrep readme",))
+def command() -> None:
+    """Render README's tables from docs/claims, the recipes and the benchmarks.
+
+    No number is typed, and no Hub is asked.
+    """
+    with one_line_errors():
+        render(ROOT)
 
 
 def main(argv: list[str]) -> None:
-    if {"-h", "--help"} & set(argv):
-        print(__doc__)
-        return
-    with one_line_errors():
-        render(ROOT)
+    run_command(command, argv, "python -m readme.render")
 
 
 def listed(root: Path) -> list[Listed]:
@@ -87,9 +101,13 @@ def folder_of(root: Path, entry: Listed) -> Path:
 
 
 def load_claim(folder: Path) -> Claim | None:
-    """The claim kept in `folder`, if there is one."""
+    """The claim kept in `folder`, if there is one.
+
+    Raises:
+        `UserError`: the file there is not a claim.
+    """
     path = folder / CLAIM_FILE
-    return Claim.model_validate_json(path.read_bytes()) if path.is_file() else None
+    return strict_json.load(path, Claim, "a claim as `make claims` keeps it") if path.is_file() else None
 
 
 def kept_records(root: Path = ROOT) -> list[Record]:
@@ -107,116 +125,102 @@ def recipes() -> dict[str, tuple[str, dict[str, Any]]]:
 
 
 def render(root: Path) -> None:
-    """Renders README.md and benchmarks/README.md in the folder `root`."""
-    for readme in filter(Path.is_file, (root / "README.md", root / "benchmarks" / "README.md")):
-        readme.write_text(rendered(readme.read_text(encoding="utf-8"), root), encoding="utf-8")
-    print(f"Rendered {readme.name} from {len(kept_records(root))} records and {len(recipes())} recipes")
+    """Renders every page with rendered blocks in the folder `root`."""
+    for page in pages(root):
+        page.write_text(rendered(page.read_text(encoding="utf-8"), root), encoding="utf-8")
+    print(f"Rendered {len(pages(root))} pages from {len(kept_records(root))} records and {len(recipes())} recipes")
 
 
-def rendered(readme: str, root: Path = ROOT) -> str:
-    """A README with every rendered table made anew.
+def pages(root: Path) -> list[Path]:
+    """The pages of the folder `root` that hold rendered blocks."""
+    candidates = (root / "README.md", *sorted((root / "docs").glob("*.md")), root / "benchmarks" / "README.md")
+    return [page for page in candidates if page.is_file() and RENDERED.search(page.read_text(encoding="utf-8"))]
+
+
+def rendered(page: str, root: Path = ROOT) -> str:
+    """A page's text with every rendered block made again.
 
     Raises:
-        `KeyError`: a mark names no table.
+        `jinja2.TemplateNotFound`: a mark names no template.
     """
-    tables = {
-        "results": results_table, "recipes": recipes_table, "scoring": scoring_table, "speed": speed_tables,
-        "profiles": profile_tables, "exports": exports_table, "load": load_lines,
-    }  # fmt: skip
-    return RENDERED.sub(lambda match: f"{match[1]}{tables[match[2]](root)}\n{match[4]}", readme)
+    return RENDERED.sub(lambda match: f"{match[1]}{block(match[2], root)}\n{match[4]}", page)
 
 
-def results_table(root: Path) -> str:
-    """The listed adapters: scores with intervals and the last verdict; below, why one is not REPRODUCED."""
-    entries = listed(root)
-    lines = [
-        "| adapter | base model | test rows | score | base | adapter | difference | last verdict |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    notes = []
-    for entry in entries:
-        folder = folder_of(root, entry)
-        claim = load_claim(folder)
-        if claim is None:
-            lines.append(f"| {cell(entry.adapter)} | | | | | | | not asked for yet: `make claims` |")
-            continue
-        lines += results_rows(entry, claim, load_record(folder))
-        if claim.verdict.verdict != "REPRODUCED":
-            notes.append(f"- {cell(entry.adapter)}: {claim.verdict.verdict}, {cell(shorten(claim.verdict.reason))}")
-    if all(entry.hub == "local" for entry in entries):
-        notes.append("No adapter is published on the real Hub yet.")
-    return "\n".join([*lines, *(["", *notes] if notes else [])])
+def block(name: str, root: Path = ROOT, **facts: Any) -> str:
+    """One rendered block: the template `NAME.md.jinja` filled from what the folder `root` keeps.
 
-
-def results_rows(entry: Listed, claim: Claim, record: Record) -> list[str]:
-    """One adapter's lines of the results table, one a score; what comes from its record is untrusted text."""
-    scores, base = record.scores, record.pins.base_model
-    adapter = cell(entry.adapter)
-    if entry.hub == "real":
-        adapter = f"[{adapter}](https://huggingface.co/{entry.adapter}/tree/{claim.commit})"
-    adapter += f"<br>{cell(record.recipe.get('title', ''))} ({cell(record.name)})"
-    model = f"{'a miniature of ' if record.miniature else ''}{cell(base.id)}"
-    model += f"<br>{record.model.total - record.model.trainable:,} parameters"
-    seen = sum(scores.seen.values())
-    seen = (
-        "not compared with the training rows"
-        if record.leakage is None
-        else f"{seen:,} ({100 * seen / max(scores.rows, 1):.1f} %) seen in training"
+    Parameters:
+        facts: given to the template in place of those that are kept.
+    """
+    jinja = environment()
+    jinja.loader = FileSystemLoader(Path(__file__).parent)
+    jinja.filters |= {"number": number, "duration": duration, "flops": flops}
+    template = jinja.get_template(f"{name}.md.jinja")
+    # Functions, so that a template reads only what it shows.
+    text = template.render(
+        {
+            "claims": lambda: kept_claims(root),
+            "recipes": lambda: recipe_facts(root),
+            "results": lambda: kept_results(root),
+            "pictures": lambda: {path.stem for path in (root / "docs" / "benchmarks").glob("*.png")},
+            "metric_names": METRIC_NAMES,
+            "reference_metrics": FOUR,
+            **facts,
+        }
     )
-    rows = [_results_row(adapter, model, f"{scores.rows:,}<br>{seen}", "rougeL", scores, verdict_cell(claim))]
-    if scores.sql is not None:
-        runnable = f"{scores.rows - scores.sql.not_executable:,} whose reference runs"
-        rows.append(_results_row("", "", runnable, "sql_execution_match", scores, ""))
-    return rows
+    return re.sub(r"\n{3,}", "\n\n", text).strip("\n")
 
 
-def _results_row(adapter: str, model: str, rows: str, metric: str, scores: Scores, verdict: str) -> str:
-    base, tuned, difference = (part[metric] for part in (scores.base, scores.adapter, scores.difference))
-    intervals = [f"{x.mean:.4f} [{x.low:.4f}, {x.high:.4f}]" for x in (base, tuned)]
-    intervals.append(f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]")
-    return f"| {' | '.join([adapter, model, rows, METRIC_NAMES[metric], *intervals, verdict])} |"
-
-
-def verdict_cell(claim: Claim) -> str:
-    """The last verdict with its level, date and commit, and whether the Hub holds another commit now."""
-    verdict = claim.verdict
-    told = verdict.verdict if verdict.verdict == "REPRODUCED" else f"**{verdict.verdict}**"
-    told += f" ({verdict.moved})" if verdict.moved else ""
-    commit = verdict.revision or claim.commit
-    if commit != claim.commit:
-        told += " of an earlier commit"
-    cells = [told, f"level {verdict.level}, {verdict.date[:10]}", f"`{commit[:12]}`"]
-    if commit != claim.commit:
-        cells.append(f"now `{claim.commit[:12]}`, not checked")
-    return "<br>".join(cells)
-
-
-def recipes_table(root: Path) -> str:
-    """Every recipe: what it trains, the reference's scores, what is known of this project's own, hardware, command."""
-    real = {record.name: record for record in kept_records(root) if not record.miniature}
-    lines = [
-        "| recipe | trains | the reference: base → adapter (ROUGE-1/2/L/Lsum) "
-        "| here, on the real model | hardware | time | command |",
-        "|---|---|---|---|---|---|---|",
+def kept_claims(root: Path) -> list[tuple[Listed, Claim | None, Record | None]]:
+    """The listed adapters, each with its claim and its record, where they are kept."""
+    entries = [(entry, folder_of(root, entry)) for entry in listed(root)]
+    return [
+        (entry, claim, load_record(folder) if claim else None)
+        for entry, folder in entries
+        for claim in [load_claim(folder)]
     ]
+
+
+def recipe_facts(root: Path) -> list[dict[str, Any]]:
+    """Of every recipe: its name and keys, what its comment says of hardware and time, and the means of `ours`, the real
+    model's kept record, if there is one."""
+    real = {record.name: record.scores for record in kept_records(root) if not record.miniature}
+    facts = []
     for name, (head, keys) in recipes().items():
-        published = keys.get("expect", {}).get("published", {})
-        theirs = " → ".join(_four(published[who]) for who in ("base", "adapter")) if published else "none"
-        ours = "not yet run"
-        if name in real:
-            scores = (getattr(real[name].scores, who) for who in ("base", "adapter"))
-            ours = " → ".join(_four({metric: score[metric].mean for metric in FOUR}) for score in scores)
-        found = (re.search(rf"# {key}: +(.*?)\.?\n", head) for key in ("Hardware", "Time"))
-        hardware, time = (match[1] if match else "not stated" for match in found)
-        what = f"{keys['model_name_or_path'].partition('/')[2]} on {keys['dataset_name']}"
-        if keys.get("parent_adapter"):
-            what += f", continuing {keys['parent_adapter']}"
-        lines.append(f"| {name} | {what} | {theirs} | {ours} | {hardware} | {time} | `make train-{name}` |")
-    return "\n".join(lines)
+        ours = {
+            who: {metric: score.mean for metric, score in getattr(real[name], who).items()}
+            for who in ("base", "adapter")
+            if name in real
+        }
+        said = {key: re.search(rf"# {key}: +(.*?)\.?\n", head) for key in ("Hardware", "Time")}
+        comments = {key.lower(): match[1] if match else "not stated" for key, match in said.items()}
+        facts.append({"name": name, "yaml": keys, "ours": ours, **comments})
+    return facts
 
 
-def _four(scores: dict[str, float]) -> str:
-    return " / ".join(f"{scores[metric]:.4f}".lstrip("0") for metric in FOUR)
+def kept_results(root: Path) -> dict[str, dict]:
+    """What `make bench` measured, by the device's file name; the CPU's first."""
+    files = sorted((root / "benchmarks" / "results").glob("*.json"), key=lambda path: (path.stem != "cpu", path.stem))
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in files}
+
+
+def number(value: float, form: str) -> Markup:
+    """A number in one of Python's formats."""
+    return Markup(format(value, form))
+
+
+def duration(seconds: float) -> str:
+    """In seconds, minutes or hours, whichever reads best."""
+    for unit, size in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def flops(rate: float) -> str:
+    """Floating-point operations a second, with the largest unit that fits."""
+    unit = next((unit for unit, value in UNITS.items() if rate >= value), "")
+    return f"{rate / UNITS.get(unit, 1):.0f} {unit}FLOP/s"
 
 
 if __name__ == "__main__":

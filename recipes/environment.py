@@ -4,7 +4,8 @@ import os
 import platform
 import subprocess
 import sys
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from record.run_record import Environment
@@ -27,7 +28,7 @@ PACKAGES = (
 )
 
 
-def environment() -> Environment:
+def describe_environment() -> Environment:
     """What stands in the record about this machine; no host name, user name or path."""
     import torch
 
@@ -37,10 +38,19 @@ def environment() -> Environment:
         platform=f"{platform.system()} {platform.machine()}",
         device=device_name(),
         threads=torch.get_num_threads(),
-        packages={name: version(name) for name in PACKAGES},
+        packages=versions(),
         code_commit=commit,
         code_dirty=dirty,
     )
+
+
+def versions() -> dict[str, str]:
+    """The versions of those of `PACKAGES` that are installed."""
+    installed = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            installed[name] = version(name)
+    return installed
 
 
 def device_name() -> str:
@@ -90,4 +100,8 @@ def _code() -> tuple[str | None, bool]:
             return None
         return answer.stdout.strip() if answer.returncode == 0 else None
 
+    # Installed, the package may lie in an environment inside somebody's repository, whose commit is not this code's.
+    top = git("rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != root.resolve():
+        return None, False
     return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))

@@ -1,15 +1,10 @@
 # /// script
-# requires-python = ">=3.11,<3.13"
+# requires-python = ">=3.11,<3.14"
 # dependencies = [
-#     "torch==2.13.0",
-#     "transformers==5.23.0",
-#     "peft==0.21.2",
-#     "trl==1.16.0",
-#     "accelerate==1.15.0",
-#     "bitsandbytes==0.50.2",
 #     "regex==2026.11.15",
 #     "datasets==5.2.0",
-#     "evaluate==0.4.6",
+#     "numpy==2.4.6",
+#     "tokenizers==0.23.3",
 #     "rouge-score-rs==0.2.1",
 #     "sqlglot==30.30.0",
 #     "datasketch==2.0.0",
@@ -18,6 +13,14 @@
 #     "Jinja2==3.1.6",
 #     "matplotlib==3.11.2",
 #     "huggingface_hub==2.4.0",
+#     "click==8.5.1",
+#     "torch==2.13.0",
+#     "transformers==5.23.0",
+#     "peft==0.21.2",
+#     "trl==1.16.0",
+#     "accelerate==1.15.0",
+#     "bitsandbytes==0.50.2",
+#     "evaluate==0.4.6",
 # ]
 # ///
 """Trains, scores and publishes one recipe on Hugging Face Jobs.

@@ -2,6 +2,8 @@
 
 import os
 
+from huggingface_hub import HfApi, get_token
+
 from hub.pins import pin
 from hub.release import pull_parent
 from record.errors import UserError
@@ -21,7 +23,7 @@ def pin_recipe(recipe) -> Pins:
         base = pin("model", recipe.model.model_name_or_path, recipe.model.model_revision)
         return Pins(base_model=base, dataset=dataset)
     parent = pin("model", *_parent_id(recipe.arguments.parent_adapter))
-    record = pull_parent(parent)[1]
+    record = pull_parent(parent).record
     base = record.pins.base_model
     if base.id != recipe.model.model_name_or_path:
         raise UserError(
@@ -38,8 +40,6 @@ def pin_recipe(recipe) -> Pins:
 
 
 def _parent_id(parent: str) -> tuple[str, str]:
-    from huggingface_hub import HfApi, get_token
-
     repo_id, _, revision = parent.partition("@")
     if "/" not in repo_id:
         owner = os.environ.get("HUB_USER") or (HfApi().whoami(cache=True)["name"] if get_token() else None)

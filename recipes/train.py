@@ -8,17 +8,20 @@ interruption it continues from the last whole checkpoint; started again after th
 
 import math
 import sys
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hub.release import pull_parent
 from recipes.config import Recipe, changed_keys, parse_recipe, recipe_help
+from recipes.expectations import block, compare
 from recipes.pin_recipe import pin_recipe
+from recipes.summary import last_loss, say, say_shapes
 from record.errors import UserError, one_line_errors
 from record.hashes import sha256_file
 from record.published_recipe import refused_key
-from record.release_files import ADAPTER_FILE
-from record.run_record import RECORD_FILE, Batch, Leakage, LossPoint, Pins, Record, Training, Unwritable, load_record
+from record.release_files import ADAPTER_FILE, CARD_FILE, RECORD_FILE
+from record.run_record import Batch, Leakage, LossPoint, Pins, Record, Training, Unwritable, load_record
 
 
 def main(argv: list[str]) -> None:
@@ -39,90 +42,80 @@ def train(recipe: Recipe, published: Record | None = None) -> None:
     Raises:
         `UserError`: the folder holds a run of another recipe, or the recipe does not fit its data, base or memory.
     """
-    from accelerate import PartialState
-
-    from recipes.data.lineage import find_seen_rows
     from recipes.training import micro_batches
-    from recipes.training.trainer import lengths_of
 
     _refuse_missing_tracker(recipe.training)
     run = Path(recipe.training.output_dir)
     previous = load_record(run) if (run / RECORD_FILE).exists() else None
     if previous is not None:
         _refuse_other_run(run, previous, recipe)
-        if previous.training is not None and _adapter_is(run, previous.training.adapter_sha256):
-            say(f"{run} is trained already ({previous.training.steps} steps). To train anew, remove that folder.")
+        if _is_trained(run, previous):
+            say(f"{run} is trained already ({previous.training.steps} steps). To train again, remove that folder.")
             return
     repeated = previous or published
     budget = recipe.arguments.tokens_per_micro_batch
     first = micro_batches.plan(recipe.training, repeated and repeated.batch, budget or None)
-    state = PartialState()
     if refused := refused_key(recipe.resolved):
         say(f"This run cannot be published: {refused}")
-    if repeated is None:
-        say("Asking the Hub for the commits of the base model and the dataset")
-    pins = repeated.pins if repeated is not None else pin_recipe(recipe)
-    # One process downloads and tokenizes, the others read its cache.
-    with state.main_process_first():
-        prepared = _prepare(recipe, pins)
-    leakage = find_seen_rows(prepared[1], pins)[1] if state.is_main_process else None
-    lengths = lengths_of(prepared[3])
-    attempt = partial(_attempt, recipe, pins, prepared, lengths, leakage, run)
-    record = micro_batches.fit(first, int(lengths.max()), bool(budget), attempt, say)
-    if state.is_main_process:
-        record.save(run)
-        say(f"Trained: {run} (adapter {record.training.adapter_sha256[:12]}, loss {_last_loss(record):.4f})")
+    pins = repeated.pins if repeated is not None else _pin(recipe)
+    prepared = prepare(recipe, pins)
+
+    def attempt(batch: Batch) -> Record:
+        _set_arguments(recipe, prepared, batch)
+        model = _make_model(recipe, pins, prepared.tokenizer)
+        record = open_record(recipe, pins, prepared, model, batch)
+        return fit(_make_trainer(recipe, prepared, model, batch), record, prepared, run)
+
+    finish(micro_batches.fit_memory(first, int(prepared.lengths.max()), bool(budget), attempt, say), run)
 
 
-def _refuse_missing_tracker(arguments) -> None:
-    from transformers.integrations import get_available_reporting_integrations
+@dataclass
+class Prepared:
+    """What a run trains on, the same for every cut of its batch.
 
-    missing = set(arguments.report_to) - set(get_available_reporting_integrations())
-    if missing:
-        raise UserError(
-            f"`report_to: {min(missing)}` is no installed tracker: pip install it, or set `report_to: none`"
-        )
+    Parameters:
+        unwritable: the references that the tokenizer cannot write.
+        train_rows, eval_rows: token ids of the rows to train on, and of those that the validation loss is taken from;
+            None where there are none.
+        lengths: source and target tokens of each row to train on, shape (rows,).
+        leakage: test rows among the training rows; None on all processes but the first.
+    """
+
+    tokenizer: Any
+    splits: Any
+    unwritable: Unwritable
+    train_rows: Any
+    eval_rows: Any
+    lengths: Any
+    leakage: list[Leakage] | None
 
 
-def _prepare(recipe: Recipe, pins: Pins):
-    """Tokenizer, splits, the references that cannot be written, and the token ids of the rows to train on and to take
-    the validation loss from."""
+def prepare(recipe: Recipe, pins: Pins) -> Prepared:
+    """Loads, splits and tokenizes the dataset."""
+    from accelerate import PartialState
+
+    from recipes.data.lineage import find_seen_rows
     from recipes.data.splits import build_splits, references, tokenize
     from recipes.data.tokenizer import audit, load_tokens
     from recipes.training.model import load_tokenizer
+    from recipes.training.trainer import lengths_of
 
-    tokenizer = load_tokenizer(pins.base_model, recipe.arguments.added_tokens)
-    tokens = load_tokens(pins.base_model, recipe.arguments.added_tokens)
-    splits = build_splits(recipe.arguments, pins.dataset, tokens)
-    held_out = splits.test if recipe.arguments.select_on_test else splits.validation
-    rows = tokenize(splits.train, tokens), held_out and tokenize(held_out, tokens)
-    return tokenizer, splits, audit(tokens, references(splits)), *rows
-
-
-def _make_model(recipe: Recipe, pins: Pins, tokenizer):
-    from recipes.training.model import add_adapter, continue_adapter, load_base
-
-    seed = recipe.training.seed
-    base = load_base(pins.base_model, recipe.model)
-    if pins.parent_adapter is not None:
-        return continue_adapter(base, pull_parent(pins.parent_adapter)[0], pins.base_model, recipe.model, seed)
-    token_ids = tokenizer.convert_tokens_to_ids(recipe.arguments.added_tokens)
-    return add_adapter(base, pins.base_model, recipe.model, seed, token_ids)
+    state = PartialState()
+    # One process downloads and tokenizes, the others read its cache.
+    with state.main_process_first():
+        tokenizer = load_tokenizer(pins.base_model, recipe.arguments.added_tokens)
+        tokens = load_tokens(pins.base_model, recipe.arguments.added_tokens)
+        splits = build_splits(recipe.arguments, pins.dataset, tokens)
+        held_out = splits.test if recipe.arguments.select_on_test else splits.validation
+        train_rows, eval_rows = tokenize(splits.train, tokens), held_out and tokenize(held_out, tokens)
+        unwritable = audit(tokens, references(splits))
+    leakage = find_seen_rows(splits, pins)[1] if state.is_main_process else None
+    return Prepared(tokenizer, splits, unwritable, train_rows, eval_rows, lengths_of(train_rows), leakage)
 
 
-def _attempt(
-    recipe: Recipe, pins: Pins, prepared, lengths, leakage: list[Leakage] | None, run: Path, batch: Batch
-) -> Record:
-    from accelerate import PartialState
-    from huggingface_hub import constants
-    from transformers import EarlyStoppingCallback
+def _set_arguments(recipe: Recipe, prepared: Prepared, batch: Batch) -> None:
+    from recipes.training.trainer import suit_device
 
-    from recipes.environment import environment, reset_peak_memory
-    from recipes.training.energy import start_meter, stop_meter
-    from recipes.training.model import describe
-    from recipes.training.trainer import AdapterTrainer, last_whole_checkpoint, suit_device
-
-    tokenizer, splits, unwritable, train_rows, eval_rows = prepared
     arguments = recipe.training
     arguments.remove_unused_columns = False
     arguments.ddp_find_unused_parameters = False
@@ -131,39 +124,90 @@ def _attempt(
         say("`torch_compile` is left out: a CPU gains nothing by it")
     # A step is cut inside `AdapterTrainer`.
     arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = batch.effective, 1
-    if eval_rows is None:
+    if prepared.eval_rows is None:
         arguments.eval_strategy, arguments.load_best_model_at_end = "no", False
+
+
+def _make_model(recipe: Recipe, pins: Pins, tokenizer):
+    from recipes.environment import reset_peak_memory
+    from recipes.training.model import add_adapter, continue_adapter, load_base
+
     reset_peak_memory()
-    model = _make_model(recipe, pins, tokenizer)
+    seed = recipe.training.seed
+    base = load_base(pins.base_model, recipe.model)
+    if pins.parent_adapter is not None:
+        return continue_adapter(base, pull_parent(pins.parent_adapter).folder, pins.base_model, recipe.model, seed)
+    token_ids = tokenizer.convert_tokens_to_ids(recipe.arguments.added_tokens)
+    return add_adapter(base, pins.base_model, recipe.model, seed, token_ids)
+
+
+def open_record(recipe: Recipe, pins: Pins, prepared: Prepared, model, batch: Batch) -> Record:
+    """The record of a run that is about to be trained, printed, and compared with what the recipe expects.
+
+    Raises:
+        `UserError`: the recipe is strict and the run does not meet its `expect`.
+    """
+    from huggingface_hub import constants
+
+    from recipes.environment import describe_environment
+    from recipes.training.model import size_of
+
     record = Record(
         name=recipe.name,
         recipe=recipe.resolved,
         hub=constants.ENDPOINT,
         pins=pins,
-        data=splits.counts,
-        unwritable=unwritable,
-        leakage=leakage,
-        model=describe(model),
+        data=prepared.splits.counts,
+        unwritable=prepared.unwritable,
+        leakage=prepared.leakage,
+        model=size_of(model),
         batch=batch,
-        environment=environment(),
+        environment=describe_environment(),
     )
-    _print_shapes(record)
-    _meet_expectations(record, recipe.arguments)
+    say_shapes(record)
+    record.expectations = compare(recipe.arguments.expect, record)
+    if record.expectations:
+        say(block(record.expectations))
+    missed = [item.name for item in record.expectations if item.verdict == "missed"]
+    if missed and recipe.arguments.strict:
+        raise UserError(f"the run does not meet the recipe's `expect` ({', '.join(missed)}): nothing was trained")
+    return record
+
+
+def _make_trainer(recipe: Recipe, prepared: Prepared, model, batch: Batch):
+    from transformers import EarlyStoppingCallback
+
+    from recipes.training.trainer import AdapterTrainer
+
     patience = recipe.arguments.early_stopping_patience
     trainer = AdapterTrainer(
         model=model,
         tokens=batch.tokens,
-        args=arguments,
-        train_dataset=train_rows,
-        eval_dataset=eval_rows,
-        processing_class=tokenizer,
+        args=recipe.training,
+        train_dataset=prepared.train_rows,
+        eval_dataset=prepared.eval_rows,
+        processing_class=prepared.tokenizer,
         callbacks=[EarlyStoppingCallback(patience)] if patience else [],
     )
     if batch.tokens is None:
         # Kept in the batch, where the next attempt looks for it if memory does not suffice after all.
-        batch.tokens = trainer.tokens = trainer.find_budget(lengths, batch.per_device)
+        batch.tokens = trainer.tokens = trainer.find_budget(prepared.lengths, batch.per_device)
         say(f"Micro-batches of up to {batch.tokens:,} tokens, without padding")
-    if arguments.process_index == 0:
+    return trainer
+
+
+def fit(trainer, record: Record, prepared: Prepared, run: Path) -> Record:
+    """Trains, from the last whole checkpoint on if there is one, and saves the adapter.
+
+    Returns:
+        The record; with what training gave on the first process.
+    """
+    from accelerate import PartialState
+
+    from recipes.training.energy import start_meter, stop_meter
+    from recipes.training.trainer import last_whole_checkpoint
+
+    if trainer.args.process_index == 0:
         run.mkdir(parents=True, exist_ok=True)
         record.save(run)
     with PartialState().main_process_first():
@@ -178,22 +222,21 @@ def _attempt(
     # On every process, since with FSDP or ZeRO each holds a part.
     trainer.save_model(str(run))
     if trainer.is_world_process_zero():
-        # An empty card and a pickle come along; ours is rendered from the record when the adapter is published.
-        for name in ("README.md", "training_args.bin"):
-            (run / name).unlink(missing_ok=True)
-        record.training = _training(trainer, result, checkpoint, int(lengths.sum()), run)
+        record.training = _training(trainer, result, checkpoint, int(prepared.lengths.sum()), run)
     return record
 
 
-def _meet_expectations(record: Record, arguments) -> None:
-    from recipes.expectations import block, compare
+def finish(record: Record, run: Path) -> None:
+    """Saves the record of the trained run, on the first process."""
+    from accelerate import PartialState
 
-    record.expectations = compare(arguments.expect, record)
-    if record.expectations:
-        say(block(record.expectations))
-    missed = [item.name for item in record.expectations if item.verdict == "missed"]
-    if missed and arguments.strict:
-        raise UserError(f"the run does not meet the recipe's `expect` ({', '.join(missed)}): nothing was trained")
+    if not PartialState().is_main_process:
+        return
+    # An empty card and a pickle come along; ours is rendered from the record when the adapter is published.
+    for name in (CARD_FILE, "training_args.bin"):
+        (run / name).unlink(missing_ok=True)
+    record.save(run)
+    say(f"Trained: {run} (adapter {record.training.adapter_sha256[:12]}, loss {last_loss(record):.4f})")
 
 
 def _training(trainer, result, checkpoint: Path | None, tokens_per_epoch: int, run: Path) -> Training:
@@ -222,36 +265,14 @@ def _training(trainer, result, checkpoint: Path | None, tokens_per_epoch: int, r
     )
 
 
-def _print_shapes(record: Record) -> None:
-    data, model, base = record.data, record.model, record.pins.base_model
-    label = " — a miniature, not the real model" if base.miniature else ""
-    say(f"Base model: {base.id}@{base.revision[:12]}{label}")
-    if record.pins.parent_adapter is not None:
-        say(f"Continues:  {record.pins.parent_adapter.id}@{record.pins.parent_adapter.revision[:12]}")
-    say(f"Dataset:    {record.pins.dataset.id}@{record.pins.dataset.revision[:12]}, {data.loaded:,} rows")
-    for rule, rows in data.dropped.items():
-        say(f"            {rule}: {rows:,} rows dropped")
-    for rule, rows in data.truncated.items():
-        say(f"            {rule}: {rows:,} rows cut")
-    say(f"            {data.train:,} train, {data.validation:,} validation, {data.test:,} test rows")
-    for source in record.leakage or []:
-        say(
-            f"            {source.exact:,} test inputs stand among the {source.training_rows:,} training rows of "
-            f"{source.adapter or 'this run'}, {source.near:,} more nearly"
+def _refuse_missing_tracker(arguments) -> None:
+    from transformers.integrations import get_available_reporting_integrations
+
+    missing = set(arguments.report_to) - set(get_available_reporting_integrations())
+    if missing:
+        raise UserError(
+            f"`report_to: {min(missing)}` is not an installed tracker: pip install it, or set `report_to: none`"
         )
-    if record.unwritable.unwritable:
-        say(f"            {_unwritable_line(record.unwritable)}")
-    say(
-        f"Adapter:    {model.trainable:,} of {model.total:,} parameters trainable ({model.percent:.2f} %), "
-        f"{model.memory_bytes:,} bytes, base in {model.dtype}"
-    )
-
-
-def _unwritable_line(found: Unwritable) -> str:
-    characters = ", ".join(f"{character} ({rows:,} rows)" for character, rows in list(found.characters.items())[:5])
-    more = ", …" if len(found.characters) > 5 else ""
-    cure = f": no token for {characters}{more}; add them with `added_tokens`" if characters else ""
-    return f"{found.percent:.1f} % of the references cannot be written{cure}"
 
 
 def _refuse_other_run(run: Path, previous: Record, recipe: Recipe) -> None:
@@ -264,20 +285,14 @@ def _refuse_other_run(run: Path, previous: Record, recipe: Recipe) -> None:
         )
 
 
-def _adapter_is(run: Path, sha256: str) -> bool:
-    return (run / ADAPTER_FILE).is_file() and sha256_file(run / ADAPTER_FILE) == sha256
+def _is_trained(run: Path, record: Record) -> bool:
+    adapter = run / ADAPTER_FILE
+    return record.training is not None and adapter.is_file() and sha256_file(adapter) == record.training.adapter_sha256
 
 
-def _last_loss(record: Record) -> float:
-    return next((point.loss for point in reversed(record.training.history) if point.loss is not None), float("nan"))
-
-
-def say(line: str) -> None:
-    """Prints a line at once, from the first process only."""
-    import os
-
-    if os.environ.get("RANK", "0") == "0":
-        print(line, flush=True)
+def _pin(recipe: Recipe) -> Pins:
+    say("Asking the Hub for the commits of the base model and the dataset")
+    return pin_recipe(recipe)
 
 
 if __name__ == "__main__":

@@ -2,23 +2,22 @@
 
 PEFT 0.21 does much on demand: some values of `init_lora_weights` change the base model's weights at every loading,
 `megatron_core` and `auto_mapping` name modules to import, a single text for `target_modules` is a regular expression
-that is tried on every module's name, and `r` sizes what is allocated. An adapter of this project needs none of that.
+that is tried on every module's name, and `r` sizes what is allocated. An adapter of this project needs none of it.
 """
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from record import strict_json
-from record.errors import UserError, first_problem
+from record.errors import UserError
 from record.field_types import Count, Line
 from record.published_recipe import Below1, Module, Modules
+from record.release_files import ADAPTER_CONFIG_FILE
 from record.run_record import Pin
 
-CONFIG_FILE = "adapter_config.json"
-MAX_CONFIG_BYTES = 2**20
-# What stands in every adapter_config.json of this project beside the recipe's own figures; all else is empty there.
+# What stands in every adapter_config.json of this project next to the recipe's own figures; all else is empty there.
 LORA = {"bias": "none", "inference_mode": True, "init_lora_weights": True, "megatron_core": "megatron.core",
         "peft_type": "LORA", "qalora_group_size": 16, "task_type": "SEQ_2_SEQ_LM"}  # fmt: skip
 
@@ -49,23 +48,13 @@ def check_adapter_config(folder: Path, base: Pin) -> dict[str, Any]:
     Raises:
         `UserError`: there is none, it asks for what no adapter of this project asks for, or names another base model.
     """
-    path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise UserError(f"{folder} holds no {CONFIG_FILE}")
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise UserError(f"{CONFIG_FILE} is larger than {MAX_CONFIG_BYTES:,} bytes: it is not read")
-    try:
-        found = AdapterConfig.model_validate(strict_json.parse(path.read_bytes()))
-    except ValidationError as error:
-        raise UserError(f"{CONFIG_FILE} is none of a LoRA adapter: {first_problem(error)}") from None
-    except ValueError as error:
-        raise UserError(f"{CONFIG_FILE} cannot be read: {error}") from None
-    for key, value in (found.model_extra or {}).items():
+    config = strict_json.load(folder / ADAPTER_CONFIG_FILE, AdapterConfig, "the configuration of a LoRA adapter")
+    for key, value in (config.model_extra or {}).items():
         if value != LORA[key] if key in LORA else value:
-            raise UserError(f"{CONFIG_FILE} sets {key} to {value!r}, which no adapter of this project does")
-    if (found.base_model_name_or_path, found.revision) != (base.id, base.revision):
+            raise UserError(f"{ADAPTER_CONFIG_FILE} sets {key} to {value!r}, which no adapter of this project does")
+    if (config.base_model_name_or_path, config.revision) != (base.id, base.revision):
         raise UserError(
-            f"{CONFIG_FILE} names the base model {found.base_model_name_or_path}@{found.revision}, "
+            f"{ADAPTER_CONFIG_FILE} names the base model {config.base_model_name_or_path}@{config.revision}, "
             f"the record {base.id}@{base.revision}: the adapter belongs to one of them only"
         )
-    return found.model_dump()
+    return config.model_dump()

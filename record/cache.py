@@ -1,32 +1,54 @@
-"""What this code has made, kept in a file under the hash of all that it follows from."""
+"""Computed values, stored in a file under the hash of all that they follow from."""
 
+import ast
 import hashlib
+import inspect
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+from huggingface_hub import constants
 
 # Rows that are in memory at once.
 BATCH = 10_000
-# The libraries whose versions decide over texts, ids and findings.
-LIBRARIES = ("datasets", "datasketch", "numpy", "regex", "tokenizers")
 
 
-@cache
-def code() -> str:
-    """The hash of this folder's code and of the libraries' versions.
+def code_of(parts: Iterable[ModuleType | Callable], libraries: Iterable[str]) -> str:
+    """The hash of what modules and functions do, and of the versions of the libraries that they do it with.
 
-    `datasets` knows a function by its name: after a change of the code it would give what the old code had made.
+    Comments, docstrings and the texts of raised errors decide no value and do not count.
     """
-    digest = hashlib.sha256(" ".join(map(version, LIBRARIES)).encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(repr(_meaning(_stripped(ast.parse(textwrap.dedent(inspect.getsource(part)))))).encode())
+    for library in libraries:
+        digest.update(f"{library} {version(library)};".encode())
     return digest.hexdigest()
+
+
+def _stripped(tree: ast.AST) -> ast.AST:
+    """The tree without docstrings and without the arguments of raised errors."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            del node.body[0]
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            node.exc = node.exc.func
+    return tree
+
+
+def _meaning(node: Any) -> Any:
+    """A node as nested lists. `ast.dump` writes other texts in other versions of Python, for their empty fields."""
+    if isinstance(node, ast.AST):
+        fields = [(name, _meaning(value)) for name, value in ast.iter_fields(node) if value not in (None, [])]
+        return [type(node).__name__, *fields]
+    return [_meaning(item) for item in node] if isinstance(node, list) else node
 
 
 def batches(texts: Sequence[str]) -> Iterator[list[str]]:
@@ -34,9 +56,13 @@ def batches(texts: Sequence[str]) -> Iterator[list[str]]:
     return (texts[start : start + BATCH] for start in range(0, len(texts), BATCH))
 
 
-def cached_value(name: str, compute: Callable[[], Any], settings: str, *columns: Sequence[str]) -> Any:
-    """What `compute` gives (JSON's types) for these settings and columns of texts."""
-    digest = hashlib.sha256(json.dumps([code(), settings]).encode())
+def cached_value(name: str, compute: Callable[[], Any], code: str, settings: str, *columns: Sequence[str]) -> Any:
+    """The value of `compute` (JSON's types) for these settings and columns of texts.
+
+    Parameters:
+        code: the `code_of` all that decides the value.
+    """
+    digest = hashlib.sha256(json.dumps([code, settings]).encode())
     for column in columns:
         for text in chain.from_iterable(batches(column)):
             encoded = text.encode("utf-8", "surrogatepass")
@@ -45,22 +71,20 @@ def cached_value(name: str, compute: Callable[[], Any], settings: str, *columns:
     return json.loads(cached_bytes(name, lambda: json.dumps(compute()).encode(), digest.hexdigest()))
 
 
-def cached_bytes(name: str, make: Callable[[], bytes], key: str) -> bytes:
-    """The bytes that `make` gives, read from the file of this name and key if it is whole, else made and written.
+def cached_bytes(name: str, compute: Callable[[], bytes], key: str) -> bytes:
+    """The bytes of `compute`, read from the file of this name and key if it is whole, else computed and written.
 
     Parameters:
         key: a hash of all that the bytes follow from, the code among it.
     """
-    from huggingface_hub import constants
-
-    path = Path(constants.HF_HOME, "kept", f"{name}-{key}")
+    path = Path(constants.HF_HOME, "values", f"{name}-{key}")
     stored = path.read_bytes() if path.is_file() else b""
     if len(stored) >= 32 and hashlib.sha256(stored[32:]).digest() == stored[:32]:
         return stored[32:]
-    made = make()
+    value = compute()
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(hashlib.sha256(made).digest() + made)
+        file.write(hashlib.sha256(value).digest() + value)
     Path(temporary).replace(path)
-    return made
+    return value

@@ -1,4 +1,4 @@
-"""One clear line for what a user can mend; a traceback is for bugs."""
+"""One clear line for what a user can correct; a traceback is for bugs."""
 
 import sys
 from collections.abc import Iterator
@@ -8,11 +8,18 @@ from typing import TYPE_CHECKING, TextIO
 from record.redaction import redact
 
 if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
     from pydantic import ValidationError
+
+# Which extra of the package holds a library that not every command needs.
+EXTRAS = {
+    **dict.fromkeys(("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "evaluate"), "train"),
+    **dict.fromkeys(("dulwich", "starlette", "uvicorn", "prometheus_client"), "serve"),
+}
 
 
 class UserError(Exception):
-    """Something the user can mend. Its text says what is wrong and what to do, in one line."""
+    """Something the user can correct. Its text says what is wrong and what to do, in one line."""
 
 
 class Damaged(ConnectionError):
@@ -21,11 +28,11 @@ class Damaged(ConnectionError):
 
 def one_line(text: str, longest: int = 2_000) -> str:
     """A text for one line of our output: strangers' texts in it can neither end the line, nor act on the terminal."""
-    shown = "".join(
+    printable = "".join(
         character if character.isprintable() else " " if character.isspace() else "\N{REPLACEMENT CHARACTER}"
         for character in text[: longest + 1]
     )
-    return shown if len(shown) <= longest else shown[: longest - 1] + "…"
+    return printable if len(printable) <= longest else printable[: longest - 1] + "…"
 
 
 def first_problem(error: "ValidationError") -> str:
@@ -35,7 +42,7 @@ def first_problem(error: "ValidationError") -> str:
 
 
 def explain(error: BaseException) -> str | None:
-    """The one line for an error that is the user's or the Hub's to mend; None when it looks like a bug of ours."""
+    """The one line for an error that is the user's or the Hub's to correct; None when it looks like a bug of ours."""
     from huggingface_hub import constants, errors
 
     hub = constants.ENDPOINT
@@ -64,31 +71,38 @@ def explain(error: BaseException) -> str | None:
         return _refusal(error)
     if isinstance(error, ConnectionError) or type(error).__module__.partition(".")[0] in ("httpx", "httpx2"):
         return f"{hub} cannot be reached: check the network, or add HUB=local for the local Hub ({_first_line(error)})"
+    if isinstance(error, ModuleNotFoundError) and (extra := EXTRAS.get(error.name or "")):
+        return (
+            f"{error.name} is not installed: install this project with its extra `{extra}`, or in a clone run "
+            "`make install`; checking numbers with `--level score` needs none"
+        )
     if "BackendCompilerFailed" in {kind.__name__ for kind in type(error).__mro__}:
-        return f"the model cannot be compiled here: leave out `torch_compile` ({_first_line(error.inner_exception)})"
+        cause = getattr(error, "inner_exception", error)
+        return f"the model cannot be compiled here: leave out `torch_compile` ({_first_line(cause)})"
     return None
 
 
-def _refusal(error) -> str:
+def _refusal(error: "HfHubHTTPError") -> str:
     from huggingface_hub import constants
 
-    status = None if error.response is None else error.response.status_code
-    said = " ".join((error.server_message or _first_line(error)).split())[:300]
-    if status in (402, 413, 507) or (status in (400, 403) and "storage" in said):
-        return f"the account's storage on the Hub is full: delete what is not needed there, or ask for more ({said})"
+    status = 0 if error.response is None else error.response.status_code
+    answer = " ".join((error.server_message or _first_line(error)).split())[:300]
+    if status in (402, 413, 507) or (status in (400, 403) and "storage" in answer):
+        return f"the account's storage on the Hub is full: delete what is not needed there, or ask for more ({answer})"
     hint = {
-        400: "it does not take what was asked",
+        400: "it refuses the request as invalid",
         401: "the token is not valid or has expired: `hf auth login`, or set HF_TOKEN",
         403: "the token may not do this: use one that may write to the repository and in its owner's name",
         409: "it exists already: choose another name",
         412: "somebody committed in the meantime: run the command again",
         429: "too many requests: wait, then run the command again",
     }.get(status, "run the command again later")
-    return f"{constants.ENDPOINT} answered {status or 'nothing that can be read'}: {hint} ({said})"
+    return f"{constants.ENDPOINT} answered {status or 'nothing that can be read'}: {hint} ({answer})"
 
 
 def _url(error: BaseException) -> str:
-    return str(error.response.url) if getattr(error, "response", None) is not None else _first_line(error)
+    response = getattr(error, "response", None)
+    return _first_line(error) if response is None else str(response.url)
 
 
 def _first_line(error: BaseException) -> str:
@@ -104,9 +118,10 @@ def explanation(error: BaseException) -> str | None:
 
 def chain(error: BaseException) -> Iterator[BaseException]:
     """The error and what caused it, the outermost first: clients wrap the Hub's answer in errors of their own."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 @contextmanager

@@ -17,7 +17,7 @@ PLAIN_NAME = r"^\w([\w.-]{0,89}\w)?$"
 def _no_device(path: str) -> str:
     for part in path.split("/"):
         if DEVICES.fullmatch(part) or part.endswith("."):
-            raise ValueError(f"{part!r} is no plain file name on every system")
+            raise ValueError(f"{part!r} is not a plain file name on every system")
     return path
 
 
@@ -28,7 +28,7 @@ def is_plain_name(text: str) -> bool:
 
 def _repo_id(text: str) -> str:
     # Heavy to import, and every command reads records.
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils._validators import validate_repo_id
 
     validate_repo_id(text)
     return text
@@ -41,11 +41,11 @@ def bounded(value: Any, depth: int = 6, items: int = 5_000) -> dict[str, Any]:
         `ValueError`: a bound is broken.
     """
     if not isinstance(value, dict):
-        raise ValueError("no JSON object")
-    found, level = 0, [value]
+        raise ValueError("not a JSON object")
+    count, level = 0, [value]
     for _ in range(depth):
-        found += len(level)
-        if found > items:
+        count += len(level)
+        if count > items:
             raise ValueError(f"more than {items:,} values")
         for item in level:
             if isinstance(item, str) and len(item) > 20_000:

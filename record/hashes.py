@@ -4,6 +4,8 @@ import hashlib
 import re
 from pathlib import Path
 
+from record.release_files import CARD_FILE
+
 # What people write on a card between these marks stays when the card is rendered again.
 FREE_SECTION = re.compile(r"(<!-- free: ([\w -]+) -->)(.*?)(<!-- /free -->)", re.DOTALL)
 
@@ -20,7 +22,7 @@ def sha256_published(path: Path) -> str:
     In the card (`README.md`) what people wrote between `<!-- free: … -->` and `<!-- /free -->` is left out, so that
     they may edit it after publication.
     """
-    if path.name != "README.md":
+    if path.name != CARD_FILE:
         return sha256_file(path)
     generated = FREE_SECTION.sub(r"\1\4", path.read_text(encoding="utf-8"))
     return hashlib.sha256(generated.encode()).hexdigest()

@@ -62,9 +62,12 @@ def _add_pages(size: Size, data: mmap.mmap, start: int, end: int) -> None:
             raise ValueError(f"a column is cut into more than {MAX_PAGES:,} pages")
         try:
             header, start = _struct(data, start)
-            kind, unpacked, packed = header[1], header[2], header[3]
+            # Of other types than these the arithmetic below would raise `TypeError`, which the caller would not expect.
+            kind, unpacked, packed = (_number(header[field]) for field in (1, 2, 3))
             own = header[OWN_HEADER[kind]]
-            values, encoding = own[1], own[ENCODING[kind]]
+            if not isinstance(own, dict):
+                raise TypeError("a header is a structure")
+            values, encoding = _number(own[1]), _number(own[ENCODING[kind]])
         except (LookupError, TypeError) as error:
             raise ValueError("a page has no header that is understood here") from error
         if encoding not in (PLAIN, PLAIN_DICTIONARY, RLE_DICTIONARY):
@@ -76,9 +79,16 @@ def _add_pages(size: Size, data: mmap.mmap, start: int, end: int) -> None:
         size.values += values if kind != DICTIONARY_PAGE else 0
 
 
+def _number(value: object) -> int:
+    if not isinstance(value, int):
+        raise TypeError("not a number")
+    return value
+
+
 def _struct(data: mmap.mmap, place: int, depth: int = 0) -> tuple[dict[int, object], int]:
     """The fields of a Thrift structure by their numbers, and where it ends; of texts only that they are there."""
-    fields, number = {}, 0
+    fields: dict[int, object] = {}
+    number = 0
     while data[place]:
         kind, step = data[place] & 15, data[place] >> 4
         place += 1

@@ -10,10 +10,9 @@ import pyarrow.parquet as pq
 
 from record.errors import UserError
 from record.parquet_size import column_sizes
+from record.release_files import PREDICTIONS_FILE
+from record.whole_file import replacing
 
-PREDICTIONS_FILE = "predictions.parquet"
-# The same columns for the parent adapter's test rows, `base` holding what the parent wrote.
-FORGETTING_FILE = "forgetting.parquet"
 SCHEMA = pa.schema(
     [
         ("prompt", pa.string()),
@@ -52,9 +51,8 @@ class Predictions:
 
     def save(self, run: Path, name: str = PREDICTIONS_FILE) -> None:
         """Writes the parquet file `name` into the folder `run`, whole or not at all."""
-        temporary = run / f".{name}"
-        pq.write_table(pa.Table.from_pydict(self.__dict__, schema=SCHEMA), temporary)
-        temporary.replace(run / name)
+        with replacing(run / name) as temporary:
+            pq.write_table(pa.Table.from_pydict(self.__dict__, schema=SCHEMA), temporary)
 
     def take(self, rows: Sequence[int]) -> "Predictions":
         """The predictions for the test rows with these numbers."""
@@ -81,8 +79,8 @@ def load_predictions(run: Path, name: str = PREDICTIONS_FILE, rows: int | None =
         table.validate(full=True)
         if any(column.null_count for column in table.columns):
             raise UserError(f"{path} lacks values")
-        if (found := sum(map(_characters, table.select(TEXTS).columns))) > MAX_BYTES:
-            raise UserError(f"{path} holds {found:,} bytes of text: it is not read")
+        if (size := sum(map(_characters, table.select(TEXTS).columns))) > MAX_BYTES:
+            raise UserError(f"{path} holds {size:,} bytes of text: it is not read")
         table = table.cast(SCHEMA)
     except FileNotFoundError:
         raise UserError(f"{run} holds no {name}: score it first (make evaluate-{run.name})") from None
@@ -96,8 +94,8 @@ def _refuse_bombs(path: Path, rows: int | None) -> None:
     if rows is not None and stated != rows:
         raise UserError(f"there are predictions for {stated:,} rows, but {rows:,} test rows")
     sizes = column_sizes(path)
-    if (found := sum(size.bytes for size in sizes)) > MAX_BYTES:
-        raise UserError(f"{path} unpacks to {found:,} bytes: it is not read")
+    if (unpacked := sum(size.bytes for size in sizes)) > MAX_BYTES:
+        raise UserError(f"{path} unpacks to {unpacked:,} bytes: it is not read")
     for column, size in zip(SCHEMA.names, sizes, strict=True):
         if size.values > (min(stated * LONGEST, MAX_TOKENS) if column not in TEXTS else min(stated, MAX_ROWS)):
             raise UserError(f"{path} holds {size.values:,} values of {column} for {stated:,} rows: it is not read")

@@ -6,9 +6,10 @@ each with its bounds, and all others are refused before anything is built. Your 
 with what else it holds you can train, but not publish.
 """
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from record.field_types import Count, Line, PlainName, RepoId, Seed, Sha1, Share
@@ -38,20 +39,18 @@ Metrics = dict[Literal["rouge1", "rouge2", "rougeL", "rougeLsum", "rougeLsum_fla
 CLOSED = ConfigDict(extra="forbid", strict=True)
 
 
+@with_config(CLOSED)
 class Published(TypedDict, total=False):
     """What others published of the same recipe."""
-
-    __pydantic_config__ = CLOSED
 
     source: Text
     base: Metrics | None
     adapter: Metrics | None
 
 
+@with_config(CLOSED)
 class Expected(TypedDict, total=False):
     """The figures that a run should meet, as `recipes.expectations` reads them."""
-
-    __pydantic_config__ = CLOSED
 
     base_revision: Sha1
     train_rows: Count
@@ -62,11 +61,10 @@ class Expected(TypedDict, total=False):
     published: Published
 
 
+@with_config(CLOSED)
 class PublishedRecipe(TypedDict, total=False):
     """The keys that a published recipe may hold, by the names of `RecipeArguments`, `ModelConfig` and
     `Seq2SeqTrainingArguments`."""
-
-    __pydantic_config__ = CLOSED
 
     # RecipeArguments
     title: Line
@@ -144,7 +142,7 @@ class PublishedRecipe(TypedDict, total=False):
     gradient_checkpointing: bool | None
     activation_checkpointing_kwargs: dict[Literal["use_reentrant"], bool] | None
     gradient_checkpointing_kwargs: dict[Literal["use_reentrant"], bool] | None
-    # Its backend may be code of anybody's, and is none of the keys.
+    # Its backend may be code of anybody's, and is not one of the keys.
     torch_compile: bool
     torch_empty_cache_steps: Many | None
     average_tokens_across_devices: bool
@@ -175,7 +173,7 @@ class PublishedRecipe(TypedDict, total=False):
 _RECIPE = TypeAdapter(PublishedRecipe)
 
 
-def refused_key(recipe: dict[str, Any], numbers_only: bool = False) -> str | None:
+def refused_key(recipe: Mapping[str, object], numbers_only: bool = False) -> str | None:
     """Which key no published recipe may hold, or not with this value, and why, in one line; None if all may stand.
 
     Parameters:
@@ -184,9 +182,9 @@ def refused_key(recipe: dict[str, Any], numbers_only: bool = False) -> str | Non
     try:
         _RECIPE.validate_python(recipe)
     except ValidationError as error:
-        for found in error.errors(include_url=False, include_context=False, include_input=False):
-            if found["type"] == "extra_forbidden" and not numbers_only:
-                return f"`{'.'.join(map(str, found['loc']))}` is none of the keys that a published recipe may set"
-            if not numbers_only or found["type"].startswith(("less_than", "greater_than")):
-                return f"`{found['loc'][0]}`: {found['msg']}"
+        for problem in error.errors(include_url=False, include_context=False, include_input=False):
+            if problem["type"] == "extra_forbidden" and not numbers_only:
+                return f"`{'.'.join(map(str, problem['loc']))}` is not one of the keys that a published recipe may set"
+            if not numbers_only or problem["type"].startswith(("less_than", "greater_than")):
+                return f"`{problem['loc'][0]}`: {problem['msg']}"
     return None

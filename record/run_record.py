@@ -1,17 +1,16 @@
-"""The run record: the one thing the rooms hand each other, stored as `record.json` beside the adapter.
+"""The run record: the one thing the rooms hand each other, stored as `record.json` next to the adapter.
 
 Training starts it, evaluation adds the scores, the card is rendered from it, push adds the hashes of what it uploads,
 and reproduce reads it back from the Hub. A record from the Hub is untrusted: unknown and missing keys, wrong types,
 numbers and texts out of bounds are refused. record/schemas/ holds the format, `record.versions` how it changes.
 """
 
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, WrapValidator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WrapValidator
 
-from record.errors import UserError, first_problem
+from record import strict_json
 from record.field_types import (
     Amount,
     Count,
@@ -28,12 +27,14 @@ from record.field_types import (
     bounded,
 )
 from record.published_recipe import PublishedRecipe
+from record.release_files import RECORD_FILE
 from record.versions import VERSION, upgraded
+from record.whole_file import write_whole
 
-RECORD_FILE = "record.json"
-MAX_RECORD_BYTES = 16 * 2**20
+Metric = Literal["rouge1", "rouge2", "rougeL", "rougeLsum", "rougeLsum_flat", "sql_parsed", "sql_exact_match",
+                 "sql_execution_match"]  # fmt: skip
 # The metrics of every score, by the names that rouge_score uses, with the names that people read.
-ROUGE_NAMES = {
+ROUGE_NAMES: dict[Metric, str] = {
     "rouge1": "ROUGE-1",
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
@@ -41,13 +42,12 @@ ROUGE_NAMES = {
     "rougeLsum_flat": "ROUGE-Lsum, undivided",
 }
 # Those of a recipe with `sql_schema`: shares of the rows (execution: of the rows whose reference runs).
-SQL_NAMES = {
+SQL_NAMES: dict[Metric, str] = {
     "sql_parsed": "SQL parses",
     "sql_exact_match": "SQL exact match",
     "sql_execution_match": "SQL execution match",
 }
 METRIC_NAMES = ROUGE_NAMES | SQL_NAMES
-Metric = Literal[tuple(METRIC_NAMES)]
 # By length rule.
 RuleCounts = Annotated[dict[Line, Count], Field(max_length=50)]
 
@@ -339,7 +339,8 @@ class Record(Section):
     `environment` is where it was trained, `scored_in` where the scores were taken.
     """
 
-    schema_version: Literal[VERSION] = VERSION
+    # The schema's number is written out for type checkers, which hold it against `VERSION`.
+    schema_version: Literal[4] = VERSION
     name: PlainName
     # What a run's own recipe may hold is wider: see `record.published_recipe`.
     recipe: Annotated[
@@ -374,9 +375,7 @@ class Record(Section):
 
     def save(self, run: Path) -> None:
         """Writes `record.json` into the folder `run`, whole or not at all."""
-        temporary = run / f".{RECORD_FILE}.{os.getpid()}"
-        temporary.write_bytes(self.to_bytes())
-        temporary.replace(run / RECORD_FILE)
+        write_whole(run / RECORD_FILE, self.to_bytes())
 
 
 def load_record(run: Path) -> Record:
@@ -385,14 +384,5 @@ def load_record(run: Path) -> Record:
     Raises:
         `UserError`: there is none, it is not a record, or one of a newer version than this clone reads.
     """
-    path = run / RECORD_FILE
-    if not path.is_file():
-        raise UserError(f"{run} holds no {RECORD_FILE}: train a recipe into it first (make train-finance)")
-    if path.stat().st_size > MAX_RECORD_BYTES:
-        raise UserError(f"{path} is larger than {MAX_RECORD_BYTES} bytes: this is no run record")
-    try:
-        return Record.model_validate(upgraded(path.read_bytes()))
-    except ValidationError as error:
-        raise UserError(f"{path} is not a run record that this version reads: {first_problem(error)}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not a run record that this version reads: {error}") from None
+    what, cure = "a run record that this version reads", "train a recipe into it first (make train-finance)"
+    return strict_json.load(run / RECORD_FILE, Record, what, cure, upgraded)

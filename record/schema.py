@@ -16,8 +16,8 @@ SCHEMAS = Path(__file__).with_name("schemas")
 
 def schema() -> str:
     """The JSON schema of the present version."""
-    found = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Record.model_json_schema()
-    return json.dumps(found, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    document = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Record.model_json_schema()
+    return json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 if __name__ == "__main__":

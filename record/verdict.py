@@ -3,19 +3,18 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints
 
-from record.errors import UserError
+from record import strict_json
+from record.field_types import Sha1, Sha256
 from record.hashes import sha256_file
-from record.predictions import PREDICTIONS_FILE
-from record.run_record import Environment, Interval, Record, Section, Sha1, Sha256
-
-# A release may carry the verdict on an earlier commit of the same adapter and predictions.
-VERDICT_FILE = "verdict.json"
-MAX_VERDICT_BYTES = 2**20
+from record.release_files import PREDICTIONS_FILE, VERDICT_FILE
+from record.run_record import Environment, Interval, Record, Section
 
 Level = Literal["score", "generate", "train"]
 
+Model = Literal["base", "adapter"]
+Evidence = Literal["hashes", "numbers", "tokens", "statistics"]
 Part = Literal[
     "signature", "files", "lineage", "data", "leakage", "scoring", "card", "generation", "weights", "training"
 ]
@@ -42,7 +41,7 @@ class Check(Section):
 class Change(Section):
     """A mean over the compared rows, as published and now, and the paired difference now − published."""
 
-    model: Literal["base", "adapter"]
+    model: Model
     metric: str
     published: float
     now: float
@@ -70,9 +69,9 @@ class Verdict(Section):
     revision: Sha1 | None = None
     level: Level
     sample: int | None = None
-    evidence: Literal["hashes", "numbers", "tokens", "statistics"] | None = None
+    evidence: Evidence | None = None
     moved: Part | None = None
-    rows: dict[Literal["base", "adapter"], list[int]] = Field(default_factory=dict)
+    rows: dict[Model, list[int]] = Field(default_factory=dict)
     checks: list[Check] = Field(default_factory=list)
     changes: list[Change] = Field(default_factory=list)
     environment: Environment | None = None
@@ -91,19 +90,12 @@ def load_verdict(folder: Path) -> Verdict | None:
     """The verdict that a release carries, if there is one.
 
     Raises:
-        `UserError`: it is too large, or no verdict as `--json` prints it.
+        `UserError`: it is too large, or not a verdict as `--json` prints it.
     """
     path = folder / VERDICT_FILE
     if not path.is_file():
         return None
-    if path.stat().st_size > MAX_VERDICT_BYTES:
-        raise UserError(f"{path} is larger than {MAX_VERDICT_BYTES} bytes: this is no verdict")
-    try:
-        return Verdict.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"{path} is no verdict as `reproduce --json` prints it: {where}: {first['msg']}") from None
+    return strict_json.load(path, Verdict, "a verdict as `reproduce --json` prints it")
 
 
 def why_unrelated(verdict: Verdict, adapter: str, record: Record, folder: Path) -> str | None:
@@ -117,7 +109,7 @@ def why_unrelated(verdict: Verdict, adapter: str, record: Record, folder: Path) 
         return "a verdict of nothing checked says nothing"
     if verdict.adapter != adapter:
         return f"the verdict speaks of {verdict.adapter}, not of {adapter}"
-    if verdict.adapter_sha256 != record.training.adapter_sha256:
+    if record.training is None or verdict.adapter_sha256 != record.training.adapter_sha256:
         return "the verdict speaks of other adapter weights"
     if verdict.predictions_sha256 != sha256_file(folder / PREDICTIONS_FILE):
         return "the verdict speaks of other predictions"

@@ -9,11 +9,11 @@
 - The number names the schema. A record holds no link to it: one in a stranger's record would lead where he likes.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from record import strict_json
 
-VERSION = 4
+VERSION: Final = 4
 
 
 def _from_1(record: dict[str, Any]) -> dict[str, Any]:
@@ -38,19 +38,19 @@ def upgraded(data: bytes) -> dict[str, Any]:
     """The record in the bytes of a `record.json`, brought to the present version; not yet held against its schema.
 
     Raises:
-        `ValueError`: as `strict_json.parse`; it is no JSON object, or of a newer version.
+        `ValueError`: as `strict_json.parse`; it is not a JSON object, or of a newer version.
     """
     record = strict_json.parse(data)
     if not isinstance(record, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     version = record.get("schema_version", 1)
     if type(version) is not int or not 1 <= version <= 10**6:
-        raise ValueError("its `schema_version` is no version")
+        raise ValueError("its `schema_version` is not a version")
     if version > VERSION:
         raise ValueError(
             f"it was written by version {version:,} of the format, this clone reads up to {VERSION}: update the clone"
         )
-    while version < VERSION:
-        record = UPGRADES[version](record)
-        version += 1
-    return record
+    upgraded_record: dict[str, Any] = record
+    for older in range(version, VERSION):
+        upgraded_record = UPGRADES[older](upgraded_record)
+    return upgraded_record

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
 from scoring.decoding import slot_decoding
-from scoring.decoding.slot_decoding import Batch, likeliest
+from scoring.decoding.slot_decoding import SlotBatch, likeliest
 from serving.loading import Served
 
 log = logging.getLogger("serving")
@@ -126,7 +126,7 @@ class Lane:
         self.prompts: dict[int, list[int]] = {}
         self.limits: dict[int, int] = {}
         one = self.served
-        self.batch = Batch(one.model, one.weights, self.prompts, self.limits, self.most, self.slots, self._choose)
+        self.batch = SlotBatch(one.model, one.weights, self.prompts, self.limits, self.most, self.slots, self._choose)
 
     def entering(self) -> list[PendingRow]:
         """Takes from the queue what a slot is free for."""
@@ -164,7 +164,7 @@ class Lane:
         del self.prompts[number], self.limits[number]
         return self.rows.pop(number)
 
-    def _choose(self, rows: list[slot_decoding.Row], logits: Tensor) -> Tensor:
+    def _choose(self, rows: list[slot_decoding.SlotRow], logits: Tensor) -> Tensor:
         tokens = likeliest(logits)
         for place, one in enumerate(rows):
             row = self.rows[one.number]

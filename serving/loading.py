@@ -13,9 +13,8 @@ from hub.pins import commit_of
 from hub.release import entries_of, pull
 from recipes.config import recipe_from_record
 from recipes.training.model import load_adapter, load_base, load_tokenizer, on_gpu, pick_dtype
-from record.adapter_config import CONFIG_FILE
 from record.errors import UserError
-from record.release_files import ADAPTER_FILE
+from record.release_files import ADAPTER_CONFIG_FILE, ADAPTER_FILE
 from record.run_record import Record
 from record.trained_run import load_trained_run
 from scoring.decoding.generate import is_plain
@@ -120,10 +119,8 @@ def find(adapter: str) -> Source:
     commit = commit_of(name, revision or "main")
     if not constants.HF_HUB_OFFLINE and entries_of(name, [EXPORT_FILE], commit):
         raise _export(adapter)
-    folder, record, differing = pull(name, commit, [CONFIG_FILE, ADAPTER_FILE])
-    if differing:
-        raise UserError(f"{name}@{commit} is damaged: {', '.join(differing)} differ from its record")
-    return Source(adapter, folder, record, commit)
+    published = pull(name, commit, [ADAPTER_CONFIG_FILE, ADAPTER_FILE]).require_whole()
+    return Source(adapter, published.folder, published.record, commit)
 
 
 def _export(name: str) -> UserError:

@@ -13,25 +13,37 @@ import logging
 import signal
 import socket
 import sys
+from typing import Any
 
+import click
+
+from record.command_line import Command, RunOrId, run_command
 from record.errors import UserError, one_line_errors
 
 
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="serving.server", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("adapters", nargs="+", metavar="ADAPTER", help="owner/name[@revision] or the folder of a run")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)")
-    parser.add_argument("--slots", type=int, default=32, help="rows of a model decoded at once (default: %(default)s)")
-    parser.add_argument("--queue", type=int, default=256, help="rows that may wait, then 429 (default: %(default)s)")
-    parser.add_argument("--timeout", type=float, default=60, help="seconds for an answer, then 504 (default: 60)")
-    options = parser.parse_args(argv)
+@click.command(
+    cls=Command, examples=("pubrep serve owner/name", "pubrep serve owner/name owner/other@v2 runs/finance --port 8080")
+)
+@click.argument("adapters", nargs=-1, required=True, type=RunOrId(), metavar="ADAPTER...")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=int, default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--slots", type=int, default=32, show_default=True, help="Rows of a model decoded at once.")
+@click.option("--queue", type=int, default=256, show_default=True, help="Rows that may wait, then 429.")
+@click.option("--timeout", type=float, default=60, show_default=True, help="Seconds for an answer, then 504.")
+def command(**options: Any) -> None:
+    """Answer over HTTP as OpenAI's API does, for every ADAPTER.
+
+    An ADAPTER is owner/name[@revision], or the folder of a run; all must be of one
+    base model, which is held once.
+    """
     logging.basicConfig(format="%(asctime)s %(message)s")
     logging.getLogger("serving").setLevel(logging.INFO)
     with one_line_errors():
-        serve(options)
+        serve(argparse.Namespace(**options))
+
+
+def main(argv: list[str]) -> None:
+    run_command(command, argv, "python -m serving.server")
 
 
 def serve(options: argparse.Namespace) -> None:

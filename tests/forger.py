@@ -26,9 +26,9 @@ from recipes.data.splits import build_splits, references
 from recipes.data.tokenizer import audit, load_tokens
 from recipes.expectations import compare
 from record.hashes import sha256_file, sha256_published
-from record.predictions import FORGETTING_FILE, PREDICTIONS_FILE, Predictions, load_predictions
-from record.release_files import ADAPTER_FILE
-from record.run_record import RECORD_FILE, Record, load_record
+from record.predictions import Predictions, load_predictions
+from record.release_files import ADAPTER_FILE, FORGETTING_FILE, PREDICTIONS_FILE, RECORD_FILE
+from record.run_record import Record, load_record
 from scoring.decoding.predict import load_for_scoring, predict
 from scoring.scores import score_forgetting, score_predictions
 

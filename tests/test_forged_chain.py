@@ -7,7 +7,7 @@ from short_runs import SHORT, publish
 import evaluation.retrain
 from evaluation import evaluate
 from recipes import train
-from record.predictions import FORGETTING_FILE
+from record.release_files import FORGETTING_FILE
 
 CHAIN = "local-user/forged-chain"
 

@@ -57,8 +57,7 @@ from forger import (
 )  # fmt: skip
 
 import evaluation.retrain
-from record.release_files import ADAPTER_FILE
-from record.run_record import RECORD_FILE
+from record.release_files import ADAPTER_FILE, RECORD_FILE
 
 REPO = "local-user/forged"
 

@@ -24,9 +24,9 @@ from recipes.data.tokenizer import load_tokens
 from recipes.training import model as models
 from record.adapter_config import check_adapter_config
 from record.errors import Damaged, UserError, one_line
-from record.predictions import PREDICTIONS_FILE, SCHEMA, TEXTS, load_predictions
-from record.release_files import ADAPTER_FILE
-from record.run_record import RECORD_FILE, Pin, load_record
+from record.predictions import SCHEMA, TEXTS, load_predictions
+from record.release_files import ADAPTER_FILE, PREDICTIONS_FILE, RECORD_FILE
+from record.run_record import Pin, load_record
 from record.versions import VERSION
 
 REPO = "local-user/hostile"
@@ -106,9 +106,9 @@ CASES = [
     ("a-folder-for-a-record", a_folder_for_a_record, 2, f"holds no {RECORD_FILE}"),
     ("a-key-twice", file(RECORD_FILE, lambda data: b'{"name": "x",' + data[1:]), 2, "the key 'name' twice"),
     ("a-name-that-climbs", in_record(name="../../x"), 2, "name: String should match"),
-    ("a-folder-to-write-to", in_record(recipe__output_dir="/tmp/x"), 2, "`output_dir` is none of the keys"),
-    ("a-pickle-to-resume", in_record(recipe__resume_from_checkpoint="/x"), 2, "`resume_from_checkpoint` is none of"),
-    ("a-service-that-hears", in_record(recipe__report_to="wandb"), 2, "`report_to` is none of the keys"),
+    ("a-folder-to-write-to", in_record(recipe__output_dir="/tmp/x"), 2, "`output_dir` is not one of the keys"),
+    ("a-pickle-to-resume", in_record(recipe__resume_from_checkpoint="/x"), 2, "`resume_from_checkpoint` is not one of"),
+    ("a-service-that-hears", in_record(recipe__report_to="wandb"), 2, "`report_to` is not one of the keys"),
     ("a-base-on-this-disk", in_record(recipe__model_name_or_path="../base"), 2, "`model_name_or_path`: "),
     ("a-pattern-for-modules", in_record(recipe__lora_target_modules="(q+)+$"), 2, "`lora_target_modules`: "),
     ("an-output-without-end", in_record(recipe__max_new_tokens=10**9), 2, "`max_new_tokens`: "),
@@ -193,8 +193,7 @@ def test_a_release_of_version_1_reproduces(finance, tmp_path):
 
 
 def test_a_damaged_cache_is_not_followed_out_of_it(finance, tmp_path, tmp_path_factory):
-    folder, _, differing = pull(REPO, finance[1], cache=tmp_path)
-    assert differing == []
+    folder = pull(REPO, finance[1], cache=tmp_path).require_whole().folder
     outside = tmp_path_factory.mktemp("outside") / "mine.txt"
     outside.write_text("mine")
     for target in ("/dev/zero", outside):
@@ -202,7 +201,7 @@ def test_a_damaged_cache_is_not_followed_out_of_it(finance, tmp_path, tmp_path_f
         (folder / "README.md").symlink_to(target)
         with pytest.raises(Damaged, match=r"README\.md of local-user/hostile arrived damaged"):
             pull(REPO, finance[1], ["README.md"], cache=tmp_path)
-        assert pull(REPO, finance[1], ["README.md"], cache=tmp_path)[2] == []
+        assert pull(REPO, finance[1], ["README.md"], cache=tmp_path).differing == []
     assert outside.read_text() == "mine"
 
 
@@ -259,7 +258,7 @@ def test_the_record_keeps_what_others_would_not_train(finance, tmp_path):
 def test_what_others_would_not_train_is_not_published(finance, tmp_path):
     forged = copy_of(finance[0], tmp_path / "forged")
     edit_record(forged, recipe=lambda keys: keys | {"torch_compile_mode": "default"})
-    with pytest.raises(UserError, match="cannot be published, others would not train it: `torch_compile_mode` is none"):
+    with pytest.raises(UserError, match="cannot be published, others would not train it: `torch_compile_mode` is not"):
         stage(forged, REPO, None, tmp_path / "release")
 
 
@@ -306,13 +305,13 @@ def test_a_hostile_base_model_is_not_loaded(name):
 
 
 TOKENIZERS = {
-    "a-table-that-panics": (json_of_base("tokenizer.json", normalizer=NORMALIZER), "is none of a T5"),
+    "a-table-that-panics": (json_of_base("tokenizer.json", normalizer=NORMALIZER), "is not a T5's"),
     "a-decoder-of-patterns": (
         json_of_base("tokenizer.json", decoder={"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": ""}),
         "its decoder is of the kind Replace",
     ),
     "another-model": (json_of_base("tokenizer.json", model={"type": "BPE"}), "its model is of the kind BPE"),
-    "no-vocabulary": (json_of_base("tokenizer.json", model={"type": "Unigram", "vocab": [7]}), "is none of a T5"),
+    "no-vocabulary": (json_of_base("tokenizer.json", model={"type": "Unigram", "vocab": [7]}), "is not a T5's"),
     "no-parts": ({"tokenizer.json": b"{}"}, "its model is of the kind None"),
     "a-list": ({"tokenizer.json": b"[]"}, "it lacks a part"),
     "not-json": ({"tokenizer.json": b"["}, "not JSON"),
@@ -389,7 +388,7 @@ def test_a_folder_of_the_same_name_is_not_read_instead(tmp_path, monkeypatch):
     recipe = parse_recipe(["--config", "recipes/finance.yaml"])
     monkeypatch.chdir(tmp_path)
     for load in (load_rows, dataset, None), (models.load_base, base, recipe.model), (models.load_tokenizer, base, []):
-        with pytest.raises(UserError, match="bears the id of a repository"):
+        with pytest.raises(UserError, match="has the name of a repository"):
             load[0](*load[1:])
 
 

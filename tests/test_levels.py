@@ -42,16 +42,40 @@ def stranger(hub, home: Path, *words: str, code: str = "", **environ: str) -> su
     )
 
 
-def test_the_level_score_needs_no_torch(published, hub, home):
+# As on a machine where these are not installed: neither their modules nor their versions are found.
+WITHOUT_TORCH = """
+import sys
+from importlib.machinery import PathFinder
+
+ABSENT = {"torch", "transformers", "accelerate", "peft", "trl", "evaluate", "bitsandbytes"}
+
+class Bare(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name in ABSENT else super().find_spec(name, path, target)
+
+    @classmethod
+    def find_distributions(cls, context):
+        return () if context.name in ABSENT else super().find_distributions(context)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Bare
+from evaluation import reproduce
+"""
+
+
+def test_the_level_score_needs_neither_torch_nor_transformers(published, hub, home):
     _, adapter, commit = published
-    code = (
-        "import sys\nfrom evaluation.reproduce import main\nmain(sys.argv[1:])\n"
-        "assert not {'torch', 'transformers'} & sys.modules.keys(), 'torch was imported'"
-    )
+    code = f"{WITHOUT_TORCH}\nreproduce.main(sys.argv[1:])"
     answer = stranger(hub, home, adapter, "--level", "score", code=code)
     assert answer.returncode == 0, answer.stderr
     last = answer.stdout.splitlines()[-1]
     assert last.startswith(f"REPRODUCED {adapter}@{commit} ") and "nothing was generated" in last
+
+
+def test_a_bug_is_unchecked_without_torch_too(hub, tmp_path):
+    broken = "def broken(*_):\n    raise KeyError('a bug of ours')\nreproduce._check = broken"
+    answer = stranger(hub, tmp_path, "a/b", code=f"{WITHOUT_TORCH}\n{broken}\nreproduce.main(sys.argv[1:])")
+    assert answer.returncode == 2 and answer.stdout.splitlines()[-1] == "UNCHECKED a/b KeyError, see above"
 
 
 def test_offline_it_works_from_the_cache_alone(published, hub, home, tmp_path):

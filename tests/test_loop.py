@@ -77,7 +77,7 @@ def test_a_killed_run_continues_to_the_same_adapter(run, tmp_path, moment):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert load_record(folder).training is None
     train_short(folder)
     record = load_record(folder)
@@ -194,7 +194,7 @@ def test_a_finished_run_is_left_alone_and_another_recipe_is_refused(run, capsys)
         (["--length_rules", "drop words(answer) > 3"], "has no column `answer`"),
         (["--length_rules", "drop characters(output) >= 0"], "keep 0 of"),
         (["--lora_target_modules", "none"], "the adapter cannot be made"),
-        (["--report_to", "carrier-pigeon"], "`report_to: carrier-pigeon` is no installed tracker"),
+        (["--report_to", "carrier-pigeon"], "`report_to: carrier-pigeon` is not an installed tracker"),
     ],
 )
 def test_a_recipe_that_does_not_fit_ends_with_one_line_and_leaves_nothing(tmp_path, capsys, overrides, told):

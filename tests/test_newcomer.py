@@ -17,6 +17,7 @@ def clone(tmp_path_factory):
     """A clean folder with the project and README's recipe."""
     folder = tmp_path_factory.mktemp("newcomer") / "clone"
     shutil.copytree(ROOT, folder, ignore=LEFT_OUT)
+    (folder / ".venv").symlink_to(sys.prefix)
     (example,) = blocks(folder / "README.md", "yaml")
     (folder / "recipes" / "sql2text.yaml").write_text(example, encoding="utf-8")
     return folder
@@ -27,7 +28,6 @@ def typed(clone):
     """Every command that is run, in order, with what it printed; stops at the first that fails."""
     # The variables that point this process at its own Hub would point the commands there too.
     environ = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    environ["VENV"] = sys.prefix
     printed = {}
     for command, instead in RUN.items():
         if instead in printed:

@@ -10,7 +10,8 @@ from huggingface_hub import HfApi, ModelCard, hf_hub_download
 
 from evaluation import evaluate, reproduce
 from push import publish
-from record.run_record import RECORD_FILE, load_record
+from record.release_files import RECORD_FILE
+from record.run_record import load_record
 
 WRITES = {"commit", "preupload", "create"}
 PUBLISHED = {

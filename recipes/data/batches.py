@@ -1,22 +1,31 @@
-"""Datasets mapped batch by batch, streamed to files that are kept."""
+"""Datasets mapped batch by batch, streamed to files that stay in the cache of `datasets`."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-from record.cache import BATCH, code
+from datasets import Dataset
+from datasets.fingerprint import Hasher
+
+from recipes import length_rules
+from recipes.config import template_columns
+from recipes.data import columns, tokenizer
+from record.cache import BATCH, code_of
 
 
-def map_batches(rows: "Dataset", function: Callable[..., dict[str, list]], desc: str, **arguments: Any) -> "Dataset":
-    """The columns that `function` gives for each batch of `rows`, streamed to a file and kept.
+def code() -> str:
+    """The hash of all that decides what the functions of `recipes.data.columns` give."""
+    parts = (columns, tokenizer, length_rules, template_columns)
+    return code_of(parts, ["datasets", "regex", "tokenizers"])
+
+
+def map_batches(rows: Dataset, function: Callable[..., dict[str, list]], desc: str, **arguments: Any) -> Dataset:
+    """The columns that `function` gives for each batch of `rows`, streamed to a file that the next run reads again.
 
     Parameters:
-        function: takes a batch as a dict of columns, and the `arguments`.
+        function: one of `recipes.data.columns`; takes a batch as a dict of columns, and the `arguments`.
     """
-    from datasets.fingerprint import Hasher
-
-    # The name under which datasets itself keeps what a dataset has become; it has no public way to it.
+    # The name under which datasets itself stores what a dataset has become; it has no public way to it. It knows a
+    # function by its name: after a change of the code it would give what the old code had made.
     fingerprint = Hasher.hash((rows._fingerprint, code(), function.__name__, arguments))
     return rows.map(
         function,

@@ -16,6 +16,8 @@ from typing import Literal
 import numpy as np
 from datasketch import MinHash
 
+from record.cache import code_of
+
 # Lee et al. 2022, "Deduplicating Training Data Makes Language Models Better" (arXiv:2107.06499): near-duplicates have
 # a Jaccard similarity of at least 0.8 between their sets of word n-grams. They take n = 5, for web pages. Where one of
 # L words is replaced the similarity is (L - 2n + 1) / (L + 1), at least 0.8 from L = 10n - 1 words on. Inputs have 10
@@ -45,6 +47,11 @@ _DROPPED = "".join(
 _WORD = re.compile(rf"\w+|!=|[^\w\s{_DROPPED}]|[-*/](?=\s*\d)")
 # The comma of 1,000; it comes first, where a search is quick.
 _THOUSANDS = re.compile(r",(?<=\d,)(?=\d{3})")
+
+
+def code() -> str:
+    """The hash of all that decides which inputs are alike."""
+    return code_of([sys.modules[__name__]], ["datasketch", "numpy"]) + unicodedata.unidata_version
 
 
 def compare(test: list[str], training: list[str]) -> list[Literal["exact", "near", ""]]:

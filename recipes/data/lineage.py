@@ -6,7 +6,7 @@ from datasets import Dataset, concatenate_datasets
 
 from hub.release import pull
 from recipes.config import arguments_from_record
-from recipes.data.leakage import compare
+from recipes.data import leakage
 from recipes.data.splits import Splits, build_splits
 from recipes.data.tokenizer import load_tokens
 from record.cache import cached_value
@@ -32,7 +32,7 @@ def find_seen_rows(splits: Splits, pins: Pins) -> tuple[list[str], list[Leakage]
     findings, counts = [], []
     for adapter, dataset, training in _trainings(splits, pins):
         test, trained = splits.test["input"], training["input"]
-        seen = cached_value("seen", lambda: compare(test[:], trained[:]), "", test, trained)  # noqa: B023
+        seen = cached_value("seen", lambda: leakage.compare(test[:], trained[:]), leakage.code(), "", test, trained)  # noqa: B023
         findings.append(seen)
         counts.append(
             Leakage(
@@ -53,7 +53,7 @@ def _trainings(splits: Splits, pins: Pins) -> Iterator[tuple[str | None, Pin, Da
     for _ in range(LONGEST_CHAIN):
         if parent is None:
             return
-        record = pull(parent.id, parent.revision, names=[])[1]
+        record = pull(parent.id, parent.revision, names=[]).record
         recipe = arguments_from_record(record.recipe)
         theirs = build_splits(recipe, record.pins.dataset, load_tokens(record.pins.base_model, recipe.added_tokens))
         if theirs.counts.where_stated(record.data) != record.data:

@@ -5,28 +5,21 @@ import json
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-import regex
 from datasets import Column, Dataset, concatenate_datasets
 from tokenizers import Tokenizer
 
 from recipes.config import RecipeArguments, template_columns
+from recipes.data import leakage
 from recipes.data.batches import map_batches
+from recipes.data.columns import INPUT, SCHEMA, cut, fill, measure, read_groups, token_ids
 from recipes.data.dataset_files import load_rows
-from recipes.data.leakage import groups
-from recipes.data.tokenizer import count_tokens, encode
 from recipes.length_rules import Rule
 from record.cache import BATCH, cached_value
 from record.errors import UserError
 from record.run_record import Data, Lengths, Pin
-
-# A pattern from somebody else's record may take for ever; an honest one takes microseconds.
-PATTERN_SECONDS = 5
-# Not to be mistaken for columns of the dataset: no template can name them.
-INPUT, SCHEMA = "the model's input", "the tables of the SQL"
 
 
 @dataclass
@@ -60,7 +53,7 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer) ->
     rows = _used_columns(rows, recipe, dataset.id)
     rows = map_batches(
         rows,
-        _fill,
+        fill,
         "Filling the prompt",
         prompts=recipe.prompt,
         target=recipe.target,
@@ -76,14 +69,11 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer) ->
             f"the length rules keep {len(rows)} of {loaded} rows of {dataset.id}: nothing is left to train on"
         )
     if recipe.split == "grouped":
-        numbers = cached_value("groups", lambda: groups(rows["input"][:]).tolist(), "", rows["input"])
+        numbers = cached_value(
+            "groups", lambda: leakage.groups(rows["input"][:]).tolist(), leakage.code(), "", rows["input"]
+        )
         rows = rows.add_column("group", np.array(numbers))
-    train, test = _split(rows, recipe.test_size, recipe)
-    validation = None
-    if recipe.validation_size and not recipe.select_on_test:
-        if len(train) < 2:
-            raise UserError(f"{len(train)} row is left to train on: too few to hold some out for validation")
-        train, validation = _split(train, recipe.validation_size, recipe)
+    train, validation, test = _split_rows(rows, recipe)
     counts = Data(
         loaded=loaded,
         dropped=dropped,
@@ -96,6 +86,16 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer) ->
         test_sha256=rows_sha256(test),
     )
     return Splits(train, validation, test, counts)
+
+
+def _split_rows(rows: Dataset, recipe: RecipeArguments) -> tuple[Dataset, Dataset | None, Dataset]:
+    """The rows to train on, to validate on (None where the recipe does without), and to test on."""
+    train, test = _split(rows, recipe.test_size, recipe)
+    if not recipe.validation_size or recipe.select_on_test:
+        return train, None, test
+    if len(train) < 2:
+        raise UserError(f"{len(train)} row is left to train on: too few to hold some out for validation")
+    return *_split(train, recipe.validation_size, recipe), test
 
 
 def _lengths(tokens: Dataset) -> dict[str, Lengths]:
@@ -120,20 +120,11 @@ def _extract(rows: Dataset, recipe: RecipeArguments) -> tuple[Dataset, dict[str,
     for column, pattern in recipe.parsed_extract().items():
         if column not in rows.column_names:
             raise UserError(f"`extract` reads a column `{column}`, but there are {', '.join(rows.column_names)}")
-        found = map_batches(rows, _groups, f"Reading {column}", column=column, pattern=pattern)
+        found = map_batches(rows, read_groups, f"Reading {column}", column=column, pattern=pattern)
         matched = np.array(found["matched"][:], dtype=bool)
         rows = found.remove_columns("matched").select(np.flatnonzero(matched))
         unmatched[f"extract: no match in {column}"] = int((~matched).sum())
     return rows, unmatched
-
-
-def _groups(batch: dict[str, list], column: str, pattern: regex.Pattern) -> dict[str, list]:
-    try:
-        matches = [pattern.search(text or "", timeout=PATTERN_SECONDS) for text in batch[column]]
-    except TimeoutError:
-        raise UserError(f"`extract` of `{column}` takes over {PATTERN_SECONDS} s on one row: simplify it") from None
-    read = {name: [match[name] or "" if match else "" for match in matches] for name in pattern.groupindex}
-    return {**batch, **read, "matched": [match is not None for match in matches]}
 
 
 def _used_columns(rows: Dataset, recipe: RecipeArguments, dataset_id: str) -> Dataset:
@@ -144,42 +135,16 @@ def _used_columns(rows: Dataset, recipe: RecipeArguments, dataset_id: str) -> Da
         if column not in rows.column_names:
             raise UserError(
                 f"{dataset_id} has no column `{column}`, but {', '.join(rows.column_names)}: "
-                "mend `prompt`, `target`, `sql_schema` or `length_rules`"
+                "correct `prompt`, `target`, `sql_schema` or `length_rules`"
             )
     return rows.select_columns(list(dict.fromkeys(used)))
-
-
-def fill_templates(row: dict[str, Any], prompts: list[str], target: str, seed: int) -> dict[str, str]:
-    """The row's prompt and target: templates filled from its columns (None as ""), outer white space removed.
-
-    Which of several prompts a row gets is a function of its texts and the seed alone: neither its place nor the number
-    of processes matters.
-    """
-    texts = {name: "" if value is None else str(value) for name, value in row.items()}
-    prompt = prompts[0]
-    if len(prompts) > 1:
-        draw = hashlib.sha256(json.dumps([seed, sorted(texts.items())], ensure_ascii=False).encode()).digest()
-        prompt = prompts[int.from_bytes(draw[:8]) % len(prompts)]
-    return {"prompt": prompt.format_map(texts).strip(), "target": target.format_map(texts).strip()}
-
-
-def _fill(batch: dict[str, list], prompts: list[str], target: str, seed: int, schema: str) -> dict[str, list[str]]:
-    read = dict.fromkeys(column for template in prompts for column in template_columns(template))
-    filled = {name: [] for name in (*batch, "prompt", "target", INPUT, SCHEMA)}
-    for values in zip(*batch.values(), strict=True):
-        texts = {name: "" if value is None else str(value) for name, value in zip(batch, values, strict=True)}
-        row = dict(zip(batch, values, strict=True)) | fill_templates(texts, prompts, target, seed)
-        row |= {INPUT: " ".join(texts[column] for column in read).strip(), SCHEMA: schema.format_map(texts).strip()}
-        for name, text in row.items():
-            filled[name].append(text)
-    return filled
 
 
 def _split(rows: Dataset, size: float, recipe: RecipeArguments) -> tuple[Dataset, Dataset]:
     if recipe.split == "grouped":
         numbers = rows.with_format("numpy", columns=["group"])["group"][:]
-        kept, held_out = hold_out_groups(numbers, size, recipe.split_seed)
-        return rows.select(kept), rows.select(held_out)
+        train, held_out = hold_out_groups(numbers, size, recipe.split_seed)
+        return rows.select(train), rows.select(held_out)
     halves = rows.train_test_split(test_size=size, seed=recipe.split_seed)
     return halves["train"], halves["test"]
 
@@ -240,7 +205,7 @@ def apply_rules(
             truncated[rule.text] = int(breaks.sum())
             rows = map_batches(
                 rows,
-                _cut,
+                cut,
                 f"Applying: {rule.text}",
                 text=rule.texts[0],
                 unit=rule.unit,
@@ -254,7 +219,7 @@ def lengths(rows: Dataset, rule: Rule, tokenizer: Tokenizer) -> np.ndarray:
     """Length of the rule's text (or sum of texts) in the rule's unit, shape `(len(rows),)`."""
     measured = map_batches(
         rows.select_columns(list(rule.texts)),
-        _measure,
+        measure,
         f"Measuring: {rule.text}",
         unit=rule.unit,
         tokenizer=tokenizer if rule.unit == "tokens" else None,
@@ -262,40 +227,9 @@ def lengths(rows: Dataset, rule: Rule, tokenizer: Tokenizer) -> np.ndarray:
     return measured.with_format("numpy")["length"][:]
 
 
-def _measure(batch: dict[str, list], unit: str, tokenizer: Tokenizer | None) -> dict[str, list[int]]:
-    columns = [["" if text is None else str(text) for text in column] for column in batch.values()]
-    if unit == "characters":
-        measured = [[len(text) for text in column] for column in columns]
-    elif unit == "words":
-        measured = [[len(text.split()) for text in column] for column in columns]
-    else:
-        measured = [count_tokens(tokenizer, column) for column in columns]
-    return {"length": [sum(row) for row in zip(*measured, strict=True)]}
-
-
-def _cut(batch: dict[str, list], text: str, unit: str, longest: int, tokenizer: Tokenizer | None) -> dict[str, list]:
-    return {**batch, text: [_shortened(whole, unit, longest, tokenizer) for whole in batch[text]]}
-
-
-def _shortened(whole: str, unit: str, longest: int, tokenizer: Tokenizer | None) -> str:
-    if unit == "characters":
-        return whole[:longest]
-    if unit == "words":
-        return " ".join(whole.split()[:longest]) if len(whole.split()) > longest else whole
-    encoding = tokenizer.encode(whole)
-    if len(encoding.ids) <= longest:
-        return whole
-    # The last token is `</s>`, which is added again when the cut text is tokenized.
-    return whole[: encoding.offsets[longest - 2][1]] if longest > 1 else ""
-
-
 def tokenize(rows: Dataset, tokenizer: Tokenizer) -> Dataset:
     """Token ids of prompts (`input_ids`) and targets (`labels`), each ended by `</s>`; not padded."""
-    return map_batches(rows.select_columns(["prompt", "target"]), _tokenize, "Tokenizing", tokenizer=tokenizer)
-
-
-def _tokenize(batch: dict[str, list], tokenizer: Tokenizer) -> dict[str, list[list[int]]]:
-    return {"input_ids": encode(tokenizer, batch["prompt"]), "labels": encode(tokenizer, batch["target"])}
+    return map_batches(rows.select_columns(["prompt", "target"]), token_ids, "Tokenizing", tokenizer=tokenizer)
 
 
 def references(splits: Splits) -> Column:

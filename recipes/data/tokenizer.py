@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -12,8 +13,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from hub.release import download
 from record import strict_json
-from record.cache import batches, cached_value
+from record.cache import batches, cached_value, code_of
 from record.errors import UserError, one_line
+from record.release_files import TOKENIZER_FILE
 from record.run_record import Pin, Unwritable
 
 MOST_FREQUENT = 20
@@ -58,7 +60,7 @@ def load_tokens(base: Pin, added: list[str]) -> Tokenizer:
 def _read(base: Pin) -> dict[str, Any]:
     """The stored tokenizer, if it is made of a T5's parts: others hold patterns, which may take for ever."""
     try:
-        stored = strict_json.parse(download(base.id, "tokenizer.json", base.revision).read_bytes())
+        stored = strict_json.parse(download(base.id, TOKENIZER_FILE, base.revision).read_bytes())
         kinds = {part: (stored.get(part) or {"type": None})["type"] for part in PARTS}
         table = stored.get("normalizer") or {"type": None}
         steps = table["normalizers"] if table["type"] == "Sequence" else [table]
@@ -67,10 +69,10 @@ def _read(base: Pin) -> dict[str, Any]:
             raise ValueError(f"its {wrong} is of the kind {kinds[wrong]}")
         for piece, score in stored["model"]["vocab"]:
             if not isinstance(piece, str) or not isinstance(score, int | float):
-                raise ValueError("its vocabulary is none of pieces and scores")
+                raise ValueError("its vocabulary is not a list of pieces and scores")
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        told = error if isinstance(error, ValueError) else "it lacks a part"
-        raise UserError(f"tokenizer.json of {base.id} is none of a T5: {told}") from None
+        reason = error if isinstance(error, ValueError) else "it lacks a part"
+        raise UserError(f"tokenizer.json of {base.id} is not a T5's: {reason}") from None
     unused = {"truncation": None, "padding": None, "pre_tokenizer": None}
     return stored | unused | {"normalizer": tables[0] if tables else None}
 
@@ -82,7 +84,7 @@ def _build(base: Pin, stored: dict[str, Any]) -> Tokenizer:
         # A panic in Rust is no `Exception`.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise UserError(f"tokenizer.json of {base.id} is none of a T5: {one_line(str(error), 200)}") from None
+        raise UserError(f"tokenizer.json of {base.id} is not a T5's: {one_line(str(error), 200)}") from None
 
 
 class Words(dict[str, list[int]]):
@@ -127,8 +129,9 @@ def audit(tokenizer: Tokenizer, texts: Sequence[str]) -> Unwritable:
         tokenizer: without truncation, as `load_tokens` gives it.
         texts: all references of a recipe: a model can only write what its tokenizer gives back.
     """
-    found = cached_value("unwritable", lambda: _audit(tokenizer, texts).model_dump(), tokenizer.to_str(), texts)
-    return Unwritable(**found)
+    code = code_of([sys.modules[__name__], Unwritable], ["tokenizers"])
+    counts = cached_value("unwritable", lambda: _audit(tokenizer, texts).model_dump(), code, tokenizer.to_str(), texts)
+    return Unwritable(**counts)
 
 
 def _audit(tokenizer: Tokenizer, texts: Sequence[str]) -> Unwritable:

@@ -78,7 +78,9 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, Exception) and should_reduce_batch_size(error)
 
 
-def fit(batch: Batch, longest: int, fixed: bool, attempt: Callable[[Batch], Any], say: Callable[[str], None]) -> Any:
+def fit_memory(
+    batch: Batch, longest: int, fixed: bool, attempt: Callable[[Batch], Any], say: Callable[[str], None]
+) -> Any:
     """Runs `attempt` with ever smaller micro-batches until memory suffices.
 
     Parameters:

@@ -25,7 +25,7 @@ from recipes.data.tokenizer import load_tokens
 from record import strict_json
 from record.adapter_config import check_adapter_config
 from record.errors import UserError, chain, explain, one_line
-from record.release_files import ADAPTER_FILE
+from record.release_files import ADAPTER_CONFIG_FILE, ADAPTER_FILE
 from record.run_record import Model, Pin
 
 # The id of `<unk>` in every T5.
@@ -243,12 +243,14 @@ def _with_adapter(model: PreTrainedModel, folder: Path, shapes: dict[str, tuple[
     except RuntimeError as error:
         if "size mismatch" not in str(error):
             raise
-        raise UserError(f"{ADAPTER_FILE} does not fit {model.name_or_path} and adapter_config.json") from None
+        raise UserError(f"{ADAPTER_FILE} does not fit {model.name_or_path} and {ADAPTER_CONFIG_FILE}") from None
     except ValueError as error:
-        raise UserError(f"adapter_config.json does not fit {model.name_or_path}: {one_line(str(error), 300)}") from None
+        raise UserError(
+            f"{ADAPTER_CONFIG_FILE} does not fit {model.name_or_path}: {one_line(str(error), 300)}"
+        ) from None
     wanted = {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(adapter).items()}
     if wrong := sorted(name for name in shapes.keys() | wanted.keys() if shapes.get(name) != wanted.get(name)):
-        raise UserError(f"{ADAPTER_FILE} holds other tensors than adapter_config.json asks for: {wrong[0]}")
+        raise UserError(f"{ADAPTER_FILE} holds other tensors than {ADAPTER_CONFIG_FILE} asks for: {wrong[0]}")
     return adapter
 
 
@@ -257,7 +259,7 @@ def adapter_numbers(adapter: PeftModel) -> int:
     return sum(tensor.numel() for tensor in get_peft_model_state_dict(adapter).values())
 
 
-def describe(model: Any) -> Model:
+def size_of(model: Any) -> Model:
     """Parameter counts and memory of a model with its adapter.
 
     4-bit weights are packed two to a byte; PEFT counts them as they were.

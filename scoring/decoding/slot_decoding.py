@@ -81,7 +81,9 @@ def _in_threads(model, prompts, order, max_new_tokens, slots, lengths, write) ->
     def run(worker: int) -> None:
         torch.set_num_threads(threads // workers)
         with torch.inference_mode():
-            batch = Batch(model, weights, prompts, limits, max_new_tokens, slots // workers, forced=lengths is not None)
+            batch = SlotBatch(
+                model, weights, prompts, limits, max_new_tokens, slots // workers, forced=lengths is not None
+            )
             batch.left.extend(order[worker::workers])
             while not stopped.is_set() and batch.admit():
                 for row, ids in batch.advance():
@@ -98,7 +100,7 @@ def _in_threads(model, prompts, order, max_new_tokens, slots, lengths, write) ->
 
 
 @dataclass
-class Row:
+class SlotRow:
     """`last` is the newest token, which no step has read; `places` are those it has filled in its cache."""
 
     number: int
@@ -115,7 +117,7 @@ class Cache:
     """
 
     def __init__(self, shape: tuple[int, int, int], places: int, like: Tensor):
-        self.rows: list[Row] = []
+        self.rows: list[SlotRow] = []
         self.places = places
         layers, heads, width = shape
         self.past = like.new_empty(layers, 2, 0, heads, places, width)
@@ -130,7 +132,7 @@ class Cache:
         if room > self.source.shape[2] or source > length:
             self.source = _enlarged(self.source, room, max(source, length), len(self.rows))
 
-    def take(self, row: Row, past: Tensor, source: Tensor) -> None:
+    def take(self, row: SlotRow, past: Tensor, source: Tensor) -> None:
         """Appends a row and what it has in another cache."""
         self.reserve(len(self.rows) + 1, row.source)
         place = len(self.rows)
@@ -154,7 +156,7 @@ def _enlarged(old: Tensor, rows: int, places: int, used: int) -> Tensor:
     return new
 
 
-class Batch:
+class SlotBatch:
     """The rows that one thread has in work.
 
     Parameters:
@@ -172,7 +174,7 @@ class Batch:
         limits,
         max_new_tokens: int,
         slots: int,
-        choose: Callable[[list[Row], Tensor], Tensor] = lambda rows, logits: likeliest(logits),
+        choose: Callable[[list[SlotRow], Tensor], Tensor] = lambda rows, logits: likeliest(logits),
         forced: bool = False,
     ):
         config, generation = model.config, model.generation_config
@@ -236,7 +238,7 @@ class Batch:
             for place, one in enumerate((block.cross.k, block.cross.v)):
                 keys = self._split(one(padded)).transpose(1, 2)
                 cache.source[layer, place, first : first + len(numbers), :, :longest] = keys
-        cache.rows += [Row(number, self.start, len(own)) for number, own in zip(numbers, states, strict=True)]
+        cache.rows += [SlotRow(number, self.start, len(own)) for number, own in zip(numbers, states, strict=True)]
 
     def advance(self) -> list[tuple[int, list[int]]]:
         """Some steps for all rows; those finished leave, and come back by number."""
@@ -280,7 +282,7 @@ class Batch:
             if not cache.rows:
                 cache.past, cache.source = cache.past[:, :, :0].clone(), cache.source[:, :, :0, :, :0].clone()
 
-    def _complete(self, row: Row) -> list[int] | None:
+    def _complete(self, row: SlotRow) -> list[int] | None:
         """A finished row's tokens."""
         limit = self.limits[row.number]
         new = row.written[-self.steps :]
@@ -297,7 +299,7 @@ class Batch:
         oldest = max(row.places for row in cache.rows)
         return cache, numbers, places, oldest, longest, _padding(sources, longest, self.bias.dtype)
 
-    def _step(self, last: Tensor, rows: list[Row], groups, step: int) -> Tensor:
+    def _step(self, last: Tensor, rows: list[SlotRow], groups, step: int) -> Tensor:
         """The next token of every row."""
         stack = self.weights.decoder
         x = stack.embedding[last]

@@ -1,7 +1,7 @@
 """Whether two queries answer alike: both run in SQLite, bounded, on databases made for the reference.
 
 Both texts and the schema are strangers' words: every database lives in memory, only CREATE TABLE and SELECT are
-authorised, and the bounds count SQLite's own steps and bytes, never seconds, so that a verdict is the same on every
+authorised, and the bounds count SQLite's own steps and bytes, never seconds, so that an outcome is the same on every
 machine.
 
 Result columns have no names and stand in their order: with the names gone, the place alone says which is which.
@@ -60,7 +60,7 @@ class Result(NamedTuple):
     rows: list[tuple]
 
 
-class Verdict(NamedTuple):
+class Outcome(NamedTuple):
     """What execution says of a prediction.
 
     Parameters:
@@ -130,7 +130,7 @@ def countdown():
     return step
 
 
-def describe(connection: sqlite3.Connection) -> Tables:
+def read_tables(connection: sqlite3.Connection) -> Tables:
     """The tables of a database with the columns that rows can be inserted into."""
     names = connection.execute(
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite!_%' ESCAPE '!'"
@@ -294,7 +294,7 @@ def uncut(tree: exp.Query) -> str | None:
     return whole.sql(dialect="sqlite")
 
 
-def execute(reference: str, prediction: str | None, schema: str, seed: int, tree: exp.Query, ordered: bool) -> Verdict:
+def execute(reference: str, prediction: str | None, schema: str, seed: int, tree: exp.Query, ordered: bool) -> Outcome:
     """Runs the reference and the prediction on every database that is made for the reference.
 
     Parameters:
@@ -304,7 +304,7 @@ def execute(reference: str, prediction: str | None, schema: str, seed: int, tree
     """
     connection = open_schema(schema)
     if connection is None:
-        return Verdict(False, False, False)
+        return Outcome(False, False, False)
 
     def answers(queries: list[str | None]) -> list[Result | None]:
         found = {query: run(connection, query) for query in set(queries) - {None}}
@@ -312,10 +312,10 @@ def execute(reference: str, prediction: str | None, schema: str, seed: int, tree
 
     try:
         if run(connection, reference) is None:
-            return Verdict(False, False, False)
-        tables = describe(connection)
+            return Outcome(False, False, False)
+        tables = read_tables(connection)
         plan = plan_rows(tree, tables)
-        executable, empty, verdicts, alike = False, True, [], prediction is not None
+        executable, empty, outcomes, alike = False, True, [], prediction is not None
         queries = None
         for number, kind in enumerate(KINDS):
             for attempt in range(TRIES):
@@ -329,7 +329,7 @@ def execute(reference: str, prediction: str | None, schema: str, seed: int, tree
                 continue
             executable = True
             empty &= not answer.rows
-            if prediction is None or False in verdicts:
+            if prediction is None or False in outcomes:
                 continue
             queries = queries or [reference, prediction, uncut(tree), *decided(tree, answer.width)]
             guess, whole, *both = answers(queries[1:]) if prediction != reference else [answer, *answers(queries[2:])]
@@ -338,12 +338,12 @@ def execute(reference: str, prediction: str | None, schema: str, seed: int, tree
             chosen_from = whole if same_rows(whole, back_whole) else None
             alike &= same_rows(answer, guess) and same_rows(back, back_guess)
             golds = [answer, back, *both]
-            verdicts.append(agree(golds, [guess, back_guess], chosen_from, is_ordered(tree), ordered))
+            outcomes.append(agree(golds, [guess, back_guess], chosen_from, is_ordered(tree), ordered))
         # Where the reference determines its answer nowhere, the answers as they are have to do.
-        match = False not in verdicts and (True in verdicts or (alike and executable))
-        return Verdict(executable, match, empty)
+        match = False not in outcomes and (True in outcomes or (alike and executable))
+        return Outcome(executable, match, empty)
     except (sqlite3.Error, sqlite3.Warning, MemoryError):
-        return Verdict(False, False, False)
+        return Outcome(False, False, False)
     finally:
         connection.close()
 

@@ -15,7 +15,7 @@ import sqlglot
 from sqlglot import exp
 
 from scoring.sql.databases import Tables, fold, is_text
-from scoring.sql.execution import LONGEST, Verdict, describe, execute, is_ordered, open_schema
+from scoring.sql.execution import LONGEST, Outcome, execute, is_ordered, open_schema, read_tables
 
 POOL_ROWS = 400
 CHUNK = 50
@@ -54,26 +54,26 @@ def sql_rows(predictions: list[str], references: list[str], schemas: list[str], 
         # Spawned, not forked: a fork of a process that runs torch's threads may hang.
         with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
             rows = list(pool.map(score, *columns, chunksize=CHUNK))
-    parsed, exact, verdicts = zip(*rows, strict=True) if rows else ((), (), ())
+    parsed, exact, outcomes = zip(*rows, strict=True) if rows else ((), (), ())
     return SqlRows(
         scores={
             "sql_parsed": list(parsed),
             "sql_exact_match": list(exact),
-            "sql_execution_match": [float(verdict.match) if verdict.executable else math.nan for verdict in verdicts],
+            "sql_execution_match": [float(outcome.match) if outcome.executable else math.nan for outcome in outcomes],
         },
-        executable=[verdict.executable for verdict in verdicts],
-        empty_match=[verdict.match and verdict.empty for verdict in verdicts],
+        executable=[outcome.executable for outcome in outcomes],
+        empty_match=[outcome.match and outcome.empty for outcome in outcomes],
     )
 
 
-def score_row(prediction: str, reference: str, schema: str, seed: int) -> tuple[float, float, Verdict]:
-    """`sql_parsed`, `sql_exact_match` and the verdict of the execution for one row."""
+def score_row(prediction: str, reference: str, schema: str, seed: int) -> tuple[float, float, Outcome]:
+    """`sql_parsed`, `sql_exact_match` and the outcome of the execution for one row."""
     gold = parse(reference)
     guess = gold if prediction == reference else parse(prediction)
     if gold is None:
-        return float(guess is not None), math.nan, Verdict(False, False, False)
+        return float(guess is not None), math.nan, Outcome(False, False, False)
     exact = guess is not None and is_same_query(guess, gold, schema)
-    verdict = execute(
+    outcome = execute(
         reference,
         prediction if guess is not None else None,
         schema,
@@ -81,7 +81,7 @@ def score_row(prediction: str, reference: str, schema: str, seed: int) -> tuple[
         gold,
         guess is not None and is_ordered(guess),
     )
-    return float(guess is not None), float(exact), verdict
+    return float(guess is not None), float(exact), outcome
 
 
 def parse(text: str) -> exp.Query | None:
@@ -111,7 +111,7 @@ def is_same_query(guess: exp.Query, gold: exp.Query, schema: str) -> bool:
     if guess is gold:
         return True
     connection = open_schema(schema)
-    tables = describe(connection) if connection else {}
+    tables = read_tables(connection) if connection else {}
     return normal_form(guess, tables) == normal_form(gold, tables)
 
 

@@ -1,18 +1,17 @@
 """The record of an export, `export.json`: what was made of which adapter, and how it compares with it."""
 
-import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from record.errors import UserError, first_problem
+from record import strict_json
 from record.field_types import Count, RepoPath, Sha256, Share
 from record.run_record import Contract, Environment, Interval, Metric, Pin, Positive, Section
+from record.whole_file import write_whole
 from serving.export.timing import Speed
 
 EXPORT_FILE = "export.json"
-MAX_EXPORT_BYTES = 2**20
 # The smallest loss of ROUGE-L that counts.
 LOSS = 0.005
 
@@ -62,23 +61,13 @@ class Export(Section):
 
     def save(self, folder: Path) -> None:
         """Writes `export.json` into `folder`, whole or not at all."""
-        temporary = folder / f".{EXPORT_FILE}.{os.getpid()}"
-        temporary.write_bytes(self.to_bytes())
-        temporary.replace(folder / EXPORT_FILE)
+        write_whole(folder / EXPORT_FILE, self.to_bytes())
 
 
 def load_export(folder: Path) -> Export:
     """The record in `folder`, which may be a stranger's.
 
     Raises:
-        `UserError`: there is none, or it is none.
+        `UserError`: there is none, or it is something else.
     """
-    path = folder / EXPORT_FILE
-    if not path.is_file():
-        raise UserError(f"{folder} holds no {EXPORT_FILE}: it is no export")
-    if path.stat().st_size > MAX_EXPORT_BYTES:
-        raise UserError(f"{path} is larger than {MAX_EXPORT_BYTES:,} bytes: this is no record of an export")
-    try:
-        return Export.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise UserError(f"{path} is not the record of an export: {first_problem(error)}") from None
+    return strict_json.load(folder / EXPORT_FILE, Export, "the record of an export", "it is not an export")

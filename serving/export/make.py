@@ -14,31 +14,61 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import click
+
+from record.command_line import Command, Run, run_command, runs
 from record.errors import UserError, one_line_errors
 
 # The first rows of the test split, a random permutation, are those that are timed one by one.
 TIMED = 32
 
 
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="serving.export.make", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("run", nargs="?", type=Path, help="folder of a scored run")
-    parser.add_argument("--adapter", metavar="OWNER/NAME", help="a published adapter, in place of a run")
-    parser.add_argument("--revision", default="main", help="the adapter's branch, tag or commit")
-    parser.add_argument("--format", nargs="+", required=True, choices=("merged", "int8", "ct2", "ct2-int8"))
-    parser.add_argument("--sample", type=int, help="score the first rows of the test split only, so many")
-    parser.add_argument("--force", action="store_true", help="keep and publish an export that is shown to be worse")
-    parser.add_argument("--publish", action="store_true", help="publish each as owner/name-FORMAT")
-    parser.add_argument("--user", help="owner of the exports' repositories (your own name on the Hub unless given)")
-    parser.add_argument("--private", action="store_true", help="make new repositories private")
-    parser.add_argument("--overwrite", metavar="COMMIT", help="replace what somebody else wrote in this newest commit")
-    parser.add_argument("--into", type=Path, default=Path("runs", "exports"), help="where a published adapter's go")
-    arguments = parser.parse_args(argv)
+@click.command(
+    cls=Command,
+    examples=(
+        "pubrep export finance --format int8",
+        "pubrep export --adapter owner/name --format merged --format ct2-int8 --publish",
+    ),
+)
+@click.argument("run", type=Run(), required=False)
+@click.option("--adapter", metavar="OWNER/NAME", help="A published adapter, instead of a run.")
+@click.option("--revision", default="main", show_default=True, help="The adapter's branch, tag or commit.")
+@click.option(
+    "--format",
+    multiple=True,
+    required=True,
+    type=click.Choice(["merged", "int8", "ct2", "ct2-int8"]),
+    metavar="FORMAT",
+    help="May be repeated.",
+)
+@click.option("--sample", type=int, metavar="ROWS", help="Score so many of the first test rows only.")
+@click.option("--force", is_flag=True, help="Keep and publish an export that is shown to be worse.")
+@click.option("--publish", is_flag=True, help="Publish each as owner/name-FORMAT.")
+@click.option("--user", help="Owner of the exports' repositories (your own name on the Hub unless given).")
+@click.option("--private", is_flag=True, help="Make new repositories private.")
+@click.option("--overwrite", metavar="COMMIT", help="Replace what somebody else wrote in this newest commit.")
+@click.option("--into", type=click.Path(path_type=Path), help="Where a published adapter's go (RUNS/exports).")
+def command(**options: Any) -> None:
+    """Convert the adapter of RUN for hosts without a GPU, score and publish it.
+
+    \b
+    merged         one float32 checkpoint for transformers
+    int8           its linear layers in 8 bits, for PyTorch
+    ct2, ct2-int8  for CTranslate2, in float32 or 8 bits
+
+    An export whose ROUGE-L is shown to be worse than the adapter's by more than
+    0.005 (the whole 95 % interval of the paired difference) is refused without
+    --force.
+    """
+    options["into"] = options["into"] or runs() / "exports"
     with one_line_errors():
-        export(arguments)
+        export(argparse.Namespace(**options))
+
+
+def main(argv: list[str]) -> None:
+    run_command(command, argv, "python -m serving.export.make")
 
 
 @dataclass
@@ -102,8 +132,9 @@ def from_hub(adapter: str, revision: str, into: Path) -> Source:
     from hub.release import pull_parent
 
     pinned = pin("model", adapter, revision)
-    folder, record = pull_parent(pinned)
-    return Source(folder, record, into / f"{adapter.replace('/', '--')}@{pinned.revision[:12]}", pinned)
+    published = pull_parent(pinned)
+    into /= f"{adapter.replace('/', '--')}@{pinned.revision[:12]}"
+    return Source(published.folder, published.record, into, pinned)
 
 
 def make(source: Source, form: str, sample: int | None = None, force: bool = False):
@@ -119,7 +150,7 @@ def make(source: Source, form: str, sample: int | None = None, force: bool = Fal
     """
     from hub.release import download
     from push.release import tree
-    from recipes.environment import environment
+    from recipes.environment import describe_environment
     from recipes.training.model import load_tokenizer
     from record.hashes import sha256_file
     from record.predictions import load_predictions
@@ -140,7 +171,7 @@ def make(source: Source, form: str, sample: int | None = None, force: bool = Fal
     tokenizer = load_tokenizer(base, record.recipe.get("added_tokens", []))
     write(form, merged(source), tokenizer, folder)
     files = {path: sha256_file(folder / path) for path in tree(folder)}
-    contract = contract_of(record.contract, form)
+    contract = export_contract(record.contract, form)
     taken = predictions.take(range(rows))
     parity = compare(taken, answers(form, folder, tokenizer, taken.prompt, contract), tokenizer, contract,
                      len(predictions.prompt))  # fmt: skip
@@ -152,7 +183,7 @@ def make(source: Source, form: str, sample: int | None = None, force: bool = Fal
     speed = measure(ways, tokenizer(taken.prompt[:TIMED])["input_ids"], contract.max_new_tokens)
     found = Export(
         format=form, adapter=source.pin, adapter_sha256=record.training.adapter_sha256, base_model=base, parity=parity,
-        speed=speed["export"], adapter_speed=speed["adapter"], contract=contract, environment=environment(),
+        speed=speed["export"], adapter_speed=speed["adapter"], contract=contract, environment=describe_environment(),
         bytes=sum((folder / path).stat().st_size for path in files), files=files,
     )  # fmt: skip
     found.save(folder)
@@ -194,7 +225,7 @@ def merged(source: Source):
     return load_adapter(load_base(base, config), source.folder, base).merge_and_unload(safe_merge=True)
 
 
-def contract_of(contract, form: str):
+def export_contract(contract, form: str):
     """The adapter's contract, with the engine and the numbers of the export."""
     engine = "transformers"
     if form.startswith("ct2"):

@@ -22,13 +22,14 @@ from push.repository import Target
 from record.errors import UserError
 from record.hashes import FREE_SECTION
 from record.predictions import load_predictions
+from record.release_files import CARD_FILE, TOKENIZER_CONFIG_FILE
 from record.run_record import METRIC_NAMES
 from serving.export.export_record import EXPORT_FILE, LOSS, Export, load_export
 from serving.export.formats import CT2, INT8_CODE
 
 MINUTES = 60
 # What a reader's tools could take for somebody's own words; a vocabulary is the base model's.
-TEXTS = {"README.md", "config.json", "generation_config.json", "tokenizer_config.json"}
+TEXTS = {CARD_FILE, "config.json", "generation_config.json", TOKENIZER_CONFIG_FILE}
 SNIPPET_TOKENS = 128
 LIBRARIES = {"merged": "transformers", "int8": None, "ct2": "ctranslate2", "ct2-int8": "ctranslate2"}
 # The free section of the adapter's card that names its exports: what stands there survives each publishing.
@@ -83,7 +84,7 @@ def link(repo_id: str, section: str, line: str) -> None:
 
     def step() -> bool:
         head = api.model_info(repo_id).sha
-        card = repository.read(api, repo_id, head, "README.md").decode()
+        card = repository.read(api, repo_id, head, CARD_FILE).decode()
         if line in card.splitlines():
             return True
         edited = FREE_SECTION.sub(
@@ -95,7 +96,7 @@ def link(repo_id: str, section: str, line: str) -> None:
             return True
         try:
             api.create_commit(
-                repo_id, [CommitOperationAdd("README.md", edited.encode())], commit_message="Name an export",
+                repo_id, [CommitOperationAdd(CARD_FILE, edited.encode())], commit_message="Name an export",
                 parent_commit=head,
             )  # fmt: skip
         except HfHubHTTPError as error:
@@ -123,7 +124,7 @@ def find_adapter(source, owner: str):
     except RepositoryNotFoundError:
         raise UserError(f"{repo_id} is not on the Hub, and an export names the adapter that it was made of: {first}"
                         ) from None  # fmt: skip
-    _, there, _ = pull(repo_id, found.revision, names=[])
+    there = pull(repo_id, found.revision, names=[]).record
     if there.training is None or there.training.adapter_sha256 != record.training.adapter_sha256:
         raise UserError(f"{repo_id} holds another adapter than {source.folder}: {first}")
     return found
@@ -134,7 +135,7 @@ def lay_out(source, form: str, repo_id: str, previous: str | None) -> Path:
     folder = source.into / form
     found = load_export(folder)
     found.adapter = source.pin
-    card = folder / "README.md"
+    card = folder / CARD_FILE
     prompt = load_predictions(source.folder).prompt[0]
     text = render(found, source.record, prompt, repo_id, previous)
     card.write_text(text, encoding="utf-8")

@@ -18,34 +18,50 @@ import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import click
+
+from record.command_line import Command, RunOrId, run_command
 from record.errors import UserError, one_line_errors
+from record.release_files import CARD_FILE, RUN_FILES
 
 SPACE = Path(__file__).with_name("page")
 CONFIG_FILE, TEMPLATE = "space.json", "README.md.jinja"
-# What the page takes of an adapter's release, besides its record.
-NEEDED = ["adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json",
-          "predictions.parquet"]  # fmt: skip
 MINUTES = 30
 
 
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="serving.space.publish", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("adapter", help="id of a published adapter; with --here also the folder of a scored run")
-    parser.add_argument("--revision", default="main", help="the adapter's commit, branch or tag (default: main)")
-    parser.add_argument("--user", help="owner of the Space (your own name on the Hub unless given)")
-    parser.add_argument("--space", help="id of the Space (USER/ADAPTER'S NAME-space unless given)")
-    parser.add_argument("--private", action="store_true", help="make a new Space private")
-    parser.add_argument("--here", action="store_true", help="run the page on this machine, publish nothing")
-    parser.add_argument("--port", type=int, help="with --here, where it listens (the first free one from 7860 on)")
-    arguments = parser.parse_args(argv)
+ADAPTER = click.argument("adapter", type=RunOrId())
+REVISION = click.option("--revision", default="main", show_default=True, help="The adapter's commit, branch or tag.")
+
+
+@click.command(cls=Command, examples=("pubrep space owner/name", "pubrep space finance --port 7000"))
+@ADAPTER
+@REVISION
+@click.option("--port", type=int, help="Where it listens (the first free one from 7860 on).")
+def space(adapter: str, revision: str, port: int | None) -> None:
+    """Try ADAPTER, an id or the folder of a scored run, in a browser on this machine."""
     with one_line_errors(), tempfile.TemporaryDirectory() as folder:
-        if arguments.here:
-            run_here(arguments.adapter, arguments.revision, Path(folder), arguments.port)
-        else:
-            publish(arguments, Path(folder))
+        run_here(adapter, revision, Path(folder), port)
+
+
+@click.command(cls=Command, examples=("pubrep publish-space owner/name", "pubrep publish-space owner/name --private"))
+@ADAPTER
+@REVISION
+@click.option("--user", help="Owner of the Space (your own name on the Hub unless given).")
+@click.option("--space", metavar="OWNER/NAME", help="Id of the Space (USER/ADAPTER'S NAME-space unless given).")
+@click.option("--private", is_flag=True, help="Make a new Space private.")
+def command(**options: Any) -> None:
+    """Publish a page on which anybody can try ADAPTER, as a Space.
+
+    Published again it is the same commit, unless something changed.
+    """
+    with one_line_errors(), tempfile.TemporaryDirectory() as folder:
+        publish(argparse.Namespace(**options), Path(folder))
+
+
+def main(argv: list[str]) -> None:
+    run_command(command, argv, "python -m serving.space.publish")
 
 
 def lay_out(adapter: str, revision: str, folder: Path) -> dict[str, str | None]:
@@ -74,9 +90,8 @@ def lay_out(adapter: str, revision: str, folder: Path) -> dict[str, str | None]:
         record = load_record(release)
     else:
         commit = commit_of(adapter, revision)
-        release, record, differing = pull(adapter, commit, NEEDED)
-        if differing:
-            raise UserError(f"{adapter}@{commit} is damaged: {', '.join(differing)} differ from its record")
+        published = pull(adapter, commit, [*RUN_FILES]).require_whole()
+        release, record = published.folder, published.record
     if record.training is None or record.scores is None or record.contract is None:
         raise UserError(f"{adapter} has no scores yet: run make evaluate-{record.name} first")
     base = record.pins.base_model
@@ -104,7 +119,7 @@ def lay_out(adapter: str, revision: str, folder: Path) -> dict[str, str | None]:
         filled = SpaceCard.from_template(
             card, template_path=str(SPACE / TEMPLATE), adapter=adapter, revision=commit, base=base.id
         )
-        (folder / "README.md").write_text(str(filled), encoding="utf-8")
+        (folder / CARD_FILE).write_text(str(filled), encoding="utf-8")
     return config
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.__main__ import FLAT, attempt, main, slug
 from benchmarks.training import PEFT_LOOP, stock
-from readme.measurements import duration, exports_table, load_lines, profile_tables, scoring_table, speed_tables
+from readme.render import block, duration
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +14,8 @@ def measured(tmp_path_factory):
     """A root in which `python -m benchmarks --quick` has measured the training and what follows from it."""
     root = tmp_path_factory.mktemp("root")
     folder = root / "benchmarks" / "results"
-    main(["--quick", "--only", "training", "base", "generation", "exports", "machine", "--into", str(folder)])
+    parts = ("training", "base", "generation", "exports", "machine")
+    main(["--quick", *(f"--only={part}" for part in parts), "--into", str(folder)])
     return root, json.loads((folder / "cpu.json").read_text())
 
 
@@ -48,7 +49,7 @@ def test_every_contender_was_measured_and_its_padding_is_in_its_order(measured):
 def test_every_way_writes_the_same_tokens(measured):
     found = measured[1]["parts"]["generation"]
     assert found["equal_rows"] == {"torch": 1.0, "ctranslate2": 1.0, "predict": 1.0}
-    told = speed_tables(measured[0])
+    told = block("speed", measured[0])
     assert f"{found['tokens']:,} tokens" in told and f"**{found['score_vs_predict']:.1f}x as fast**" in told
 
 
@@ -57,7 +58,7 @@ def test_every_format_has_a_line(measured):
     found = result["parts"]["exports"]
     assert found["ways"].keys() == {"adapter", "merged", "int8", "ct2", "ct2-int8"}
     assert found["ways"]["int8"]["bytes"] < 0.65 * found["ways"]["merged"]["bytes"]
-    table = exports_table(root)
+    table = block("exports", root)
     for name, ratio in found["tokens_per_second_ratio"].items():
         assert f"({ratio:.2f})" in next(
             line
@@ -74,7 +75,7 @@ def test_what_a_cpu_without_vnni_does_has_a_column(measured, tmp_path):
     results.mkdir(parents=True)
     parts = {"exports": found | {"without_vnni": slower}}
     (results / "cpu.json").write_text(json.dumps({"parts": parts}))
-    table = exports_table(tmp_path)
+    table = block("exports", tmp_path)
     assert "without VNNI" in table.splitlines()[0] and table.count("| 7.5 (0.25) |") == len(found["ways"])
 
 
@@ -88,7 +89,7 @@ def test_the_load_is_told(tmp_path):
         "rss_after": 7.1e8, "killed": {"restart_seconds": 8.04},
     }  # fmt: skip
     (results / "cpu.json").write_text(json.dumps({"parts": {"load": load}}))
-    told = load_lines(tmp_path)
+    told = block("load", tmp_path)
     assert "1,000 answers" in told and " 3 failed, 17 a second" in told and "95 % within 1.25 seconds" in told
     assert "from 700 to 710 MB" in told and told.endswith("after 8.0 seconds.")
 
@@ -103,7 +104,7 @@ def test_parts_that_are_not_measured_again_stay(measured):
 
 def test_the_table_says_what_the_json_says(measured):
     root, result = measured
-    table = speed_tables(root)
+    table = block("speed", root)
     rows = {line.split(" | ")[0].strip("|* "): line for line in table.splitlines()}
     for name, contender in result["parts"]["training"]["contenders"].items():
         line = rows["this project" if name == "ours" else name]
@@ -125,7 +126,7 @@ def test_a_missing_package_is_named(tmp_path):
     results = tmp_path / "benchmarks" / "results"
     results.mkdir(parents=True)
     (results / "cpu.json").write_text(json.dumps({"parts": {"generation": {"missing": "no_such_package"}}}))
-    assert speed_tables(tmp_path) == "Not measured for lack of no_such_package: generation."
+    assert block("speed", tmp_path) == "Not measured for lack of no_such_package: generation."
 
 
 def test_a_gpus_figures_are_told_in_units_that_read_well(tmp_path):
@@ -143,7 +144,7 @@ def test_a_gpus_figures_are_told_in_units_that_read_well(tmp_path):
     }
     gpu = {"device": "NVIDIA H200", "parts": {"machine": machine, "training": {"missing": "peft"}}}
     (results / "nvidia-h200.json").write_text(json.dumps(gpu))
-    told = speed_tables(tmp_path)
+    told = block("speed", tmp_path)
     assert "790 TFLOP/s" in told and "45.6%" in told and "20 seconds" in told and "1.5 hours" in told
     assert "2.2 minutes" in told and "on a card of 12 GiB: fits, with 8.1 GB." in told
 
@@ -160,9 +161,9 @@ def test_scoring_is_taken_from_the_results_once_they_hold_it(tmp_path):
     found = {"rows": 5, "repeats": 5, "cores": 2, "rouge": measured, "level_score": level}
     results = tmp_path / "benchmarks" / "results"
     results.mkdir(parents=True)
-    assert scoring_table(tmp_path) == "Not measured yet: `make bench`."
+    assert block("scoring", tmp_path) == "Not measured yet: `make bench`."
     (results / "cpu.json").write_text(json.dumps({"parts": {"scoring": found}}))
-    assert "30x as fast" in scoring_table(tmp_path)
+    assert "30x as fast" in block("scoring", tmp_path)
 
 
 def test_profiles_of_different_lengths_stand_side_by_side(tmp_path):
@@ -174,7 +175,7 @@ def test_profiles_of_different_lengths_stand_side_by_side(tmp_path):
     }
     profiles = {"training": work, "generation": work}
     (results / "cpu.json").write_text(json.dumps({"device": "CPU", "parts": {"profiles": profiles}}))
-    lines = profile_tables(tmp_path).splitlines()
+    lines = block("profiles", tmp_path).splitlines()
     assert "| `aten::mm` | 75.0% | 10 | `aten::mm` | 75.0% | 7 |" in lines
     assert "| `aten::add` | 25.0% | 2,000 |  | |  |" in lines
 

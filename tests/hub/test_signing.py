@@ -245,15 +245,15 @@ def published(run, keys):
 
 def check_from_hub(repo_id, revision, key, cache):
     commit = HfApi().model_info(repo_id, revision=revision).sha
-    folder, record, differing = pull(repo_id, commit, cache=cache)
-    check(repo_id, commit, folder, record, key, cache)
-    return record, differing
+    pulled = pull(repo_id, commit, cache=cache)
+    check(repo_id, commit, pulled.folder, pulled.record, key, cache)
+    return pulled
 
 
 def test_a_signed_release_is_verified_from_the_hub(published, keys, tmp_path):
     repo_id, commit = published
-    record, differing = check_from_hub(repo_id, commit, keys[1], tmp_path)
-    assert not differing and "model.sig" not in record.files
+    record = check_from_hub(repo_id, commit, keys[1], tmp_path).require_whole().record
+    assert "model.sig" not in record.files
     there = set(HfApi().list_repo_files(repo_id, revision=commit))
     assert there == {*record.files, "record.json", "model.sig", ".gitattributes"}
     assert len(HfApi().list_repo_commits(repo_id)) == 2
@@ -261,7 +261,7 @@ def test_a_signed_release_is_verified_from_the_hub(published, keys, tmp_path):
 
 def test_a_file_and_its_recorded_hash_changed_together_break_the_signature(published, keys, tmp_path):
     repo_id, commit = published
-    _, record, _ = pull(repo_id, commit)
+    record = pull(repo_id, commit).record
     record.training.seconds += 1
     operations = [CommitOperationAdd("record.json", record.to_bytes())]
     forged = HfApi().create_commit(repo_id, operations, commit_message="forged", parent_commit=commit, create_pr=True)

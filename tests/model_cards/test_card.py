@@ -34,6 +34,7 @@ def test_every_score_stands_in_the_table_as_recorded(record, predictions):
         "d" * 40,
         "c" * 64,
         "make reproduce ADAPTER=someone/adapter",
+        "pubrep reproduce someone/adapter --level score",
         "| 1 | 10 | 2.0000 | 2.1000 |",
         "| 2 | 20 | 1.5000 | 1.7500 |",
         "drop characters&#40;output&#41; >= 512".replace(">", "&gt;"),
@@ -108,3 +109,11 @@ def test_the_same_record_gives_the_same_plots(record, tmp_path, monkeypatch):
     record.scores.adapter["rouge1"].mean += 0.1
     assert first != [(tmp_path / path).read_bytes() for path in draw_plots(record, tmp_path)]
     assert all(png.startswith(b"\x89PNG") for png in first)
+
+
+def test_the_card_says_where_the_tool_is_to_be_had(record, predictions, monkeypatch):
+    assert "with this project's tool" in render_card(record, predictions, "someone/adapter")
+    monkeypatch.setattr("model_cards.card.PROJECT_URL", "git+https://example.org/project")
+    card = render_card(record, predictions, "someone/adapter")
+    assert "\nuvx --from git+https://example.org/project pubrep reproduce someone/adapter --level score\n" in card
+    assert "this project's tool" not in card

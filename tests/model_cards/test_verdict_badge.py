@@ -9,12 +9,12 @@ from evaluation import checks
 from evaluation.findings import Drift
 from model_cards.card import render_card
 from model_cards.fingerprint import renderer
-from model_cards.plots import PLOTS, draw_plots
+from model_cards.plots import draw_plots
 from record.errors import UserError
 from record.hashes import sha256_file
-from record.release_files import ADAPTER_FILE
+from record.release_files import ADAPTER_FILE, PLOTS, VERDICT_FILE, largest_size
 from record.run_record import Interval, Renderer
-from record.verdict import MAX_VERDICT_BYTES, VERDICT_FILE, Change, Verdict, load_verdict, why_unrelated
+from record.verdict import Change, Verdict, load_verdict, why_unrelated
 
 REPO = "someone/adapter"
 
@@ -93,11 +93,11 @@ def test_the_file_is_read_as_it_was_printed_or_refused_in_one_line(run, verdict)
     path.write_text(verdict.model_dump_json(indent=1))
     assert load_verdict(run) == verdict
     for text, told in (
-        ("{}", "no verdict as `reproduce --json` prints it: adapter"),
-        ("nonsense", "no verdict"),
+        ("{}", "not a verdict as `reproduce --json` prints it: adapter"),
+        ("nonsense", "not a verdict"),
         (verdict.model_dump_json().replace("REPRODUCED", "PERFECT"), "verdict: Input should be"),
         (verdict.model_dump_json().replace("2026-11-23T", "](x)"), "date"),
-        (" " * (MAX_VERDICT_BYTES + 1), "larger than"),
+        (" " * (largest_size(VERDICT_FILE) + 1), "larger than"),
     ):
         path.write_text(text)
         with pytest.raises(UserError, match=re.escape(told)) as error:
@@ -169,7 +169,7 @@ def replace_in(name, old, new):
             replace_in(VERDICT_FILE, "e" * 64, "0" * 64),
             "does not belong here: the verdict speaks of other",
         ),
-        (lambda run: (run / VERDICT_FILE).write_text("{"), "verdict.json is no verdict"),
+        (lambda run: (run / VERDICT_FILE).write_text("{"), "verdict.json is not a verdict"),
         (replace_in("README.md", "**REPRODUCED**", "**REPRODUCED AT CERN**"), "of the card reads"),
         (
             lambda run: (run / "plots/verdict.png").write_bytes((run / "plots/loss.png").read_bytes()),

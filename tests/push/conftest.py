@@ -1,3 +1,5 @@
+"""Fixtures import what imports the Hub's client themselves: pytest may load this file before the Hub has started."""
+
 import shutil
 
 import pytest

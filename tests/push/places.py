@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from safetensors.numpy import load_file, save_file
 
-from record.predictions import PREDICTIONS_FILE, load_predictions
-from record.release_files import ADAPTER_FILE
+from record.predictions import load_predictions
+from record.release_files import ADAPTER_FILE, PREDICTIONS_FILE
 
 
 def in_json(name: str, key: str):

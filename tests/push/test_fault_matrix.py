@@ -40,6 +40,7 @@ class Worker:
     def end(self):
         self.process.stdin.close()
         self.process.wait()
+        self.process.stdout.close()
 
 
 def try_all(workers: list[Worker], cases: list[dict]) -> list[dict]:

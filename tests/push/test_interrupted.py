@@ -50,8 +50,9 @@ def test_killed_at_any_moment_it_is_untouched_or_released_and_the_next_run_compl
         time.sleep(moments.uniform(0, whole))
         process.kill()
         process.join()
+        # The files first: a commit that was under way when its publisher died may still land.
+        there = set(HfApi().list_repo_files(repo_id)) if commits(repo_id) else set()
         if commits(repo_id) <= 1:
-            there = set(HfApi().list_repo_files(repo_id)) if commits(repo_id) else set()
             assert there <= {".gitattributes"}
             found["untouched"] += 1
         else:

@@ -17,10 +17,10 @@ from safetensors.numpy import save_file
 from push.leaks import refuse_leaks
 from push.release import stage
 from record.errors import UserError
-from record.predictions import PREDICTIONS_FILE, load_predictions
+from record.predictions import load_predictions
 from record.redaction import find_secrets, redact
-from record.release_files import ADAPTER_FILE
-from record.run_record import RECORD_FILE, Record, load_record
+from record.release_files import ADAPTER_FILE, PREDICTIONS_FILE, RECORD_FILE
+from record.run_record import Record, load_record
 
 
 @pytest.mark.parametrize("kind", TOKENS)

@@ -231,7 +231,7 @@ def test_a_trusted_publisher_needs_no_token_of_a_user(run, tmp_path, capsys, hub
         (lambda hub, patch: hub.quota("local-user", 1000), "storage on the Hub is full"),
         (lambda hub, patch: hub.fault("commit", "status", code=402), "storage on the Hub is full"),
         (lambda hub, patch: hub.fault("preupload", "status", code=413), "storage on the Hub is full"),
-        (lambda hub, patch: hub.fault("create", "status", code=400), "it does not take what was asked"),
+        (lambda hub, patch: hub.fault("create", "status", code=400), "it refuses the request as invalid"),
         (lambda hub, patch: hub.fault("commit", "status", code=403), "the token may not do this"),
         (lambda hub, patch: hub.fault("validate_yaml", "status", code=404), "answered 404"),
     ],

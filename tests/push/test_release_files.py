@@ -13,9 +13,7 @@ from safetensors.numpy import save_file
 from push import leaks
 from push.release import stage
 from record.errors import UserError
-from record.predictions import PREDICTIONS_FILE
-from record.release_files import ADAPTER_FILE
-from record.run_record import RECORD_FILE
+from record.release_files import ADAPTER_FILE, PREDICTIONS_FILE, RECORD_FILE
 
 
 def written(name: str, content: bytes):

@@ -9,7 +9,7 @@ from publishers import copy_of, told
 from evaluation import reproduce
 from push.release import lay_out
 from record.predictions import load_predictions
-from record.verdict import VERDICT_FILE
+from record.release_files import VERDICT_FILE
 
 
 def test_a_verdict_is_shown_kept_and_checked_and_one_of_something_else_is_refused(run, tmp_path, capsys):
@@ -34,7 +34,7 @@ def test_a_verdict_is_shown_kept_and_checked_and_one_of_something_else_is_refuse
     assert code == 1 and "cannot read the verdict" in line
     (tmp_path / "torn.json").write_text("{")
     code, line = told(capsys, other, "--verdict", tmp_path / "torn.json")
-    assert code == 1 and "is no verdict as `reproduce --json` prints it" in line
+    assert code == 1 and "is not a verdict as `reproduce --json` prints it" in line
 
     predictions = load_predictions(folder)
     predictions.adapter[0] += "!"

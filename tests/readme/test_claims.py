@@ -10,7 +10,7 @@ from short_runs import publish, train_short
 
 from evaluation import evaluate
 from readme.claims import renew_all
-from readme.render import Claim, Listed, listed, load_claim, rendered, results_rows
+from readme.render import Claim, Listed, block, listed, load_claim, rendered
 from record.errors import UserError
 from record.run_record import SqlCounts, load_record
 from record.verdict import Verdict
@@ -57,6 +57,11 @@ def listing(root: Path, *entries: str) -> None:
 def line(root: Path, adapter: str = ADAPTER) -> str:
     """The adapter's line of the rendered table."""
     return next(row for row in (root / "README.md").read_text().splitlines() if row.startswith(f"| {adapter}"))
+
+
+def rows_of(entry: Listed, claim: Claim, record) -> list[str]:
+    """One adapter's lines of the results table, below its head."""
+    return block("results", claims=lambda: [(entry, claim, record)]).split("\n\n")[0].splitlines()[2:]
 
 
 def test_the_table_gives_the_published_record_and_its_verdict(published, claimed):
@@ -163,7 +168,7 @@ def test_a_real_adapter_is_linked_and_hostile_text_stays_text(record):
     verdict = Verdict(adapter="someone/a_b", level="generate", date=OLD_DATE, verdict="REPRODUCED", revision="1" * 40)
     claim = Claim(commit="1" * 40, verdict=verdict)
     record.recipe["title"] = "a | b <script>"
-    (row,) = results_rows(Listed(adapter="someone/a_b"), claim, record)
+    (row,) = rows_of(Listed(adapter="someone/a_b"), claim, record)
     assert f"](https://huggingface.co/someone/a_b/tree/{'1' * 40})<br>" in row and "miniature" not in row
     assert "a &#124; b &lt;script&gt;" in row and row.count("|") == 9
     assert "google/flan-t5-large<br>783,150,080 parameters" in row
@@ -175,7 +180,7 @@ def test_sql_recipes_have_a_second_line(record):
     for part in (scores.base, scores.adapter, scores.difference):
         part["sql_execution_match"] = part["rouge1"].model_copy(update={"mean": 0.125})
     claim = Claim(commit="1" * 40, verdict=Verdict(adapter="a/b", level="score", date=OLD_DATE))
-    first, second = results_rows(Listed(adapter="a/b"), claim, record)
+    first, second = rows_of(Listed(adapter="a/b"), claim, record)
     assert "ROUGE-L" in first and "execution" not in first and "**UNCHECKED**<br>level score, 2020-02-29" in first
     # Of the record's two test rows one reference does not run.
     assert "| 1 whose reference runs | SQL execution match | 0.1250 [" in second and "+0.1250 [" in second

@@ -5,7 +5,7 @@ import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
 from recipes.config import parse_recipe
-from recipes.training.model import add_adapter, describe
+from recipes.training.model import add_adapter, size_of
 from record.run_record import Pin
 
 VOCABULARY = 32_128
@@ -47,7 +47,7 @@ def on_meta(recipe: str, size: str):
         model.lm_head.weight = torch.nn.Parameter(torch.empty(VOCABULARY, d, dtype=torch.bfloat16))
         pin = Pin(kind="model", id="google/flan-t5", revision="0" * 40)
         token_ids = range(PIECES, PIECES + len(parsed.arguments.added_tokens))
-        return parsed.arguments.expect, describe(add_adapter(model, pin, parsed.model, seed=0, token_ids=token_ids))
+        return parsed.arguments.expect, size_of(add_adapter(model, pin, parsed.model, seed=0, token_ids=token_ids))
 
 
 @pytest.mark.parametrize(

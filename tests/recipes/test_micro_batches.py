@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from recipes.training.micro_batches import cut, fit, plan, smaller
+from recipes.training.micro_batches import cut, fit_memory, plan, smaller
 from record.errors import UserError
 from record.run_record import Batch
 
@@ -85,7 +85,7 @@ def failing_above(limit, tried):
 
 def test_memory_decides_the_budget_and_the_effective_batch_stays():
     tried, said = [], []
-    found = fit(batch_of(64), 50, False, failing_above(800, tried), said.append)
+    found = fit_memory(batch_of(64), 50, False, failing_above(800, tried), said.append)
     assert tried == [3000, 1500, 750] and found == batch_of(64, tokens=750, too_large=[3000, 1500])
     assert len(said) == 2 and "3,000 tokens at once: 1,500" in said[0]
 
@@ -100,7 +100,7 @@ def test_memory_decides_the_budget_and_the_effective_batch_stays():
 )
 def test_a_fixed_budget_several_processes_or_a_single_row_end_with_a_sentence(batch, longest, fixed):
     with pytest.raises(UserError, match=r"micro-batches of 900 tokens: set a smaller `tokens_per_micro_batch`"):
-        fit(batch, longest, fixed, failing_above(0, []), print)
+        fit_memory(batch, longest, fixed, failing_above(0, []), print)
 
 
 def test_another_error_is_not_taken_for_memory():
@@ -108,4 +108,4 @@ def test_another_error_is_not_taken_for_memory():
         raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        fit(batch_of(64), 50, False, attempt, print)
+        fit_memory(batch_of(64), 50, False, attempt, print)

@@ -11,9 +11,10 @@ import pytest
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-import recipes.data.splits
+import recipes.data.columns
 from recipes.config import parse_recipe
-from recipes.data.splits import _extract, apply_rules, fill_templates
+from recipes.data.columns import fill_templates
+from recipes.data.splits import _extract, apply_rules
 from record.errors import UserError
 
 REAL_DATA = os.environ.get("REAL_DATA")
@@ -58,7 +59,7 @@ def test_columns_are_read_out_of_a_text_and_rows_without_a_match_are_counted():
 
 
 def test_a_pattern_that_takes_for_ever_is_stopped(monkeypatch):
-    monkeypatch.setattr(recipes.data.splits, "PATTERN_SECONDS", 0.2)
+    monkeypatch.setattr(recipes.data.columns, "PATTERN_SECONDS", 0.2)
     slow = parse_recipe(["--config", "recipes/llama2sql.yaml"]).arguments
     # Every way to cut the row into pieces of one or two letters is tried before it is given up.
     slow.extract = {"input": "(?P<question>(?:a|aa|aaa)+)$"}

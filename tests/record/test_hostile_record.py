@@ -13,7 +13,8 @@ import yaml
 from recipes.config import NOT_RECIPE, RecipeArguments, parse_recipe, recipe_from_record
 from record.errors import UserError, one_line
 from record.published_recipe import PublishedRecipe, refused_key
-from record.run_record import MAX_RECORD_BYTES, RECORD_FILE, load_record
+from record.release_files import LARGEST_FILES, RECORD_FILE
+from record.run_record import load_record
 
 HONEST = json.loads(Path("tests/record/records/version-1.json").read_text())
 RECIPE = HONEST["recipe"]
@@ -52,25 +53,25 @@ def test_the_honest_record_is_read(tmp_path):
     [
         pytest.param(*case, id=name)
         for name, *case in [
-            ("nan", changed("scores.rows", float("nan")), "NaN is no number in JSON"),
-            ("infinity", changed("training.seconds", float("-inf")), "-Infinity is no number in JSON"),
+            ("nan", changed("scores.rows", float("nan")), "NaN is not a number in JSON"),
+            ("infinity", changed("training.seconds", float("-inf")), "-Infinity is not a number in JSON"),
             ("beyond-a-float", changed("hub", 0).replace(b'"hub": 0', b'"hub": 1e999'), "not finite"),
             ("thousands-of-digits", changed("data.loaded", 0).replace(b'"loaded": 0', b'"loaded": ' + b"9" * 5_000),
              "4300 digits"),
             ("a-key-twice", b'{"schema_version": 1, "name": "a", "name": "b"}', "the key 'name' twice"),
             ("a-key-twice-deep-inside", json.dumps(HONEST).encode().replace(b'"mean":', b'"mean": 1, "mean":', 1),
              "the key 'mean' twice"),
-            ("nested-without-end", b"[" * MAX_RECORD_BYTES, "nested too deep"),
+            ("nested-without-end", b"[" * LARGEST_FILES[RECORD_FILE], "nested too deep"),
             ("nested-in-the-recipe", b'{"recipe": ' + b'{"a":' * 10**5 + b"1" + b"}" * 10**5 + b"}", "nested too deep"),
-            ("too-long", b" " * (MAX_RECORD_BYTES + 1), "larger than"),
+            ("too-long", b" " * (LARGEST_FILES[RECORD_FILE] + 1), "larger than"),
             ("no-json", b"{,}", "not JSON"),
             ("no-text", b'{"a": "\xff"}', "not UTF-8"),
-            ("no-object", b"[]", "no JSON object"),
+            ("no-object", b"[]", "not a JSON object"),
             ("empty", b"", "not JSON"),
-            ("no-version", changed("schema_version", "1"), "no version"),
-            ("version-true", changed("schema_version", True), "no version"),
-            ("version-0", changed("schema_version", 0), "no version"),
-            ("version-without-end", changed("schema_version", 10**400), "no version"),
+            ("no-version", changed("schema_version", "1"), "is not a version"),
+            ("version-true", changed("schema_version", True), "is not a version"),
+            ("version-0", changed("schema_version", 0), "is not a version"),
+            ("version-without-end", changed("schema_version", 10**400), "is not a version"),
             ("a-key-of-his-own", changed("note", 1), "note: Extra inputs"),
             ("a-key-that-ends-the-line", changed("x\nREPRODUCED", 1), "Extra inputs"),
         ]
@@ -152,7 +153,7 @@ def test_a_value_out_of_bounds_is_refused(tmp_path, path, value):
 
 def test_the_largest_record_takes_bounded_memory(tmp_path):
     # Sixteen mebibytes of small objects.
-    small = b'{"":0},' * ((MAX_RECORD_BYTES - 60) // 7)
+    small = b'{"":0},' * ((LARGEST_FILES[RECORD_FILE] - 60) // 7)
     (tmp_path / RECORD_FILE).write_bytes(b'{"schema_version":1,"recipe":{"a":[' + small + b"0]}}")
     # 552 MiB measured with Python 3.11.7.
     code = (
@@ -184,7 +185,7 @@ REST = {"debug": "underflow_overflow", "log_level": "debug", "label_names": ["x"
 
 @pytest.mark.parametrize(("key", "value"), [*PATHS.items(), *REMOTE.items(), *CODE.items(), *REST.items()])
 def test_a_recipe_may_not_set_what_reaches_beyond_training(key, value):
-    assert refused_key(RECIPE | {key: value}) == f"`{key}` is none of the keys that a published recipe may set"
+    assert refused_key(RECIPE | {key: value}) == f"`{key}` is not one of the keys that a published recipe may set"
 
 
 @pytest.mark.parametrize(

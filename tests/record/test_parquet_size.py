@@ -10,7 +10,8 @@ import pytest
 import record.predictions
 from record.errors import UserError, one_line
 from record.parquet_size import column_sizes
-from record.predictions import PREDICTIONS_FILE, SCHEMA, TEXTS, Predictions, load_predictions
+from record.predictions import SCHEMA, TEXTS, Predictions, load_predictions
+from record.release_files import PREDICTIONS_FILE
 
 MIB = 2**20
 

@@ -3,11 +3,13 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from record.errors import UserError
-from record.run_record import RECORD_FILE, Record, load_record
+from record.release_files import RECORD_FILE
+from record.run_record import METRIC_NAMES, Metric, Record, load_record
 from record.schema import SCHEMAS, schema
 from record.versions import UPGRADES, VERSION
 
@@ -23,6 +25,10 @@ RELEASED = {
 
 def test_the_schema_in_the_repository_is_the_model_s():
     assert (SCHEMAS / f"record-{VERSION}.json").read_text(encoding="utf-8") == schema(), "run python -m record.schema"
+
+
+def test_every_metric_of_the_format_has_its_name():
+    assert get_args(Metric) == tuple(METRIC_NAMES)
 
 
 def test_a_released_schema_never_changes():

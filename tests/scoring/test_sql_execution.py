@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from scoring.sql.execution import describe, open_schema, put, run
+from scoring.sql.execution import open_schema, put, read_tables, run
 from scoring.sql.matching import score_row
 
 TABLE = "CREATE TABLE t (a INTEGER, b VARCHAR)"
@@ -160,7 +160,7 @@ def test_tables_of_every_kind_are_filled(schema):
 
 def test_nothing_that_runs_can_write():
     connection = open_schema(TABLE)
-    tables = describe(connection)
+    tables = read_tables(connection)
     rows = {"t": [(1, "x"), (2, None)]}
     for text in HOSTILE.values():
         put(connection, tables, rows)
@@ -177,7 +177,7 @@ def test_declared_constraints_hold():
     connection = open_schema(schema)
     kept = put(
         connection,
-        describe(connection),
+        read_tables(connection),
         {"u": [(1,), (1,)], "t": [(1, 1), (2, 1), (2, 1), (None, 1), (3, 9), (4, None)]},
     )
     assert kept == {"u": [(1,)], "t": [(2, 1), (4, None)]}
@@ -185,7 +185,7 @@ def test_declared_constraints_hold():
 
 def test_steps_decide_and_not_seconds():
     connection = open_schema(TABLE)
-    put(connection, describe(connection), {"t": [(n, "x") for n in range(20)]})
+    put(connection, read_tables(connection), {"t": [(n, "x") for n in range(20)]})
     assert run(connection, "SELECT count(*) FROM t AS a, t AS b, t AS c").rows == [(8_000,)]
     assert run(connection, "SELECT count(*) FROM t AS a, t AS b, t AS c, t AS d, t AS e") is None
     # The bound is each query's own.

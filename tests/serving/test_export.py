@@ -41,7 +41,7 @@ def run(tmp_path_factory):
 def exported(run, tmp_path_factory):
     """The exports of the published adapter, by format, published."""
     into = tmp_path_factory.mktemp("exports")
-    make.main(["--adapter", ADAPTER, "--format", *FORMATS, "--into", str(into), "--publish"])
+    make.main(["--adapter", ADAPTER, *(f"--format={form}" for form in FORMATS), "--into", str(into), "--publish"])
     (folder,) = into.iterdir()
     return {form: folder / form for form in FORMATS}
 
@@ -148,7 +148,7 @@ def test_the_adapters_card_names_each_once_and_stays_whole(run, exported):
     card = Path(hf_hub_download(ADAPTER, "README.md")).read_text()
     for form in FORMATS:
         assert card.count(f"`{ADAPTER}-{form}`") == 1
-    assert pull(ADAPTER, HfApi().model_info(ADAPTER).sha)[2] == []
+    assert pull(ADAPTER, HfApi().model_info(ADAPTER).sha).differing == []
 
 
 def test_the_service_names_what_to_serve_instead(exported):

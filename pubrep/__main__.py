@@ -1,0 +1,124 @@
+"""The front door: `pubrep VERB`, one verb for each thing that make does.
+
+Each verb is a click command in the module that does the work; it is imported when it is asked for.
+"""
+
+import os
+import sys
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+
+import click
+
+from record.command_line import RUNS, SETTINGS, run_command
+
+# By verb: where its command stands, what it does, and whether it speaks with a Hub.
+VERBS: dict[str, tuple[str, str, bool]] = {
+    "train": ("pubrep.train:train", "Train a recipe's adapter; continue an interrupted run.", True),
+    "evaluate": ("evaluation.evaluate:command", "Score base model and adapter on the test rows.", True),
+    "publish": ("push.publish:command", "Publish scored runs to the Hub, one commit each.", True),
+    "reproduce": ("evaluation.reproduce:command", "Check a published adapter's numbers.", True),
+    "retrain": ("evaluation.reproduce:retrain", "Train a published adapter again, and compare.", True),
+    "export": ("serving.export.make:command", "Convert an adapter for hosts without a GPU.", True),
+    "serve": ("serving.server:command", "Answer over HTTP as OpenAI does.", True),
+    "space": ("serving.space.publish:space", "Try an adapter in a browser, on this machine.", True),
+    "publish-space": ("serving.space.publish:command", "Publish that page as a Space.", True),
+    "report": ("model_cards.overview:command", "Put scored runs on one page, row by row.", True),
+    "compare": ("model_cards.compare:command", "Put base models side by side.", False),
+    "claims": ("readme.claims:command", "Bring README's results up to date from the Hub.", True),
+    "readme": ("readme.render:command", "Render README's tables from kept files.", False),
+    "hub": ("pubrep.hub:hub", "Run the local Hub in the foreground.", False),
+    "demo": ("pubrep.demo:demo", "Go the whole loop on the local Hub.", False),
+    "bench": ("benchmarks.__main__:command", "Measure this project next to its peers.", False),
+}
+
+
+def enter_local_hub(context: click.Context, option: click.Parameter, hub: str) -> None:
+    """Starts this command again as a client of the local Hub: clients read its address when they are imported."""
+    if hub != "local" or "PUBREP_ON_LOCAL_HUB" in os.environ:
+        return
+    root = os.environ.get("LOCAL_HUB_ROOT") or ".local_hub"
+    environ = {RUNS: f"{root}/runs"} | os.environ | {"PUBREP_ON_LOCAL_HUB": "1"}
+    # A miniature gains nothing from a second thread, and loses much where threads have to wait for a core.
+    environ.setdefault("OMP_NUM_THREADS", "1")
+    organisation = ["--org", name] if (name := _option("--org")) else []
+    words = [sys.executable, "-m", "local_hub", "run", *organisation, "--", sys.executable, "-m", "pubrep"]
+    os.execve(sys.executable, [*words, *sys.argv[1:]], environ)
+
+
+def _option(name: str) -> str | None:
+    """The value that the command line gives an option of the verb: it is not parsed yet."""
+    for place, word in enumerate(sys.argv):
+        if word == name and place + 1 < len(sys.argv):
+            return sys.argv[place + 1]
+        if word.startswith(f"{name}="):
+            return word.partition("=")[2]
+    return None
+
+
+class Verbs(click.Group):
+    """The verbs, each imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            near = get_close_matches(cmd_name, VERBS, 1)
+            raise click.UsageError(f"There is no verb '{cmd_name}'{f': did you mean {near[0]}?' if near else '.'}", ctx)
+        place, _, speaks_with_hub = VERBS[cmd_name]
+        module, _, name = place.partition(":")
+        try:
+            command: click.Command = getattr(import_module(module), name)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] == "benchmarks":
+                raise click.UsageError(
+                    f"`{cmd_name}` needs a clone of the project: it is not installed with it."
+                ) from None
+            raise
+        command.name = cmd_name
+        if speaks_with_hub and all(option.name != "hub" for option in command.params):
+            command.params.append(
+                click.Option(
+                    ["--hub"],
+                    type=click.Choice(["real", "local"]),
+                    default="real",
+                    is_eager=True,
+                    expose_value=False,
+                    callback=enter_local_hub,
+                    help="The Hugging Face Hub, or the local Hub with its miniatures.",
+                    show_default=True,
+                )
+            )
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl([(verb, line) for verb, (_, line, _) in VERBS.items()])
+
+
+@click.command(cls=Verbs, context_settings=SETTINGS)
+def pubrep() -> None:
+    """Train adapters, publish them with their numbers, and check anybody's.
+
+    \b
+    pubrep demo                                      # the whole loop, no account
+    pubrep reproduce owner/name --level score        # check numbers, no model
+
+    Completion for your shell: eval "$(_PUBREP_COMPLETE=bash_source pubrep)", also
+    zsh_source and fish_source.
+    """
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command `pubrep`."""
+    # So that `python -m pubrep` finds a clone's own recipes, whatever folder it is called in.
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        dict.fromkeys([str(Path(__file__).parents[1]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+    ).rstrip(os.pathsep)
+    run_command(pubrep, sys.argv[1:] if argv is None else argv, "pubrep")
+
+
+if __name__ == "__main__":
+    main()

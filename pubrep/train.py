@@ -1,0 +1,46 @@
+"""`pubrep train`: starts `recipes.train` through `accelerate launch`."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import click
+
+from record.command_line import RECIPES, Command, recipe_path, runs
+
+
+@click.command(
+    cls=Command,
+    context_settings={"ignore_unknown_options": True},
+    examples=(
+        "pubrep train finance",
+        "pubrep train my-task.yaml --learning_rate 5e-4",
+        "pubrep train finance --hub local --max_steps 2",
+    ),
+)
+@click.argument("recipe")
+@click.argument("keys", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY VALUE]...")
+@click.option("--output_dir", type=click.Path(path_type=Path), help="Folder of the run (RUNS/RECIPE unless given).")
+@click.option(
+    "--accelerate",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="How to launch: a configuration of accelerate (one GPU where there is one, else the CPU).",
+)
+def train(recipe: str, keys: tuple[str, ...], output_dir: Path | None, accelerate: Path | None) -> None:
+    """Train RECIPE, a shipped recipe's name or a YAML file of yours.
+
+    Every key of the recipe can be overridden: --KEY VALUE. Started again after an
+    interruption, it continues.
+    """
+    path = recipe_path(recipe) if not Path(recipe).exists() and recipe_path(recipe).is_file() else Path(recipe)
+    if not path.is_file():
+        shipped = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
+        raise click.UsageError(f"There is no recipe {recipe!r}: name a YAML file, or one of {shipped}.")
+    if stray := next((word for word in keys[:1] if not word.startswith("--")), None):
+        raise click.UsageError(f"{stray!r} is not an override: write --KEY VALUE.")
+    device = "gpu" if shutil.which("nvidia-smi") else "cpu"
+    launch = ["--quiet", "--config_file", str(accelerate or RECIPES / "accelerate" / f"{device}.yaml")]
+    run = ["--config", str(path), "--output_dir", str(output_dir or runs() / path.stem), *keys]
+    words = [sys.executable, "-m", "accelerate.commands.launch", *launch, "-m", "recipes.train", *run]
+    os.execv(sys.executable, words)

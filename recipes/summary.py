@@ -1,0 +1,50 @@
+"""What a training run prints: the pinned data and model before training, the result after it."""
+
+import os
+
+from record.run_record import Record, Unwritable
+
+
+def say(line: str) -> None:
+    """Prints a line at once, from the first process only."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, flush=True)
+
+
+def say_shapes(record: Record) -> None:
+    """Base model, dataset and adapter, each with its commit and its size."""
+    data, model, base = record.data, record.model, record.pins.base_model
+    label = " — a miniature, not the real model" if base.miniature else ""
+    say(f"Base model: {base.id}@{base.revision[:12]}{label}")
+    if record.pins.parent_adapter is not None:
+        say(f"Continues:  {record.pins.parent_adapter.id}@{record.pins.parent_adapter.revision[:12]}")
+    say(f"Dataset:    {record.pins.dataset.id}@{record.pins.dataset.revision[:12]}, {data.loaded:,} rows")
+    for rule, rows in data.dropped.items():
+        say(f"            {rule}: {rows:,} rows dropped")
+    for rule, rows in data.truncated.items():
+        say(f"            {rule}: {rows:,} rows cut")
+    say(f"            {data.train:,} train, {data.validation:,} validation, {data.test:,} test rows")
+    for source in record.leakage or []:
+        say(
+            f"            {source.exact:,} test inputs stand among the {source.training_rows:,} training rows of "
+            f"{source.adapter or 'this run'}, {source.near:,} more nearly"
+        )
+    if record.unwritable.unwritable:
+        say(f"            {_unwritable_line(record.unwritable)}")
+    say(
+        f"Adapter:    {model.trainable:,} of {model.total:,} parameters trainable ({model.percent:.2f} %), "
+        f"{model.memory_bytes:,} bytes, base in {model.dtype}"
+    )
+
+
+def _unwritable_line(references: Unwritable) -> str:
+    first = list(references.characters.items())[:5]
+    characters = ", ".join(f"{character} ({rows:,} rows)" for character, rows in first)
+    more = ", …" if len(references.characters) > 5 else ""
+    cure = f": no token for {characters}{more}; add them with `added_tokens`" if characters else ""
+    return f"{references.percent:.1f} % of the references cannot be written{cure}"
+
+
+def last_loss(record: Record) -> float:
+    """The last training loss; NaN if none was logged."""
+    return next((point.loss for point in reversed(record.training.history) if point.loss is not None), float("nan"))

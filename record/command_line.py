@@ -1,0 +1,70 @@
+"""What all commands share: one line for a slip on the command line, and names for what people type again and again."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from record.errors import one_line
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+# Where runs lie: `pubrep --hub local` and make set it.
+RUNS = "PUBREP_RUNS"
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 78}
+
+
+class Command(click.Command):
+    """A command whose help ends with examples, one a line."""
+
+    def __init__(self, *args: Any, examples: tuple[str, ...] = (), **kwargs: Any) -> None:
+        lines = "\n".join(f"  {example}" for example in examples)
+        settings = SETTINGS | kwargs.pop("context_settings", {})
+        super().__init__(*args, context_settings=settings, epilog=f"\b\nExamples:\n{lines}", **kwargs)
+
+
+class Run(click.ParamType[Path]):
+    """The folder of a run, or the name of a recipe whose run lies in the folder of runs."""
+
+    name = "run"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = Path(value)
+        return runs() / value if not path.exists() and os.sep not in value and recipe_path(value).is_file() else path
+
+
+class RunOrId(Run):
+    """As `Run`, or the id of a published adapter: a text."""
+
+    name = "adapter"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return str(super().convert(value, param, ctx))
+
+
+def runs() -> Path:
+    """The folder of runs."""
+    return Path(os.environ.get(RUNS) or "runs")
+
+
+def recipe_path(name: str) -> Path:
+    """Where the YAML of a shipped recipe lies, or would lie."""
+    return RECIPES / f"{name}.yaml"
+
+
+def run_command(command: click.Command, argv: list[str], name: str) -> None:
+    """Runs a command line; returns only where it succeeded.
+
+    A slip (an unknown option, a wrong value, a missing argument) ends the process with one line and exit code 2.
+    """
+    try:
+        code = command.main(argv, name, standalone_mode=False)
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx is not None else name
+        print(f"error: {one_line(error.format_message())} See `{where} --help`.", file=sys.stderr, flush=True)
+        sys.exit(2)
+    except click.Abort:
+        sys.exit(130)
+    if isinstance(code, int) and code:
+        sys.exit(code)

@@ -1,0 +1,113 @@
+"""The front door: help in an instant, and a slip that ends in one line and does nothing."""
+
+import os
+import re
+import resource
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pubrep.__main__ import VERBS
+from record.command_line import RUNS
+
+HEAVY = {"torch", "transformers", "datasets", "trl", "peft", "evaluate", "matplotlib.pyplot"}
+
+
+def pubrep(*words: str, cwd: Path | None = None, **environ: str) -> subprocess.CompletedProcess:
+    environ = os.environ | {"PYTHONPATH": str(Path.cwd())} | environ
+    command = [sys.executable, "-m", "pubrep", *words]
+    return subprocess.run(command, capture_output=True, text=True, env=environ, cwd=cwd, stdin=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_help_comes_within_a_second_with_an_example(verb):
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        answer = pubrep(*verb.split(), "--help")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        # The processor's time: other tests keep the cores busy.
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert answer.returncode == 0 and max(map(len, answer.stdout.splitlines())) <= 80, answer.stdout + answer.stderr
+    assert f"pubrep {verb}".rstrip() in answer.stdout.partition("Examples:" if verb else "Verbs:")[2 if verb else 0]
+    assert statistics.median(seconds) < 1, seconds
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_imports_nothing_heavy(verb):
+    command = [sys.executable, "-X", "importtime", "-m", "pubrep", verb, "--help"]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    lines = [line for line in answer.stderr.splitlines() if line.startswith("import time:")]
+    imported = {line.rpartition("|")[2].strip() for line in lines}
+    assert answer.returncode == 0 and not imported & HEAVY
+
+
+SLIPS = {
+    "publsh finance": "did you mean publish?",
+    "reproduce": "Missing argument 'ADAPTER'",
+    "reproduce a/b --level sore": "'sore' is not one of 'score', 'generate', 'train'",
+    "reproduce a/b --sampel 3": "Did you mean '--sample'?",
+    "reproduce a/b --sample many": "'many' is not a valid integer",
+    "reproduce a/b c/d": "unexpected extra argument",
+    "reproduce a/b --hub loacl": "'loacl' is not one of 'real', 'local'",
+    "retrain a/b --level score": "No such option '--level'",
+    "publish": "Name the runs to publish, or --all.",
+    "publish finance --all": "Name the runs to publish, or --all.",
+    "publish finance --dryrun": "Did you mean '--dry-run'?",
+    "publish finance --user me --org acme": "exclude each other",
+    "publish finance --time-limit soon": "'soon' is not a valid float",
+    "evaluate": "Missing argument 'RUN'",
+    "evaluate finance text2sql": "unexpected extra argument",
+    "evaluate finance --force": "No such option '--force'",
+    "train": "Missing argument 'RECIPE'",
+    "train finanse": "There is no recipe 'finanse'",
+    "train finance learning_rate=1": "is not an override: write --KEY VALUE",
+    "train finance --accelerate none.yaml": "'none.yaml' does not exist",
+    "export finance": "Missing option '--format'",
+    "export finance --format int4": "'int4' is not one of",
+    "serve": "Missing argument 'ADAPTER...'",
+    "serve a/b --port http": "'http' is not a valid integer",
+    "space a/b --private": "No such option '--private'",
+    "publish-space": "Missing argument 'ADAPTER'",
+    "claims --level train": "'train' is not one of 'score', 'generate'",
+    "hub --port 99999": "99999 is not in the range",
+    "bench --only speed": "'speed' is not one of",
+    "compare --into": "requires an argument",
+    "readme now": "unexpected extra argument",
+}
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_a_slip_is_one_line_and_does_nothing(slip, tmp_path):
+    answer = pubrep(*slip.split(), cwd=tmp_path)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    (line,) = answer.stderr.splitlines()
+    assert line.startswith("error: ") and SLIPS[slip] in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_is_named_by_its_folder_or_its_recipe(tmp_path):
+    for words, environ, said in (
+        (["evaluate", "finance"], {}, "runs/finance holds no record.json"),
+        (["evaluate", "finance"], {RUNS: "elsewhere"}, "elsewhere/finance holds no record.json"),
+        (["evaluate", "other/finance"], {}, "other/finance holds no record.json"),
+        (["publish", "--all"], {}, "runs/finance holds no record.json"),
+    ):
+        answer = pubrep(*words, cwd=tmp_path, **environ)
+        assert answer.returncode == 1 and said in answer.stderr, answer.stderr
+
+
+def test_the_shell_completes_verbs_and_options():
+    environ = {"_PUBREP_COMPLETE": "bash_complete", "COMP_CWORD": "1", "COMP_WORDS": "pubrep re"}
+    assert {"plain,reproduce", "plain,retrain", "plain,report"} <= set(pubrep(**environ).stdout.split())
+    environ |= {"COMP_CWORD": "3", "COMP_WORDS": "pubrep reproduce a/b --le"}
+    assert "plain,--level" in pubrep(**environ).stdout.split()
+
+
+def test_every_verb_has_a_make_target():
+    listed = subprocess.run(["make", "help"], capture_output=True, text=True, check=True).stdout
+    assert max(map(len, listed.splitlines())) <= 80
+    assert set(VERBS) <= set(re.findall(r"^([a-z-]+?)(?:-R)? ", listed, re.MULTILINE))
