@@ -45,7 +45,7 @@ class Listed(Section):
 
 
 class Claim(Section):
-    """What is kept beside the record: the commit that it was taken from, and the last verdict, of this commit or an
+    """What is kept next to the record: the commit that it was taken from, and the last verdict, of this commit or an
     earlier one."""
 
     commit: Sha1
@@ -154,7 +154,7 @@ def block(name: str, root: Path = ROOT, **facts: Any) -> str:
     """
     jinja = environment()
     jinja.loader = FileSystemLoader(Path(__file__).parent)
-    jinja.filters |= {"number": number, "duration": duration, "flops": flops}
+    jinja.filters |= {"number": number, "duration": duration, "flops": flops, "lines": lines}
     template = jinja.get_template(f"{name}.md.jinja")
     # Functions, so that a template reads only what it shows.
     text = template.render(
@@ -202,6 +202,11 @@ def kept_results(root: Path) -> dict[str, dict]:
     """What `make bench` measured, by the device's file name; the CPU's first."""
     files = sorted((root / "benchmarks" / "results").glob("*.json"), key=lambda path: (path.stem != "cpu", path.stem))
     return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in files}
+
+
+def lines(file: str) -> int:
+    """How many lines a file of the project has."""
+    return len((ROOT / file).read_text(encoding="utf-8").splitlines())
 
 
 def number(value: float, form: str) -> Markup:

@@ -1,4 +1,4 @@
-"""What README and docs/ tell a reader to type, and how each command is tested."""
+"""What README, CONTRIBUTING and docs/ tell a reader to type, and how each command is tested."""
 
 import re
 from pathlib import Path
@@ -7,8 +7,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 ADAPTER = "local-user/flan-t5-base-sql2text"
 
-# Run by test_newcomer.py in a clean folder, in this order. Beside a command about the real Hub or a stranger's adapter
-# stands what is run instead.
+# Run by test_newcomer.py in a clean folder, in this order. Next to a command about the real Hub or a stranger's
+# adapter stands what is run instead.
 RUN = {
     "make lint": None,
     "make train-sql2text HUB=local": None,
@@ -24,7 +24,7 @@ RUN = {
 }
 # Run as it stands by a test of its own; `make -n` would run the makes inside it.
 ALONE = {"make demo": "tests/test_demo.py"}
-# Too slow here, or endless, or in need of GPUs: `make -n` reads them, and the file beside runs what they call.
+# Too slow here, or endless, or in need of GPUs: `make -n` reads them, and the file next to each runs what they call.
 READ = {
     "make reproduce ADAPTER=owner/name REVISION=commit LEVEL=score": "tests/test_levels.py",
     "make publish-finance DRY_RUN=1": "tests/test_demo.py",
@@ -45,6 +45,8 @@ READ = {
     "make bench": "tests/benchmarks/test_contenders.py",
     "make hub": "tests/local_hub/test_processes.py",
 }
+# uvx is not everywhere: the file next to it runs the part from `pubrep` on, installed from a wheel without a clone.
+INSTALLED = {"uvx --from ADDRESS pubrep reproduce owner/name --level score": "tests/test_package.py"}
 # Others' programs, which speak with the real Hub or a cluster: they know every option that is named.
 OPTIONS = {
     "curl http://127.0.0.1:8000/v1/completions --json "
@@ -76,6 +78,5 @@ def scripts(page: Path) -> list[str]:
 
 
 def failures() -> list[str]:
-    """The lines of "When it fails", `…` standing for what varies."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    return re.findall(r"^\| ``(.+?)`` \|", readme.partition("## When it fails")[2], re.MULTILINE)
+    """The lines of docs/failures.md, `…` standing for what varies."""
+    return re.findall(r"^\| ``(.+?)`` \|", (ROOT / "docs" / "failures.md").read_text(encoding="utf-8"), re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Each line of README's "When it fails" is what the program says, word for word, when that happens."""
+"""Each line of docs/failures.md is what the program says, word for word, when that happens."""
 
 import os
 import re
