@@ -14,7 +14,8 @@ def measured(tmp_path_factory):
     """A root in which `python -m benchmarks --quick` has measured the training and what follows from it."""
     root = tmp_path_factory.mktemp("root")
     folder = root / "benchmarks" / "results"
-    main(["--quick", "--only", "training", "base", "generation", "exports", "machine", "--into", str(folder)])
+    parts = ("training", "base", "generation", "exports", "machine")
+    main(["--quick", *(f"--only={part}" for part in parts), "--into", str(folder)])
     return root, json.loads((folder / "cpu.json").read_text())
 
 

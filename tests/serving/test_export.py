@@ -41,7 +41,7 @@ def run(tmp_path_factory):
 def exported(run, tmp_path_factory):
     """The exports of the published adapter, by format, published."""
     into = tmp_path_factory.mktemp("exports")
-    make.main(["--adapter", ADAPTER, "--format", *FORMATS, "--into", str(into), "--publish"])
+    make.main(["--adapter", ADAPTER, *(f"--format={form}" for form in FORMATS), "--into", str(into), "--publish"])
     (folder,) = into.iterdir()
     return {form: folder / form for form in FORMATS}
 
