@@ -70,12 +70,12 @@ def deliver(delivery: Delivery, owner: str, options: Options = Options()) -> Del
             adopt_verdict(options.verdict, run, repo_id)
         if options.dry_run:
             there = retry(f"looking at {repo_id}", lambda: repository.look(api, target))
-            _lay_out(api, delivery, there, options)
+            _lay_out(delivery, there, options)
             _print_tree(delivery, there)
             return delivery
         send_folder(
             api, target, run / "release", delivery, repository.look,
-            lambda there: _lay_out(api, delivery, there, options), options.overwrite,
+            lambda there: _lay_out(delivery, there, options), options.overwrite,
         )  # fmt: skip
         retry(f"checking {repo_id}", lambda: verify(repo_id, delivery.commit, run, key))
         if options.revision == "main" and not options.pr:
@@ -100,18 +100,20 @@ def _alone(run: Path) -> Iterator[None]:
         yield
 
 
-def _lay_out(api: HfApi, delivery: Delivery, there: RemoteState, options: Options) -> str:
+def _lay_out(delivery: Delivery, there: RemoteState, options: Options) -> str:
     """Lays the release out; returns the message of its commit."""
     release = delivery.run / "release"
     record = stage(delivery.run, delivery.repo_id, there.card, release)
     if options.sign is not None:
         if SIGNATURE_FILE in there.files:
             # One that still holds is kept, else the same release would be another commit.
-            old = repository.read(api, delivery.repo_id, there.head, SIGNATURE_FILE)
+            old = repository.read(delivery.repo_id, there.head, SIGNATURE_FILE)
             (release / SIGNATURE_FILE).write_bytes(old)
         sign(release, options.sign)
+    # `stage` refuses a run without.
+    assert record.scores is not None
     delivery.note = f"ROUGE-L {record.scores.adapter['rougeL'].mean:.4f} on {record.scores.rows:,} test rows"
-    print(f"Card: {release / 'README.md'}   plots: {release / 'plots'}", flush=True)
+    print(f"Card: {release / CARD_FILE}   plots: {release / 'plots'}", flush=True)
     if not options.dry_run:
         retry("checking the card", ModelCard.load(release / CARD_FILE).validate)
     return f"Publish {record.name}: {delivery.note}"

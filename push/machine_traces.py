@@ -28,7 +28,7 @@ COMMON_NAMES = {
 }  # fmt: skip
 
 
-def local_traces(run: Path, record: Record) -> Iterator[tuple[str, str, re.Pattern]]:
+def local_traces(run: Path, record: Record) -> Iterator[tuple[str, str, re.Pattern[str]]]:
     """What must not stand in metadata: what it is, words to look for before the pattern is tried, the pattern.
 
     Metadata are all texts but those of the dataset and the models' outputs, and what people wrote into the card on
@@ -67,7 +67,7 @@ def local_traces(run: Path, record: Record) -> Iterator[tuple[str, str, re.Patte
         yield "git's user.email", "", _word(re.escape(email))
 
 
-def own_paths_in_data(run: Path) -> Iterator[tuple[str, str, re.Pattern]]:
+def own_paths_in_data(run: Path) -> Iterator[tuple[str, str, re.Pattern[str]]]:
     """What counts in the dataset's own texts too: this run's folder, and a home folder with a telling name."""
     home = [Path.home()] if _telling(Path.home().name) and len(Path.home().parts) > 2 else []
     for path in {*home, *(path for path in (run.absolute(), run.resolve()) if len(path.parts) > 3)}:
@@ -94,7 +94,7 @@ def _telling(name: str) -> bool:
     return len(name) >= 4 and name.lower() not in COMMON_NAMES
 
 
-def _word(pattern: str) -> re.Pattern:
+def _word(pattern: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![\w.-]){pattern}(?![\w-])", re.IGNORECASE)
 
 

@@ -70,7 +70,7 @@ def send_folder(
     first = there = look_now()
     for _ in range(MOVES):
         message = lay_out(there)
-        if there.head is None:
+        if not there.head:
             _create(api, target)
             card, there = there.card, look_now()
             if there.card != card:
@@ -131,14 +131,14 @@ def moved_on(error: HfHubHTTPError) -> bool:
 def find(api: HfApi, target: Target, folder: Path, progress: Progress) -> bool:
     """Looks whether the folder stands on the branch or in an open pull request, and notes it."""
     was = progress.reached
-    head = api.repo_info(target.repo_id, repo_type=target.kind, revision=target.revision).sha
+    head = api.repo_info(target.repo_id, repo_type=target.kind, revision=target.revision).sha or ""
     if repository.holds(api, target.repo_id, head, folder, target.kind):
         progress.commit, progress.reached = head, "committed"
         progress.state = "published" if was == "sent" and not target.pull_request else "unchanged"
         return True
     progress.reached = "untouched"
     if target.pull_request and (number := repository.open_proposal(api, target.repo_id, folder)) is not None:
-        progress.commit = api.model_info(target.repo_id, revision=f"refs/pr/{number}").sha
+        progress.commit = api.model_info(target.repo_id, revision=f"refs/pr/{number}").sha or ""
         progress.pull_request, progress.state, progress.reached = number, "proposed", "committed"
         return True
     return False
@@ -195,20 +195,21 @@ def publish_folder(
 
 def _look(api: HfApi, target: Target, marker: str, other: str) -> RemoteState:
     try:
-        info = api.repo_info(target.repo_id, repo_type=target.kind)
+        info = api.space_info(target.repo_id) if target.kind == "space" else api.model_info(target.repo_id)
     except RepositoryNotFoundError:
         return RemoteState()
     repository.refuse_public(target, info.private)
+    head = info.sha or ""
     files = frozenset(sibling.rfilename for sibling in info.siblings or [])
-    if marker not in files and files - {*HUB_WRITTEN, CARD_FILE}:
+    if marker not in files and files - HUB_WRITTEN - {CARD_FILE}:
         raise UserError(f"{target.repo_id} {other}")
     if target.kind == "space":
         # The Hub writes a README.md into a new Space, and nobody's words in a later one are kept.
-        return RemoteState(info.sha, files, marker=marker)
-    card = repository.read(api, target.repo_id, info.sha, CARD_FILE).decode() if CARD_FILE in files else None
-    stale = files - {*HUB_WRITTEN} if marker in files else frozenset()
+        return RemoteState(head, files, marker=marker)
+    card = repository.read(target.repo_id, head, CARD_FILE).decode() if CARD_FILE in files else None
+    stale = files - HUB_WRITTEN if marker in files else frozenset()
     edited = card is not None and marker not in files
-    return RemoteState(info.sha, files, card, edited=edited, marker=marker, stale=stale)
+    return RemoteState(head, files, card, edited=edited, marker=marker, stale=stale)
 
 
 def _verify_files(target: Target, commit: str, folder: Path) -> None:

@@ -19,7 +19,7 @@ import click
 
 from record.command_line import Command, Run, run_command, runs
 from record.errors import UserError, explanation, one_line_errors
-from record.run_record import Record, load_record
+from record.run_record import Pin, Record, load_record
 
 if TYPE_CHECKING:
     from push.delivery import Delivery, Options
@@ -133,17 +133,18 @@ def in_chain_order(runs: list[Path]) -> list[Path]:
     Raises:
         `UserError`: two of them have the same adapter name, or continue each other.
     """
-    names, parents = {}, {}
+    names: dict[str, Path] = {}
+    parents: dict[Path, Pin | None] = {}
     for run in runs:
         record = _readable(run)
         if record is None:
             parents[run] = None
             continue
-        name = record.recipe.get("adapter_name")
+        name = str(record.recipe.get("adapter_name"))
         if name in names:
             raise UserError(f"{names[name]} and {run} would both be published as {name}: name one of them")
         names[name], parents[run] = run, record.pins.parent_adapter
-    graph = {run: [] if pin is None else filter(None, [names.get(pin.id.rpartition("/")[2])])
+    graph = {run: [names[name]] if pin and (name := pin.id.rpartition("/")[2]) in names else []
              for run, pin in parents.items()}  # fmt: skip
     try:
         return list(TopologicalSorter(graph).static_order())
@@ -168,7 +169,6 @@ def owner_of(user: str | None, org: str | None = None) -> str:
     from huggingface_hub import HfApi, get_token
 
     from hub.retry import retry
-    from push.repository import me
 
     if get_token() is None:
         raise UserError("no token: run `hf auth login` or set HF_TOKEN, or add HUB=local to try on the local Hub")
@@ -182,7 +182,7 @@ def owner_of(user: str | None, org: str | None = None) -> str:
     if resource := os.environ.get("HF_OIDC_RESOURCE"):
         # A Trusted Publisher's token is the repository's, not a user's.
         return resource.rpartition("/")[0].rpartition("/")[2]
-    return retry("signing in", lambda: me(HfApi()))
+    return retry("signing in", lambda: str(HfApi().whoami(cache=True)["name"]))
 
 
 def _deliver(delivery: "Delivery", owner: str, options: "Options") -> None:

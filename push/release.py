@@ -70,7 +70,7 @@ def lay_out(run: Path, repo_id: str, previous_card: str | None, folder: Path) ->
         shutil.copyfile(run / VERDICT_FILE, folder / VERDICT_FILE)
     record.rendered = renderer()
     draw_plots(record, folder, verdict)
-    (folder / recipe_file(record.name)).write_text(recipe_yaml(record.recipe), encoding="utf-8")
+    (folder / recipe_file(record.name)).write_text(recipe_yaml(dict(record.recipe)), encoding="utf-8")
     card = render_card(record, predictions, repo_id, previous_card, verdict)
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
     record.files = {path: sha256_published(folder / path) for path in tree(folder)}
@@ -97,7 +97,7 @@ def adopt_verdict(path: Path, run: Path, repo_id: str) -> None:
         except OSError as error:
             raise UserError(f"cannot read the verdict {path}: {error.strerror}") from None
         verdict = load_verdict(Path(folder))
-        if reason := why_unrelated(verdict, repo_id, load_record(run), run):
+        if verdict and (reason := why_unrelated(verdict, repo_id, load_record(run), run)):
             raise UserError(f"{path} does not fit {run}: {reason}")
         shutil.move(Path(folder, VERDICT_FILE), run / VERDICT_FILE)
 

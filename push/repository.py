@@ -1,6 +1,7 @@
 """The adapter's repository on the Hub: what stands there, the one commit, the pull request, the tag, the collection.
 
-Every function may be called again after any failure, its own lost reply included: it looks first and does what lacks.
+Every function may be called again after any failure, its own lost reply included: it looks first, and does what is
+missing.
 """
 
 import os
@@ -15,7 +16,7 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelet
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import build_hf_headers, paginate, parse_datetime
 
-from hub.release import fetch, pull, unlisted
+from hub.release import entries_of, fetch, pull, unlisted
 from push.release import tree
 from record.errors import UserError, xet_errors
 from record.release_files import BESIDE_THE_CARD, CARD_FILE, HUB_WRITTEN, RECORD_FILE, SIGNATURE_FILE
@@ -35,13 +36,13 @@ class Target:
 
 @dataclass(frozen=True)
 class RemoteState:
-    """What stands on the branch: its newest commit (None without repository), files, card, and the release's record.
+    """What stands on the branch: its newest commit ("" without repository), files, card, and the release's record.
 
     `edited` says that the card was changed outside its free sections, `marker` is the file that a release has, `stale`
     are the files of the release that stands there: the only ones that a new release may remove.
     """
 
-    head: str | None = None
+    head: str = ""
     files: frozenset[str] = frozenset()
     card: str | None = None
     record: Record | None = None
@@ -71,29 +72,30 @@ def look(api: HfApi, target: Target) -> RemoteState:
         info = api.model_info(target.repo_id, revision=target.revision)
     except RevisionNotFoundError:
         # A new branch starts as `main`.
-        return replace(look(api, replace(target, revision="main")), head=None)
+        return replace(look(api, replace(target, revision="main")), head="")
     except RepositoryNotFoundError:
         return RemoteState()
     refuse_public(target, info.private)
+    head = info.sha or ""
     files = frozenset(sibling.rfilename for sibling in info.siblings or [])
     if RECORD_FILE in files:
         with tempfile.TemporaryDirectory() as cache:
-            published = pull(target.repo_id, info.sha, names=[CARD_FILE], cache=Path(cache))
-            card = published.folder / CARD_FILE
-            text = card.read_text(encoding="utf-8") if card.is_file() else None
-        if strange := unlisted(target.repo_id, info.sha, published.record):
+            published = pull(target.repo_id, head, names=[CARD_FILE], cache=Path(cache))
+            path = published.folder / CARD_FILE
+            card = path.read_text(encoding="utf-8") if path.is_file() else None
+        if strange := unlisted(target.repo_id, head, published.record):
             raise UserError(
                 f"{target.repo_id} holds {', '.join(strange)} next to its release, which checks call drift: remove it "
                 "there"
             )
         stale = files & {*published.record.files, SIGNATURE_FILE}
-        return RemoteState(info.sha, files, text, published.record, edited=bool(published.differing), stale=stale)
-    if files - {*HUB_WRITTEN, CARD_FILE}:
+        return RemoteState(head, files, card, published.record, edited=bool(published.differing), stale=stale)
+    if files - HUB_WRITTEN - {CARD_FILE}:
         raise UserError(f"{target.repo_id} exists and holds other things than a release: set another `adapter_name`")
     if CARD_FILE in files:
-        card = read(api, target.repo_id, info.sha, CARD_FILE).decode()
-        return RemoteState(info.sha, files, card, edited=True)
-    return RemoteState(info.sha, files)
+        card = read(target.repo_id, head, CARD_FILE).decode()
+        return RemoteState(head, files, card, edited=True)
+    return RemoteState(head, files)
 
 
 def holds(api: HfApi, repo_id: str, revision: str, folder: Path, kind: str = "model") -> bool:
@@ -102,14 +104,12 @@ def holds(api: HfApi, repo_id: str, revision: str, folder: Path, kind: str = "mo
     Pictures and pages may lie next to it, in a Space any other file.
     """
     checks = api.verify_repo_checksums(repo_id, repo_type=kind, revision=revision, local_dir=folder)
-    others = {path for path in checks.missing_paths if Path(path).suffix.lower() not in BESIDE_THE_CARD} - {
-        *HUB_WRITTEN
-    }
+    others = {path for path in checks.missing_paths if Path(path).suffix.lower() not in BESIDE_THE_CARD} - HUB_WRITTEN
     return not (checks.mismatches or checks.extra_paths or (others and kind != "space"))
 
 
 def create(api: HfApi, target: Target) -> None:
-    """Makes the repository and the branch where they lack.
+    """Makes the repository and the branch where they are missing.
 
     Raises:
         `UserError`: the name is taken by a repository that the token may not see.
@@ -176,17 +176,17 @@ def author(api: HfApi, repo_id: str, revision: str) -> tuple[str, str]:
 def publisher(api: HfApi, repo_id: str, revision: str, marker: str = RECORD_FILE) -> tuple[str, str]:
     """As `author`, of the commit that brought the release which stands in `revision`."""
     (entry,) = api.get_paths_info(repo_id, [marker], revision=revision, expand=True)
-    return author(api, repo_id, entry.last_commit.oid)
+    return author(api, repo_id, entry.last_commit.oid if entry.last_commit else revision)
 
 
-def me(api) -> str | None:
+def me(api: HfApi) -> str | None:
     """The name of the user whose token is used; None for a Trusted Publisher's, which is a repository's."""
-    return None if os.environ.get("HF_OIDC_RESOURCE") else api.whoami(cache=True)["name"]
+    return None if os.environ.get("HF_OIDC_RESOURCE") else str(api.whoami(cache=True)["name"])
 
 
-def read(api: HfApi, repo_id: str, revision: str, path: str) -> bytes:
+def read(repo_id: str, revision: str, path: str) -> bytes:
     """The bytes of one file."""
-    (entry,) = api.get_paths_info(repo_id, [path], revision=revision)
+    entry = entries_of(repo_id, [path], revision)[path]
     with tempfile.TemporaryDirectory() as cache:
         return fetch(repo_id, entry, revision, Path(cache)).read_bytes()
 
@@ -202,7 +202,7 @@ def tag(api: HfApi, repo_id: str, commit: str) -> str:
         if re.fullmatch(r"v[1-9]\d{0,5}", ref.name)
     }
     newest = max(versions, default=0)
-    if newest and _record_blob(api, repo_id, versions[newest]) == _record_blob(api, repo_id, commit):
+    if newest and _record_blob(repo_id, versions[newest]) == _record_blob(repo_id, commit):
         return f"v{newest}"
     try:
         api.create_tag(repo_id, tag=f"v{newest + 1}", revision=commit)
@@ -214,13 +214,13 @@ def tag(api: HfApi, repo_id: str, commit: str) -> str:
     return f"v{newest + 1}"
 
 
-def _record_blob(api: HfApi, repo_id: str, commit: str) -> str | None:
-    entries = api.get_paths_info(repo_id, [RECORD_FILE], revision=commit)
-    return entries[0].blob_id if entries else None
+def _record_blob(repo_id: str, commit: str) -> str | None:
+    entries = entries_of(repo_id, [RECORD_FILE], commit)
+    return entries[RECORD_FILE].blob_id if entries else None
 
 
 def collect(api: HfApi, owner: str, title: str, notes: dict[str, str], private: bool) -> str:
-    """Puts adapters into the owner's collection of that title, which is made where it lacks.
+    """Puts adapters into the owner's collection of that title, which is made where there is none.
 
     Parameters:
         notes: a line about each adapter by its repository's id, in the collection's order.

@@ -84,7 +84,7 @@ def link(repo_id: str, section: str, line: str) -> None:
 
     def step() -> bool:
         head = api.model_info(repo_id).sha
-        card = repository.read(api, repo_id, head, CARD_FILE).decode()
+        card = repository.read(repo_id, head, CARD_FILE).decode()
         if line in card.splitlines():
             return True
         edited = FREE_SECTION.sub(
