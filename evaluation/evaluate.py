@@ -14,6 +14,7 @@ import click
 from record.command_line import Command, Run, run_command
 from record.errors import UserError, one_line_errors
 from record.run_record import Compared, Record
+from record.scored_record import require_scores
 from record.trained_run import load_trained_run
 from scoring.contract import contract_of
 from scoring.decoding.predict import load_for_scoring, parent_predictions, predict
@@ -39,6 +40,7 @@ def main(argv: list[str]) -> None:
 
 def print_scores(record: Record) -> None:
     """Prints the scores of all test rows, of those that no training has seen, and what was forgotten."""
+    record = require_scores(record)
     print(f"{record.name} on {record.pins.base_model.id}{' (a miniature)' if record.miniature else ''}")
     print(table(record.scores))
     if record.scores.clean is not None:
@@ -60,7 +62,7 @@ def evaluate(run: Path) -> Record:
 
     record = load_trained_run(run)
     if record.scores is not None and (run / PREDICTIONS_FILE).is_file():
-        print(f"{run} is scored already. To score anew, remove {run / PREDICTIONS_FILE}.", flush=True)
+        print(f"{run} is scored already. To score it again, remove {run / PREDICTIONS_FILE}.", flush=True)
         return record
 
     from hub.release import pull_parent
@@ -71,7 +73,7 @@ def evaluate(run: Path) -> Record:
     from recipes.environment import describe_environment
     from recipes.expectations import block, compare
 
-    recipe = recipe_from_record(record.name, record.recipe)
+    recipe = recipe_from_record(record.name, dict(record.recipe))
     tokens = load_tokens(record.pins.base_model, recipe.arguments.added_tokens)
     splits = build_splits(recipe.arguments, record.pins.dataset, tokens)
     if splits.counts.where_stated(record.data) != record.data:
@@ -79,7 +81,7 @@ def evaluate(run: Path) -> Record:
             f"the dataset gives other rows now than {run} was trained on: remove that folder and train again"
         )
     # Before anything is generated, so that a Hub out of reach costs nothing.
-    parent = record.pins.parent_adapter and pull_parent(record.pins.parent_adapter)
+    parent = None if record.pins.parent_adapter is None else pull_parent(record.pins.parent_adapter)
     seen, _ = find_seen_rows(splits, record.pins)
     model, tokenizer, dtype = load_for_scoring(run, record, recipe.model)
     record.contract = contract_of(recipe.arguments, dtype, recipe.training.per_device_eval_batch_size)

@@ -1,7 +1,6 @@
 """What a reproduction learns, as far as it comes, and the difference that ends it."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from record.predictions import Predictions
 from record.run_record import Environment, Record
@@ -15,7 +14,6 @@ class Findings:
     Parameters:
         published: the published predictions.
         fresh: what the models wrote now for the test rows with the numbers `rows` (all other columns as published).
-        folder: the published files.
         revision: the commit that is checked.
         hashes: the sha256 of every published file by its path, once all bytes are known to have it.
         sample: how many test rows are generated again; None for all of them.
@@ -28,7 +26,6 @@ class Findings:
     published: Predictions | None = None
     fresh: Predictions | None = None
     rows: list[int] = field(default_factory=list)
-    folder: Path | None = None
     revision: str | None = None
     hashes: dict[str, str] = field(default_factory=dict)
     sample: int | None = None

@@ -6,7 +6,7 @@ Takes everything from the Hub at the commits that the published record pins. Eve
 test rows, looks for them among the training rows, scores the published predictions again and renders the card again.
 
     score      no more than that: no model, no GPU, no torch
-    generate   then generates anew with base model and adapter, and compares (the default)
+    generate   then generates again with base model and adapter, and compares (the default)
     train      then trains a new adapter from the record alone, generates with it, and compares
 
 The last line starts with REPRODUCED (exit 0), DRIFTED (exit 1) or UNCHECKED (exit 2). With HF_HUB_OFFLINE=1 it works
@@ -25,8 +25,9 @@ import click
 from evaluation.findings import Drift, Findings
 from record.command_line import Command, run_command
 from record.errors import UserError, explanation, one_line
+from record.predictions import Predictions
 from record.release_files import ADAPTER_FILE, PREDICTIONS_FILE, RECORD_FILE
-from record.run_record import Record
+from record.scored_record import ScoredRecord, require_scores
 from record.verdict import Check, Level, Part, Verdict
 
 if TYPE_CHECKING:
@@ -77,12 +78,12 @@ def command(
     (2). With HF_HUB_OFFLINE=1 it works from the cache alone.
     """
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
-        verdict, found = reproduce(adapter, revision, level, sample, key)
+        verdict, findings = reproduce(adapter, revision, level, sample, key)
         if report:
             from evaluation.verdict_page import render_report
 
             report.parent.mkdir(parents=True, exist_ok=True)
-            report.write_text(render_report(verdict, found), encoding="utf-8")
+            report.write_text(render_report(verdict, findings), encoding="utf-8")
             print(f"Report: {report}", flush=True)
     print(verdict.model_dump_json(indent=1) if as_json else verdict.line, flush=True)
     sys.exit(EXIT_CODES[verdict.verdict])
@@ -120,7 +121,7 @@ def reproduce(
         key: public key that must have signed the release; signatures are not looked at unless given.
 
     Returns:
-        The verdict, and what it was reached on.
+        The verdict, and the findings that it rests on.
     """
     date, findings = datetime.now(UTC).isoformat(timespec="seconds"), Findings(sample=sample)
     failure: Drift | str | None = None
@@ -140,7 +141,7 @@ def reproduce(
 
 
 def _verdict(adapter: str, level: Level, date: str, findings: Findings, failure: Drift | str | None) -> Verdict:
-    """The verdict on what was found: DRIFTED after a `Drift`, UNCHECKED after a failure, which a text explains."""
+    """The verdict on the findings: DRIFTED after a `Drift`, UNCHECKED after a failure, which a text explains."""
     verdict: Literal["REPRODUCED", "DRIFTED", "UNCHECKED"] = "REPRODUCED"
     reason, evidence, moved, checks = findings.reason, findings.evidence, None, findings.checks
     if isinstance(failure, Drift):
@@ -185,21 +186,27 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
     Raises:
         `Drift`: what was published and what a check gives differ.
     """
+    from huggingface_hub import hf_hub_download
+
     from evaluation import checks
+    from hub.pins import commit_of
     from recipes.data.tokenizer import load_tokens
 
-    folder, record = _pull(findings, adapter, revision, key)
-    findings.folder, findings.record = folder, record
-    _passed(findings, "lineage", checks.check_lineage(folder, record))
+    findings.revision = commit = commit_of(adapter, revision)
+    folder, record = _pull(findings, adapter, commit, key)
+    # The cache then knows the branch or tag when the Hub is out of reach.
+    hf_hub_download(adapter, RECORD_FILE, revision=revision)
+    findings.record = record
+    _note(findings, "lineage", checks.check_lineage(folder, record))
     tokens = load_tokens(record.pins.base_model, record.recipe.get("added_tokens", []))
-    _passed(findings, "lineage", checks.check_adapter(folder, record, tokens))
+    _note(findings, "lineage", checks.check_adapter(folder, record, tokens))
     splits = checks.rebuild_splits(record, tokens)
     predictions = findings.published = checks.read_predictions(folder, rows=len(splits.test))
-    _passed(findings, "data", checks.check_rows(record, predictions, splits.test))
-    _passed(findings, "leakage", checks.check_leakage(record, predictions, splits))
-    _passed(findings, "scoring", checks.check_scores(folder, record, predictions, tokens))
+    _note(findings, "data", checks.check_rows(record, predictions, splits.test))
+    _note(findings, "leakage", checks.check_leakage(record, predictions, splits))
+    _note(findings, "scoring", checks.check_scores(folder, record, predictions, tokens))
     whole, card = checks.check_card(adapter, folder, record, predictions)
-    _passed(findings, "card", card)
+    _note(findings, "card", card)
     if level == "score":
         findings.evidence = "numbers"
         score = record.scores.adapter["rougeL"].mean
@@ -207,29 +214,40 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
             f"ROUGE-L {score:.4f}: every number follows from the published predictions; nothing was generated"
         )
     else:
-        run = _retrain(findings, adapter, record) if level == "train" else folder
-        _regenerate(findings, run, splits.test)
+        run = _retrain(findings, adapter, commit, record) if level == "train" else folder
+        _regenerate(findings, run, commit, folder, record, predictions, splits.test)
     if not whole:
         findings.reason += f"; {card}"
 
 
-def _retrain(findings: Findings, adapter: str, record: Record) -> Path:
+def _retrain(findings: Findings, adapter: str, commit: str, record: ScoredRecord) -> Path:
     from evaluation.retrain import retrain
 
-    run, detail = retrain(adapter, findings.revision, record)
-    _passed(findings, "training", detail)
+    run, detail = retrain(adapter, commit, record)
+    _note(findings, "training", detail)
     return run
 
 
-def _regenerate(findings: Findings, run: Path, test: "Dataset") -> None:
-    """Generates again with the adapter in the folder `run`: for the test rows, then for its parent's."""
+def _regenerate(
+    findings: Findings,
+    run: Path,
+    commit: str,
+    folder: Path,
+    record: ScoredRecord,
+    published: Predictions,
+    test: "Dataset",
+) -> None:
+    """Generates again with the adapter in the folder `run`: for the test rows, then for its parent's.
+
+    Parameters:
+        commit, folder, record, published: the release that is checked, its files, its record and its predictions.
+    """
     from evaluation import regenerate
 
-    record, published = findings.record, findings.published
     loaded = regenerate.load(run, record)
     findings.environment = loaded.environment
     regenerate.check_sizes(record, loaded)
-    rows = regenerate.sample_rows(len(test), findings.sample, findings.revision)
+    rows = regenerate.sample_rows(len(test), findings.sample, commit)
     if len(rows) == len(test):
         findings.sample = None
     comparison = regenerate.regenerate(loaded, published, test, rows)
@@ -238,45 +256,39 @@ def _regenerate(findings: Findings, run: Path, test: "Dataset") -> None:
     findings.evidence, findings.reason = regenerate.decide(loaded, published, comparison, findings.sample)
     findings.checks.append(Check(part="generation", outcome="passed", detail=findings.reason))
     if record.pins.parent_adapter is not None:
-        detail = regenerate.regenerate_parent_rows(loaded, record, findings.folder, findings.sample, findings.revision)
-        _passed(findings, "generation", detail)
+        detail = regenerate.regenerate_parent_rows(loaded, record.pins.parent_adapter, folder, findings.sample, commit)
+        _note(findings, "generation", detail)
 
 
-def _pull(findings: Findings, adapter: str, revision: str, key: Path | None) -> tuple[Path, Record]:
-    from huggingface_hub import hf_hub_download
-
+def _pull(findings: Findings, adapter: str, commit: str, key: Path | None) -> tuple[Path, ScoredRecord]:
+    """The release's files and its record, every byte as recorded, and signed by the `key` if one is given."""
     from evaluation import checks
     from hub import signing
-    from hub.pins import commit_of
     from hub.release import pull, unlisted
 
-    findings.revision = commit = commit_of(adapter, revision)
     print(f"Pulling {adapter}@{commit}", flush=True)
     published = pull(adapter, commit)
-    folder, record = published.folder, published.record
+    folder = published.folder
     if published.differing:
         raise Drift("files", f"not the files that the record names: {', '.join(published.differing)}")
-    if extra := unlisted(adapter, commit, record):
+    if extra := unlisted(adapter, commit, published.record):
         raise Drift("files", f"the repository holds what the record does not list: {', '.join(extra)}")
-    if record.scores is None or record.contract is None or record.training is None:
-        raise UserError("the record holds no scores")
+    record = require_scores(published.record)
     checks.check_files(record)
     findings.hashes = record.files
-    # The cache then knows the branch or tag when the Hub is out of reach.
-    hf_hub_download(adapter, RECORD_FILE, revision=revision)
-    _passed(findings, "files", f"{len(record.files)} files, every hash as recorded")
+    _note(findings, "files", f"{len(record.files)} files, every hash as recorded")
     if key is not None:
         try:
             signing.check(adapter, commit, folder, record, key)
         except signing.BadSignature as error:
             raise Drift("signature", str(error)) from error
-        _passed(findings, "signature", f"signed by the key {key.name}")
+        _note(findings, "signature", f"signed by the key {key.name}")
     if record.miniature:
         print(f"  a miniature of {record.pins.base_model.id}: its numbers say nothing about the real model", flush=True)
     return folder, record
 
 
-def _passed(findings: Findings, part: Part, detail: str) -> None:
+def _note(findings: Findings, part: Part, detail: str) -> None:
     findings.checks.append(Check(part=part, outcome="passed", detail=detail))
     print(f"  {detail}", flush=True)
 

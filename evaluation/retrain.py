@@ -5,13 +5,15 @@ from pathlib import Path
 from evaluation.findings import Drift
 from evaluation.tolerance import same_stack
 from recipes.config import recipe_from_record
-from record.run_record import Record, Training, load_record
+from record.errors import UserError
+from record.run_record import Training, load_record
+from record.scored_record import ScoredRecord
 
 # A new adapter is written here and kept: training may take hours, and started again it continues.
 RETRAINED = Path("runs", "retrained")
 
 
-def retrain(adapter: str, commit: str, record: Record) -> tuple[Path, str]:
+def retrain(adapter: str, commit: str, record: ScoredRecord) -> tuple[Path, str]:
     """Trains a new adapter from the record alone.
 
     Returns:
@@ -23,21 +25,21 @@ def retrain(adapter: str, commit: str, record: Record) -> tuple[Path, str]:
     from recipes.train import train
 
     folder = RETRAINED / f"{adapter.replace('/', '--')}@{commit[:12]}"
-    recipe = recipe_from_record(record.name, record.recipe)
+    recipe = recipe_from_record(record.name, dict(record.recipe))
     recipe.training.output_dir = str(folder)
     train(recipe, record)
     again = load_record(folder)
-    same = again.training.adapter_sha256 == record.training.adapter_sha256
+    if again.training is None:
+        raise UserError(f"{folder} is not trained to its end: run this again, it continues")
+    ours, theirs = again.training, record.training
+    same = ours.adapter_sha256 == theirs.adapter_sha256
     if not same and again.environment.device.startswith("CPU") and same_stack(again.environment, record.environment):
-        losses = [
-            (ours.step, ours.loss, theirs.loss)
-            for ours, theirs in zip(again.training.history, record.training.history, strict=False)
-            if ours != theirs
-        ]
-        where = f"; the losses part at step {losses[0][0]}" if losses else ""
+        pairs = zip(ours.history, theirs.history, strict=False)
+        step = next((mine.step for mine, published in pairs if mine != published), None)
+        where = "" if step is None else f"; the losses part at step {step}"
         raise Drift("training", f"on the same device and versions training gives another adapter{where}")
-    if same and (where := _other_course(again.training, record.training)) is not None:
-        raise Drift("training", f"training gives the same adapter, but not as the record states: {where}")
+    if same and (difference := _other_course(ours, theirs)) is not None:
+        raise Drift("training", f"training gives the same adapter, but not as the record states: {difference}")
     detail = "trained again: " + (
         "the same adapter, bit for bit"
         if same
@@ -46,18 +48,18 @@ def retrain(adapter: str, commit: str, record: Record) -> tuple[Path, str]:
     return folder, detail
 
 
-def _other_course(again: Training, stated: Training) -> str | None:
+def _other_course(ours: Training, theirs: Training) -> str | None:
     """Where the record of a training that gave the same adapter differs from the one repeated; None if it does not.
 
     A run that was continued averages its first logged loss over fewer steps: that line is not compared.
     """
     for name in ("steps", "epochs", "seed", "best_step"):
-        if getattr(again, name) != getattr(stated, name):
-            return f"{name} is {getattr(again, name)}, not {getattr(stated, name)}"
-    if len(again.history) != len(stated.history):
-        return f"{len(again.history)} lines of losses, not {len(stated.history)}"
-    resumed = next((line.step for line in stated.history if line.step > stated.resumed_from > 0), None)
-    for ours, theirs in zip(again.history, stated.history, strict=True):
-        if ours != theirs and ours.step != resumed:
-            return f"the losses part at step {ours.step}"
+        if getattr(ours, name) != getattr(theirs, name):
+            return f"{name} is {getattr(ours, name)}, not {getattr(theirs, name)}"
+    if len(ours.history) != len(theirs.history):
+        return f"{len(ours.history)} lines of losses, not {len(theirs.history)}"
+    continued = next((line.step for line in theirs.history if line.step > theirs.resumed_from > 0), None)
+    for mine, published in zip(ours.history, theirs.history, strict=True):
+        if mine != published and mine.step != continued:
+            return f"the losses part at step {mine.step}"
     return None

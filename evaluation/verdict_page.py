@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Sequence
 from datetime import datetime
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -15,9 +16,9 @@ from model_cards.card import HUB, SAMPLES
 from model_cards.html import PAGE_STYLE, TEXT, render_page, source, visible
 from record.predictions import Predictions
 from record.run_record import METRIC_NAMES, Environment
-from record.verdict import DECIDING, EVIDENCE, Verdict
+from record.verdict import DECIDING, EVIDENCE, Model, Verdict
 
-MODELS = {"base": "Base model", "adapter": "Adapter"}
+MODELS: dict[Model, str] = {"base": "Base model", "adapter": "Adapter"}
 LEVELS = {
     "score": "the published outputs are scored again, no model runs",
     "generate": "base model and adapter write their outputs again",
@@ -33,15 +34,15 @@ CONTEXT = 200
 WORDS = re.compile(r"\s*(?:\w+|[^\w\s])|\s+")
 
 
-def render_report(verdict: Verdict, found: Findings) -> str:
+def render_report(verdict: Verdict, findings: Findings) -> str:
     """The page as one HTML file that loads nothing and runs no script."""
-    scored_in = found.record.scored_in if found.record else None
+    scored_in = findings.record.scored_in if findings.record else None
     return render_page(
         Path(__file__).with_name("verdict_page.html.jinja"),
         style=source(PAGE_STYLE),
         verdict=verdict,
-        found=found,
-        record=found.record,
+        findings=findings,
+        record=findings.record,
         hub=HUB,
         models=MODELS,
         evidence=EVIDENCE,
@@ -52,20 +53,21 @@ def render_report(verdict: Verdict, found: Findings) -> str:
         date=f"{datetime.fromisoformat(verdict.date):%-d %B %Y, %H:%M} UTC",
         command=command(verdict),
         unfolded=UNFOLDED,
-        differing={model: differing_rows(verdict, found, model) for model in MODELS},
-        examples=example_rows(found),
+        differing={model: differing_rows(verdict, findings, model) for model in MODELS},
+        examples=example_rows(findings),
         environments=side_by_side(scored_in, verdict.environment),
     )
 
 
-def differing_rows(verdict: Verdict, found: Findings, model: str) -> list[dict[str, Any]]:
+def differing_rows(verdict: Verdict, findings: Findings, model: Model) -> list[dict[str, Any]]:
     """The first rows of `model` that differ, as many as the page may hold."""
-    if found.fresh is None:
+    published, fresh = findings.published, findings.fresh
+    if published is None or fresh is None:
         return []
-    place_of = {number: place for place, number in enumerate(found.rows)}
+    place_of = {number: place for place, number in enumerate(findings.rows)}
     rows, characters = [], 0
     for number in verdict.rows.get(model, [])[:ROWS]:
-        row = _row(found.published, number) | _difference(found, number, place_of[number], model)
+        row = _row(published, number) | _difference(published, number, fresh, place_of[number], model)
         texts = [text for value in row.values() for text in (value.values() if isinstance(value, dict) else [value])]
         characters += sum(len(text) for text in texts if isinstance(text, Markup))
         if characters > CHARACTERS:
@@ -74,36 +76,36 @@ def differing_rows(verdict: Verdict, found: Findings, model: str) -> list[dict[s
     return rows
 
 
-def example_rows(found: Findings) -> list[dict[str, Any]]:
+def example_rows(findings: Findings) -> list[dict[str, Any]]:
     """The first rows that were compared, with both models' outputs."""
-    if found.fresh is None:
+    if findings.published is None or findings.fresh is None:
         return []
     return [
-        _row(found.published, number) | {model: folded(getattr(found.fresh, model)[place]) for model in MODELS}
-        for place, number in enumerate(found.rows[:SAMPLES])
+        _row(findings.published, number) | {model: fold(getattr(findings.fresh, model)[place]) for model in MODELS}
+        for place, number in enumerate(findings.rows[:SAMPLES])
     ]
 
 
 def _row(published: Predictions, number: int) -> dict[str, Any]:
-    texts = {name: folded(getattr(published, name)[number]) for name in ("prompt", "reference", "schema")}
+    texts = {name: fold(getattr(published, name)[number]) for name in ("prompt", "reference", "schema")}
     return {"number": number, "seen": published.seen[number], **texts}
 
 
-def _difference(found: Findings, number: int, place: int, model: str) -> dict[str, Any]:
+def _difference(published: Predictions, number: int, fresh: Predictions, place: int, model: Model) -> dict[str, Any]:
     """One model's two outputs, marked; their tokens where the texts are equal and only the tokens differ."""
-    old, new = getattr(found.published, model)[number], getattr(found.fresh, model)[place]
-    reference = found.published.reference[number]
+    old, new = getattr(published, model)[number], getattr(fresh, model)[place]
+    reference = published.reference[number]
     row = {"published_right": old == reference, "now_right": new == reference, "same_text": None}
     if old == new:
-        row["same_text"] = folded(old)
+        row["same_text"] = fold(old)
         column = f"{model}_tokens"
-        ids = getattr(found.published, column)[number], getattr(found.fresh, column)[place]
+        ids = getattr(published, column)[number], getattr(fresh, column)[place]
         old, new = (" ".join(map(str, tokens)) for tokens in ids)
-    row["published"], row["now"] = marked(old, new)
+    row["published"], row["now"] = mark_difference(old, new)
     return row
 
 
-def folded(text: str) -> dict[str, Any]:
+def fold(text: str) -> dict[str, Any]:
     """A text as it is shown: its beginning, the whole if that is longer, and how many characters are left out."""
     return {
         "head": visible(text[:HEAD]),
@@ -113,7 +115,7 @@ def folded(text: str) -> dict[str, Any]:
     }
 
 
-def marked(published: str, now: str) -> tuple[Markup, Markup]:
+def mark_difference(published: str, now: str) -> tuple[Markup, Markup]:
     """Both texts, the words that only one of them has in `<del>` and `<ins>`.
 
     Of texts longer than `TEXT`, that many characters from shortly before the first difference on.
@@ -125,14 +127,13 @@ def marked(published: str, now: str) -> tuple[Markup, Markup]:
         start = max(0, alike - CONTEXT)
     old, new = (WORDS.findall(text[start : start + TEXT]) for text in (published, now))
     changes = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
-    sides = (
-        ("del", published, [(kind, "".join(old[a:b])) for kind, a, b, _, _ in changes]),
-        ("ins", now, [(kind, "".join(new[a:b])) for kind, _, _, a, b in changes]),
+    return (
+        _side("del", [(kind, "".join(old[a:b])) for kind, a, b, _, _ in changes], start, len(published) - start - TEXT),
+        _side("ins", [(kind, "".join(new[a:b])) for kind, _, _, a, b in changes], start, len(now) - start - TEXT),
     )
-    return tuple(_side(tag, parts, start, len(text) - start - TEXT) for tag, text, parts in sides)
 
 
-def _side(tag: str, parts: list[tuple[str, str]], before: int, after: int) -> Markup:
+def _side(tag: str, parts: Sequence[tuple[str, str]], before: int, after: int) -> Markup:
     html = [Markup(f"<i>… after {before:,} equal characters: </i>")] if before else []
     for kind, text in parts:
         words = text.lstrip() or text

@@ -34,7 +34,7 @@ from record.whole_file import write_whole
 Metric = Literal["rouge1", "rouge2", "rougeL", "rougeLsum", "rougeLsum_flat", "sql_parsed", "sql_exact_match",
                  "sql_execution_match"]  # fmt: skip
 # The metrics of every score, by the names that rouge_score uses, with the names that people read.
-ROUGE_NAMES: dict[Metric, str] = {
+ROUGE_NAMES: dict[str, str] = {
     "rouge1": "ROUGE-1",
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
@@ -42,7 +42,7 @@ ROUGE_NAMES: dict[Metric, str] = {
     "rougeLsum_flat": "ROUGE-Lsum, undivided",
 }
 # Those of a recipe with `sql_schema`: shares of the rows (execution: of the rows whose reference runs).
-SQL_NAMES: dict[Metric, str] = {
+SQL_NAMES: dict[str, str] = {
     "sql_parsed": "SQL parses",
     "sql_exact_match": "SQL exact match",
     "sql_execution_match": "SQL execution match",
@@ -275,7 +275,7 @@ class Compared(Section):
     adapter: dict[Metric, Interval]
     difference: dict[Metric, Interval]
 
-    def shown(self) -> list[str]:
+    def shown(self) -> list[Metric]:
         """The metrics to show: the undivided reading of ROUGE-Lsum only where it differs from the other."""
         both = {"rougeLsum", "rougeLsum_flat"} <= self.base.keys() & self.adapter.keys()
         same = both and all(

@@ -107,7 +107,7 @@ RECORD = [
     ("more-training-rows", record(data__train=50_000), "data", "train: "),
     ("a-rule-that-dropped-nothing", record(data__dropped={}), "data", "dropped"),
     ("what-cannot-be-written", record(unwritable__unwritable=lambda was: was + 1), "data", "unwritable"),
-    ("no-leakage", record(leakage__0__exact=0, leakage__0__near=0), "leakage", "otherwise than the record states"),
+    ("no-leakage", record(leakage__0__exact=0, leakage__0__near=0), "leakage", "other copies of test rows than"),
     ("clean-rows", predictions(lambda found, _: replace(found, seen=[""] * len(found.seen))), "leakage", "clean"),
     ("no-miniature", record(pins__base_model__miniature=False, pins__dataset__miniature=False), "lineage", "miniature"),
     ("the-licence", record(pins__dataset__license="cc0-1.0"), "lineage", "license"),
@@ -136,9 +136,9 @@ PREDICTIONS = [
     ("a-bad-row-replaced", predictions(rows(lambda x: [x[1], *x[1:]])), "data", "(row 0)"),
     ("other-references", predictions(columns(reference="adapter")), "data", "other references"),
     ("another-prompt", predictions(in_row("prompt", "Say yes.")), "data", "other prompts"),
-    ("texts-without-their-tokens", predictions(columns(adapter="reference")), "data", "read otherwise"),
-    ("tokens-without-their-texts", predictions(in_row("base_tokens", [7])), "data", "read otherwise"),
-    ("tokens-of-no-vocabulary", predictions(in_row("base_tokens", [-7])), "data", "none of the tokenizer's"),
+    ("texts-without-their-tokens", predictions(columns(adapter="reference")), "data", "decode to another text"),
+    ("tokens-without-their-texts", predictions(in_row("base_tokens", [7])), "data", "decode to another text"),
+    ("tokens-of-no-vocabulary", predictions(in_row("base_tokens", [-7])), "data", "not in the tokenizer's vocabulary"),
     ("outputs-beyond-the-limit", predictions(said("adapter", range(1), lambda *_: [40] * 13)), "data", "more than 12"),
 ]
 

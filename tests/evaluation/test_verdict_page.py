@@ -10,7 +10,7 @@ import pytest
 from html_page import Page
 
 from evaluation.findings import Findings
-from evaluation.verdict_page import marked, render_report
+from evaluation.verdict_page import mark_difference, render_report
 from record.predictions import Predictions
 from record.run_record import Compared, Interval, Outputs, Scores, SqlCounts
 from record.verdict import Change, Check, Verdict
@@ -275,8 +275,8 @@ def test_the_page_is_bounded(scored, words):
 
 def test_of_a_long_text_the_first_difference_is_shown():
     same = "equal " * 2_000
-    old, new = marked(f"{same}old end", f"{same}new end")
+    old, new = mark_difference(f"{same}old end", f"{same}new end")
     assert old.endswith("equal <del>old</del> end") and new.endswith("equal <ins>new</ins> end")
     # 6 characters a repetition, shown from 200 before the difference on.
     assert old.startswith("<i>… after 11,800 equal characters: </i>")
-    assert marked("a", "a" + " b" * 4_000)[1].endswith("<i> … 5,001 more characters</i>")
+    assert mark_difference("a", "a" + " b" * 4_000)[1].endswith("<i> … 5,001 more characters</i>")
