@@ -88,7 +88,7 @@ def command(
     sys.exit(EXIT_CODES[verdict.verdict])
 
 
-def _retrain(**options: Any) -> None:
+def _at_level_train(**options: Any) -> None:
     assert command.callback is not None
     command.callback(level="train", **options)
 
@@ -96,7 +96,7 @@ def _retrain(**options: Any) -> None:
 retrain = Command(
     "retrain",
     params=[option for option in command.params if option.name != "level"],
-    callback=_retrain,
+    callback=_at_level_train,
     help="Train the published ADAPTER again from its record alone, and compare (as `reproduce --level train`).",
     examples=("pubrep retrain owner/name",),
 )

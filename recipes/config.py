@@ -6,15 +6,15 @@ import os
 import re
 import string
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import regex
 
-from recipes.expectations import check
 from recipes.length_rules import Rule, parse_rule
-from record.errors import UserError
+from record.errors import Slip, UserError
 from record.field_types import is_plain_name
 from record.published_recipe import refused_key
 
@@ -30,17 +30,10 @@ NOT_RECIPE = {
     "use_cpu",
 }
 
-
-ATTENTION = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
-
 # `{n}` and `{n,m}` in a regular expression, whose compiler writes a counted part out as often as it is counted: a few
 # words would fill the memory. The largest product of all counts and the pattern's own length.
 COUNTED = re.compile(r"\{\s*(\d*)\s*(?:,\s*(\d*)\s*)?\}")
 LARGEST_PATTERN = 1_000_000
-
-# What a value may be by its annotation; YAML writes whole numbers where a fraction is meant, too.
-TYPES = {str: str, int: int, float: (int, float), bool: bool, list[str]: list, str | None: (str, type(None)),
-         dict | None: (dict, type(None))}  # fmt: skip
 
 
 @dataclass
@@ -147,43 +140,23 @@ class RecipeArguments:
         for key in ("prompt", "dataset_splits", "length_rules", "added_tokens"):
             if isinstance(getattr(self, key), str):
                 setattr(self, key, [getattr(self, key)])
-        for key, annotation in type(self).__annotations__.items():
-            if not isinstance(getattr(self, key), TYPES[annotation]):
-                wanted = getattr(annotation, "__name__", annotation)
-                raise UserError(f"`{key}` is not of the type {wanted}: {getattr(self, key)!r}")
-        if not is_plain_name(self.adapter_name):
-            raise UserError(f"`adapter_name` is a repository's name without its owner, not {self.adapter_name!r}")
-        if not 0 < self.test_size < 1:
-            raise UserError(f"`test_size` is a share between 0 and 1, not {self.test_size}")
-        if not 0 <= self.validation_size < 1:
-            raise UserError(f"`validation_size` is a share from 0 to below 1, not {self.validation_size}")
-        if self.split not in ("random", "grouped"):
-            raise UserError(f"`split` is random or grouped, not {self.split!r}")
-        if self.engine not in ("transformers", "ctranslate2"):
-            raise UserError(f"`engine` is transformers or ctranslate2, not {self.engine!r}")
+        if refused := refused_key(vars(self), own=True):
+            raise UserError(refused)
         if self.engine == "ctranslate2" and self.num_beams > 1:
             raise UserError("`engine: ctranslate2` decodes greedily only: set `num_beams: 1`, or leave `engine` out")
-        for key in ("max_new_tokens", "num_beams"):
-            if getattr(self, key) < 1:
-                raise UserError(f"`{key}` is at least 1, not {getattr(self, key)}")
         schema = [] if self.sql_schema is None else [self.sql_schema]
         for key, templates in (("prompt", self.prompt), ("target", [self.target]), ("sql_schema", schema)):
             if not all(template_columns(template) for template in templates):
                 raise UserError(f"`{key}` names no column: write one as {{column}}")
         for token in self.added_tokens:
-            if not isinstance(token, str) or not token or re.search(r"[\s▁]", token):
-                raise UserError(f"`added_tokens` are texts without white space, not {token!r}")
+            if re.search(r"[\s▁]", token):
+                raise UserError(f"`added_tokens` may not hold white space, as in {token!r}")
         if len(set(self.added_tokens)) < len(self.added_tokens):
             raise UserError(f"`added_tokens` names a token twice: {', '.join(self.added_tokens)}")
-        if self.tokens_per_micro_batch < 0:
-            raise UserError(f"`tokens_per_micro_batch` is 0 (automatic) or more, not {self.tokens_per_micro_batch}")
-        if self.early_stopping_patience < 0:
-            raise UserError(f"`early_stopping_patience` is 0 (never) or more, not {self.early_stopping_patience}")
         if self.early_stopping_patience and not (self.validation_size or self.select_on_test):
             raise UserError("`early_stopping_patience` needs a validation loss: set `validation_size` above 0")
         self.parsed_rules()
         self.parsed_extract()
-        check(self.expect)
 
     def parsed_rules(self) -> list[Rule]:
         """`length_rules`, each as a `Rule`."""
@@ -193,8 +166,6 @@ class RecipeArguments:
         """`extract`, compiled; `.` also matches a newline."""
         patterns = {}
         for column, pattern in (self.extract or {}).items():
-            if not isinstance(pattern, str):
-                raise UserError(f"`extract` of `{column}` is not a regular expression: {pattern!r}")
             counts = [float(count) for pair in COUNTED.findall(pattern) for count in pair if count]
             if len(pattern) * math.prod(max(count, 1) for count in counts) > LARGEST_PATTERN:
                 raise UserError(f"`extract` of `{column}` counts too far: write * or + instead of large numbers")
@@ -238,25 +209,28 @@ def parse_recipe(argv: list[str]) -> Recipe:
     """Parses `--config FILE.yaml` and overrides (`--key value`) into a `Recipe`.
 
     Raises:
-        `UserError`: no file, an unknown key, a value of the wrong type, or a combination that makes no sense.
+        `Slip`: no file, an unknown key, a value of the wrong type, or a combination that makes no sense.
     """
     import yaml
 
     if "--config" not in argv[:-1]:
-        raise UserError("name a recipe: --config recipes/finance.yaml")
+        raise Slip("name a recipe: --config recipes/finance.yaml")
     path = Path(argv[argv.index("--config") + 1])
     if not is_plain_name(path.stem):
-        raise UserError(f"{path.name}: the run is named by this file: use letters, digits, `.`, `-` and `_` only")
+        raise Slip(f"{path.name}: the run is named by this file: use letters, digits, `.`, `-` and `_` only")
     try:
         keys = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"cannot read the recipe {path}: {error.strerror}") from None
+        raise Slip(f"cannot read the recipe {path}: {error.strerror}") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise Slip(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(keys, dict):
-        raise UserError(f"{path} is not a recipe: it must hold `key: value` lines")
+        raise Slip(f"{path} is not a recipe: it must hold `key: value` lines")
     overrides = [word[2:].partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")]
-    return _parse(path.stem, keys, argv, [*keys, *overrides])
+    try:
+        return _parse(path.stem, keys, argv, [*keys, *overrides])
+    except UserError as error:
+        raise Slip(str(error)) from None
 
 
 def recipe_from_record(name: str, resolved: dict[str, Any]) -> Recipe:
@@ -283,12 +257,13 @@ def _parse(name: str, keys: dict[str, Any], argv: list[str], given: list[str]) -
     # Otherwise accelerate 1.15 takes several processes without an accelerator for strangers to each other.
     on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" or not torch.accelerator.is_available()
     parser.set_defaults(use_cpu=on_cpu, output_dir=f"runs/{name}")
-    unknown = sorted(set(keys) - {action.dest for action in parser._actions})
-    if unknown:
-        raise UserError(
-            f"recipe {name}: unknown key `{unknown[0]}`: it is none of RecipeArguments, "
-            "Seq2SeqTrainingArguments and ModelConfig"
-        )
+    options = [option for action in parser._actions for option in action.option_strings]
+    known = {option.removeprefix("--").replace("-", "_") for option in options} | {"config"}
+    for key in given:
+        if key not in known:
+            near = get_close_matches(str(key), known, 1)
+            cure = f"did you mean `{near[0]}`?" if near else "`python -m recipes.train --help` says which there are"
+            raise UserError(f"recipe {name}: unknown key `{key}`: {cure}")
     try:
         if argv:
             parsed = parser.parse_args_and_config(argv)
@@ -303,7 +278,7 @@ def _parse(name: str, keys: dict[str, Any], argv: list[str], given: list[str]) -
     # One process uses one GPU: more would be nn.DataParallel, which multiplies the effective batch unasked.
     training._n_gpu = min(1, training.n_gpu)
     _refuse_nonsense(arguments, training, model)
-    if refused := refused_key(resolved, numbers_only=True):
+    if refused := refused_key(resolved, own=True):
         raise UserError(f"recipe {name}: {refused}")
     return Recipe(name, arguments, training, model, resolved)
 
@@ -319,28 +294,15 @@ def _refuse_nonsense(arguments: RecipeArguments, training: Any, model: Any) -> N
         raise UserError("the recipe lacks `model_name_or_path`, the base model's id")
     if model.dtype == "float16" or training.fp16:
         raise UserError("float16 overflows T5's feed-forward layers: use `dtype: bfloat16` (or float32)")
-    if model.dtype not in ("bfloat16", "float32"):
-        raise UserError(f"`dtype: {model.dtype}` is not supported: use bfloat16 or float32")
     if not model.use_peft:
         quantized = (
             " (a quantized base could not be trained itself)" if model.load_in_4bit or model.load_in_8bit else ""
         )
         raise UserError(f"only adapters are trained here: set `use_peft: true`{quantized}")
-    for part, key in ((model, "lora_r"), (training, "per_device_train_batch_size"),
-                      (training, "gradient_accumulation_steps"), (training, "per_device_eval_batch_size")):  # fmt: skip
-        value = getattr(part, key)
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f"`{key}` is a whole number of at least 1, not {value}")
-    if not isinstance(model.lora_dropout, float | int) or not 0 <= model.lora_dropout < 1:
-        raise UserError(f"`lora_dropout` is a share from 0 to below 1, not {model.lora_dropout}")
     if arguments.parent_adapter is None and model.lora_task_type != "SEQ_2_SEQ_LM":
         raise UserError(f"`lora_task_type: {model.lora_task_type}` is not T5's: set SEQ_2_SEQ_LM")
     if arguments.early_stopping_patience and not training.load_best_model_at_end:
         raise UserError("`early_stopping_patience` needs `load_best_model_at_end: true`")
-    if model.attn_implementation not in ATTENTION:
-        # Any other name is one of a repository whose code would be run.
-        raise UserError(f"`attn_implementation` is one of {', '.join(filter(None, ATTENTION))}, not "
-                        f"{model.attn_implementation!r}")  # fmt: skip
     if training.auto_find_batch_size:
         raise UserError("`auto_find_batch_size` is not needed: steps are cut to fit memory by themselves; remove it")
     if training.push_to_hub:

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from record.errors import UserError
-from record.run_record import ROUGE_NAMES, Expectation, Record
+from record.run_record import Expectation, Record
 
 # The base model's commit decides whether the other figures can be compared at all; the rest is known before training,
 # but for the scores.
@@ -17,29 +16,6 @@ FIGURES = {
 }
 # Published scores hold their fourth digit of another shuffle of the same data: a difference of a point is no surprise.
 SCORE_TOLERANCE = 0.01
-
-
-def check(expect: dict[str, Any] | None) -> None:
-    """Refuses an `expect:` that names figures which no run has.
-
-    Raises:
-        `UserError`: an unknown name, or `published` is not scores by model and metric.
-    """
-    for name, value in (expect or {}).items():
-        if name == "published":
-            models = value if isinstance(value, dict) else {"": value}
-            wrong = set(models) - {"source", "base", "adapter"}
-            if wrong:
-                raise UserError(f"`expect.published` holds source, base and adapter, not {sorted(wrong)[0]!r}")
-            for who in {"base", "adapter"} & set(models):
-                scores = models[who] if isinstance(models[who], dict) else {"": models[who]}
-                for metric, score in scores.items():
-                    if metric not in ROUGE_NAMES or not isinstance(score, int | float):
-                        raise UserError(
-                            f"`expect.published.{who}` holds numbers for {', '.join(ROUGE_NAMES)}, not {metric!r}"
-                        )
-        elif name not in FIGURES:
-            raise UserError(f"`expect` knows {', '.join(FIGURES)} and published, not `{name}`")
 
 
 def compare(expect: dict[str, Any] | None, record: Record) -> list[Expectation]:

@@ -20,7 +20,7 @@ from huggingface_hub import constants
 BATCH = 10_000
 
 
-def code_of(parts: Iterable[ModuleType | Callable], libraries: Iterable[str]) -> str:
+def code_of(parts: Iterable[ModuleType | Callable[..., Any]], libraries: Iterable[str]) -> str:
     """The hash of what modules and functions do, and of the versions of the libraries that they do it with.
 
     Comments, docstrings and the texts of raised errors decide no value and do not count.
@@ -53,7 +53,7 @@ def _meaning(node: Any) -> Any:
 
 def batches(texts: Sequence[str]) -> Iterator[list[str]]:
     """The texts, `BATCH` at a time: a column of a dataset is read from its file, which one by one takes long."""
-    return (texts[start : start + BATCH] for start in range(0, len(texts), BATCH))
+    return (list(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH))
 
 
 def cached_value(name: str, compute: Callable[[], Any], code: str, settings: str, *columns: Sequence[str]) -> Any:

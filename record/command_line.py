@@ -18,10 +18,11 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 78}
 class Command(click.Command):
     """A command whose help ends with examples, one a line."""
 
-    def __init__(self, *args: Any, examples: tuple[str, ...] = (), **kwargs: Any) -> None:
+    def __init__(self, name: str | None, examples: tuple[str, ...] = (), **options: Any) -> None:
         lines = "\n".join(f"  {example}" for example in examples)
-        settings = SETTINGS | kwargs.pop("context_settings", {})
-        super().__init__(*args, context_settings=settings, epilog=f"\b\nExamples:\n{lines}", **kwargs)
+        options["context_settings"] = SETTINGS | options.get("context_settings", {})
+        options["epilog"] = f"\b\nExamples:\n{lines}"
+        super().__init__(name, **options)
 
 
 class Run(click.ParamType[Path]):

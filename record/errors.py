@@ -22,6 +22,10 @@ class UserError(Exception):
     """Something the user can correct. Its text says what is wrong and what to do, in one line."""
 
 
+class Slip(UserError):
+    """A slip on the command line or in a recipe: nothing was done yet."""
+
+
 class Damaged(ConnectionError):
     """What arrived from the Hub is not what the Hub says it holds."""
 
@@ -138,6 +142,7 @@ def one_line_errors(prefix: str = "error:", code: int = 1, file: TextIO | None =
     """Ends the process with `code` and the line `prefix …` on an error that `explain` knows; others pass through.
 
     Parameters:
+        code: the exit code; a `Slip` has 2, as command lines have it.
         file: where the line goes; standard error unless given.
     """
     try:
@@ -147,4 +152,4 @@ def one_line_errors(prefix: str = "error:", code: int = 1, file: TextIO | None =
         if line is None:
             raise
         print(f"{prefix} {line}", file=file or sys.stderr, flush=True)
-        sys.exit(code)
+        sys.exit(2 if isinstance(error, Slip) else code)

@@ -2,17 +2,19 @@
 
 `Seq2SeqTrainingArguments` and `ModelConfig` take far more than figures: folders to write to, pickles to resume from,
 code to compile or download, patterns without end, tokens, and services that hear of every step. So the keys are listed,
-each with its bounds, and all others are refused before anything is built. Your own YAML is bound by the numbers alone;
-with what else it holds you can train, but not publish.
+each with its type and bounds, and all others are refused before anything is built. Your own YAML is held to the same
+types and bounds; with other keys, and with other values of those in `OPEN`, you can train, but not publish.
 """
 
+import reprlib
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, with_config
+from pydantic_core import ErrorDetails
 from typing_extensions import TypedDict
 
-from record.field_types import Count, Line, PlainName, RepoId, Seed, Sha1, Share
+from record.field_types import ONE_LINE, PLAIN_NAME, Count, Line, PlainName, RepoId, Seed, Sha1, Share
 
 MAX_FIELDS = 30
 
@@ -170,21 +172,60 @@ class PublishedRecipe(TypedDict, total=False):
     run_name: Line | None
 
 
-_RECIPE = TypeAdapter(PublishedRecipe)
+@with_config(ConfigDict(extra="allow", strict=True))
+class OwnRecipe(PublishedRecipe, total=False):
+    """What your own recipe may hold besides: keys of a run that are not published, and the libraries' other keys."""
+
+    tokens_per_micro_batch: Annotated[int, Field(ge=0)]
+    strict: bool
 
 
-def refused_key(recipe: Mapping[str, object], numbers_only: bool = False) -> str | None:
-    """Which key no published recipe may hold, or not with this value, and why, in one line; None if all may stand.
+# Keys whose values in your own recipe may be any that the libraries and the Hub take.
+OPEN = {
+    "dataset_name", "model_name_or_path", "model_revision", "lora_target_modules", "lora_modules_to_save",
+    "bnb_4bit_quant_type", "bnb_4bit_quant_storage", "lr_scheduler_type", "optim", "train_sampling_strategy",
+    "metric_for_best_model", "activation_checkpointing_kwargs", "gradient_checkpointing_kwargs", "run_name",
+}  # fmt: skip
+# What a pattern asks for, in words.
+PATTERNS = {
+    ONE_LINE: "be one line",
+    PLAIN_NAME: "be a plain name without its owner (letters, digits, `.`, `-` and `_`)",
+}
+_PUBLISHED, _OWN = TypeAdapter(PublishedRecipe), TypeAdapter(OwnRecipe)
+_NESTED = {"expect": Expected, "published": Published}
+
+
+def refused_key(recipe: Mapping[str, object], own: bool = False) -> str | None:
+    """Which key a recipe may not hold, or not with this value, and why, in one line; None if all may stand.
 
     Parameters:
-        numbers_only: looks at nothing but the bounds of numbers.
+        own: takes the recipe for one's own, to be trained here, not for one to be published.
     """
     try:
-        _RECIPE.validate_python(recipe)
+        (_OWN if own else _PUBLISHED).validate_python(recipe)
     except ValidationError as error:
-        for problem in error.errors(include_url=False, include_context=False, include_input=False):
-            if problem["type"] == "extra_forbidden" and not numbers_only:
-                return f"`{'.'.join(map(str, problem['loc']))}` is not one of the keys that a published recipe may set"
-            if not numbers_only or problem["type"].startswith(("less_than", "greater_than")):
-                return f"`{problem['loc'][0]}`: {problem['msg']}"
+        problems = [item for item in error.errors(include_url=False) if not own or item["loc"][0] not in OPEN]
+        if problems:
+            first = [item for item in problems if item["loc"][0] == problems[0]["loc"][0]]
+            # Of a text or a list of texts the one that was meant: there more is right.
+            return _say(max(first, key=lambda item: (len(item["loc"]), not item["type"].endswith("_type"))))
     return None
+
+
+def _say(problem: ErrorDetails) -> str:
+    """One line: the key, what is wrong, the value."""
+    key, *inner = problem["loc"]
+    # Pydantic also names the types that it tried.
+    path = ".".join([str(key), *(str(part) for part in inner if str(part).isidentifier())])
+    if problem["type"] == "extra_forbidden":
+        if not inner:
+            return f"`{path}` is not one of the keys that a published recipe may set"
+        return f"`{path}` is not one of {', '.join(_NESTED[str(problem['loc'][-2])].__annotations__)}"
+    _, should, wish = problem["msg"].partition(" should ")
+    if not should:
+        return f"`{path}`: {problem['msg'].removeprefix('Value error, ')}"
+    wish = PATTERNS.get(problem.get("ctx", {}).get("pattern", ""), wish)
+    wish = wish.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
+    # Of a list that is too long, its length is named already.
+    value = "" if problem["type"] in ("too_long", "too_short") else f", not {reprlib.repr(problem['input'])}"
+    return f"`{path}` should {wish.replace(' after validation', '')}{value}"

@@ -79,6 +79,12 @@ def client_factory() -> object:
     return default_client_factory()
 
 
+def repo_id_rule() -> object:
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    return validate_repo_id
+
+
 def assigned(module: str, name: str) -> object:
     """Of an extra, whose objects take a machine to make: whether the code of its module sets the attribute."""
     code = inspect.getsource(pytest.importorskip(module))
@@ -98,6 +104,7 @@ def metric_method(name: str) -> object:
 # Where each stands, its name there, and what fails without it.
 NAMES = {
     ("hub/retry.py", "_http"): client_factory,
+    ("record/field_types.py", "_validators"): repo_id_rule,
     ("recipes/config.py", "_actions"): parser_actions,
     ("recipes/config.py", "_n_gpu"): number_of_gpus,
     ("recipes/data/batches.py", "_fingerprint"): rows_fingerprint,

@@ -275,67 +275,100 @@ def neighbours(value: Value) -> tuple[Value, Value, Value]:
     return value[:-1], value, value + "q"
 
 
+class Cells(NamedTuple):
+    """A column's values, one a row, before the rows' fates are drawn.
+
+    Parameters:
+        key: whether the column holds its own table's ids.
+        null: the places of the rows that have NULL here.
+    """
+
+    domain: Domain
+    values: list[Value]
+    key: bool
+    null: set[int]
+
+
+def pick(values: list, random: Random) -> Value:
+    return values[int(len(values) * random.random())]
+
+
+def shuffle(values: list, random: Random) -> list:
+    return sorted(values, key=lambda _: random.random())
+
+
 def fill(tables: Tables, plan: Plan, kind: Kind, random: Random) -> Rows:
     """Rows for every table.
 
     Four tenths of a table's rows are meant to satisfy the reference, a quarter to miss it by one predicate, the rest is
     drawn freely. Only `random.random()` is called: Python promises that it gives the same numbers in every version.
     """
-
-    def pick(values: list) -> Value:
-        return values[int(len(values) * random.random())]
-
-    def shuffled(values: list) -> list:
-        return sorted(values, key=lambda _: random.random())
-
     size = max(kind.rows, 2 * plan.limit + 3, 3 * plan.count + 3)
-    distinct = max(kind.distinct, plan.limit + 2) if kind.distinct else size
     spaced = {id(domain): others(domain, 2 * size, random) for domain in unique(plan)}
-    common = {key: shuffled(values) for key, values in spaced.items()}
+    common = {key: shuffle(values, random) for key, values in spaced.items()}
     rows: Rows = {}
     for table, columns in tables.items():
-        drawn, missing = [], []
+        cells = []
         for column in columns:
             domain = plan.domains[fold(column.name)]
-            # Every column lacks another quarter of the shared values, or the same: some rows find no partner.
-            lacking = int(4 * random.random())
-            values = [value for index, value in enumerate(common[id(domain)]) if index % 4 != lacking]
-            if kind.keyed and domain.home == table:
-                values = shuffled(list(dict.fromkeys(domain.around + values))[:size])
-            elif not kind.distinct:
-                # Evenly spaced numbers stay so: one of an odd number of rows holds the average of all.
-                first = int(size / 2 * random.random())
-                values = shuffled(spaced[id(domain)][first : first + size])
-            elif plan.count and random.random() < 0.7:
-                # Groups just below, at and just above the size that is asked for.
-                sizes = (plan.count, plan.count + 1, plan.count - 1)
-                groups = [value for value, times in zip(values, sizes, strict=False) for _ in range(times)]
-                values = shuffled((groups + values)[:size])
-            else:
-                few = distinct if domain.columns > 1 or random.random() < 0.5 else max(2, distinct // 2, plan.limit + 2)
-                skew = 1 if 3 * few > size else 2
-                values = [values[int(few * random.random() ** skew)] for _ in range(size)]
-            drawn.append((domain, values, kind.keyed and domain.home == table))
+            key = kind.keyed and domain.home == table
+            values = draw_values(domain, key, spaced[id(domain)], common[id(domain)], size, plan, kind, random)
             places = range(size) if kind.distinct else [int(size * random.random())]
-            missing.append({place for place in places if column.nullable and random.random() < kind.null})
-        predicates = [place for place, (domain, _, key) in enumerate(drawn) if domain.inside and not key]
-        rows[table] = []
-        for index in range(size):
-            fate = random.random()
-            miss = pick(predicates) if predicates and 0.4 < fate < 0.65 else None
-            row = []
-            for place, (domain, values, key) in enumerate(drawn):
-                if index in missing[place]:
-                    row.append(None)
-                elif key or not domain.around:
-                    row.append(values[index])
-                elif place == miss:
-                    row.append(pick(domain.around))
-                elif domain.inside and fate < 0.65:
-                    row.append(pick(domain.inside))
-                else:
-                    row.append(pick([*domain.around, values[index]]))
-            rows[table].append(tuple(row))
+            null = {place for place in places if column.nullable and random.random() < kind.null}
+            cells.append(Cells(domain, values, key, null))
+        rows[table] = draw_rows(cells, size, random)
+    return rows
+
+
+def draw_values(
+    domain: Domain, key: bool, spaced: list, common: list, size: int, plan: Plan, kind: Kind, random: Random
+) -> list[Value]:
+    """At least `size` values of one column.
+
+    Parameters:
+        spaced: the domain's values in their order.
+        common: the same, shuffled once for all its columns.
+    """
+    # Every column lacks another quarter of the shared values, or the same: some rows find no partner.
+    gap = int(4 * random.random())
+    values = [value for index, value in enumerate(common) if index % 4 != gap]
+    if key:
+        return shuffle(list(dict.fromkeys(domain.around + values))[:size], random)
+    if not kind.distinct:
+        # Evenly spaced numbers stay so: one of an odd number of rows holds the average of all.
+        first = int(size / 2 * random.random())
+        return shuffle(spaced[first : first + size], random)
+    if plan.count and random.random() < 0.7:
+        # Groups just below, at and just above the size that is asked for.
+        sizes = (plan.count, plan.count + 1, plan.count - 1)
+        groups = [value for value, times in zip(values, sizes, strict=False) for _ in range(times)]
+        return shuffle((groups + values)[:size], random)
+    distinct = max(kind.distinct, plan.limit + 2)
+    few = distinct if domain.columns > 1 or random.random() < 0.5 else max(2, distinct // 2, plan.limit + 2)
+    skew = 1 if 3 * few > size else 2
+    return [values[int(few * random.random() ** skew)] for _ in range(size)]
+
+
+def draw_rows(cells: list[Cells], size: int, random: Random) -> list[tuple[Value, ...]]:
+    """The rows of one table, each with its fate: to satisfy the reference, to miss it by one predicate, or neither."""
+    predicates = [place for place, cell in enumerate(cells) if cell.domain.inside and not cell.key]
+    rows = []
+    for index in range(size):
+        fate = random.random()
+        miss = pick(predicates, random) if predicates and 0.4 < fate < 0.65 else None
+        row = []
+        for place, (domain, values, key, null) in enumerate(cells):
+            if index in null:
+                row.append(None)
+            elif key or not domain.around:
+                row.append(values[index])
+            elif place == miss:
+                row.append(pick(domain.around, random))
+            elif domain.inside and fate < 0.65:
+                row.append(pick(domain.inside, random))
+            else:
+                row.append(pick([*domain.around, values[index]], random))
+        rows.append(tuple(row))
     return rows
 
 

@@ -294,6 +294,7 @@ def uncut(tree: exp.Query) -> str | None:
     return whole.sql(dialect="sqlite")
 
 
+# It stays whole: what follows on each database shares nearly every one of its names.
 def execute(reference: str, prediction: str | None, schema: str, seed: int, tree: exp.Query, ordered: bool) -> Outcome:
     """Runs the reference and the prediction on every database that is made for the reference.
 
@@ -307,8 +308,8 @@ def execute(reference: str, prediction: str | None, schema: str, seed: int, tree
         return Outcome(False, False, False)
 
     def answers(queries: list[str | None]) -> list[Result | None]:
-        found = {query: run(connection, query) for query in set(queries) - {None}}
-        return [found.get(query) for query in queries]
+        results = {query: run(connection, query) for query in set(queries) - {None}}
+        return [results.get(query) for query in queries]
 
     try:
         if run(connection, reference) is None:

@@ -172,8 +172,9 @@ def rename_sources(tree: exp.Query, tables: dict[str, set[str]]) -> None:
             scope = scope.find_ancestor(exp.Select, exp.SetOperation)
         return None
 
-    found = [(column, source_of(column)) for column in tree.find_all(exp.Column)]
-    for column, source in found:
+    # All are looked up before the first is renamed.
+    pairs = [(column, source_of(column)) for column in tree.find_all(exp.Column)]
+    for column, source in pairs:
         if source is not None:
             column.set("table", exp.to_identifier(numbers[id(source)]))
     for here in sources.values():

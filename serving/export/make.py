@@ -29,7 +29,7 @@ TIMED = 32
     cls=Command,
     examples=(
         "pubrep export finance --format int8",
-        "pubrep export --adapter owner/name --format merged --format ct2-int8 --publish",
+        "pubrep export --adapter owner/name --format ct2-int8 --publish",
     ),
 )
 @click.argument("run", type=Run(), required=False)

@@ -26,6 +26,7 @@ WITHOUT_INFLUENCE = {
     "record.parquet_size": "refuses files",
     "record.published_recipe": "refuses recipes, whose values the record holds as they are",
     "record.redaction": "blanks secrets in what errors print",
+    "record.whole_file": "writes files whole",
     "scoring.sql.databases": "only the number of databases is shown, which counts",
 }
 # Libraries that the covered modules import, and that cannot change a card.

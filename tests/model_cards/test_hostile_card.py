@@ -151,6 +151,7 @@ def test_foreign_text_stays_text(full, predictions, verdict, text):
     strings = [value for value in constants if isinstance(value, str)]
     assert strings.count(REPO) == 2 and any(text.startswith(string.removesuffix(" …")) for string in strings)
     commands = re.findall(r"```bash\n(.*?)\n```", card, re.DOTALL)
+    assert shlex.split(commands.pop(2)) == ["pubrep", "reproduce", REPO, "--level", "score"]
     assert shlex.split(commands[0]) == shlex.split(commands[1]) == ["make", "reproduce", f"ADAPTER={REPO}"]
     assert len(shlex.split(commands[2].replace("\\\n", " "))) == 12
 

@@ -120,6 +120,8 @@ def test_a_kept_verdict_is_renewed_on_demand_only(root):
     assert "REPRODUCED<br>level score, " in line(root) and "2020" not in line(root)
 
 
+# The commit is a forger's: huggingface_hub warns of every one that holds parquet.
+@pytest.mark.filterwarnings("ignore:It seems that you are about to commit a data file:UserWarning")
 def test_drift_stands_in_the_row_and_its_reason_below(published, root):
     _, commit = published
     damaged = HfApi().upload_file(

@@ -253,7 +253,7 @@ def test_rows_end_at_imposed_lengths():
 def test_a_recipe_names_an_engine_that_there_is():
     needed = {"title": "t", "adapter_name": "a", "dataset_name": "d", "prompt": ["{p}"], "target": "{t}"}
     assert RecipeArguments(**needed).engine == "transformers"
-    with pytest.raises(UserError, match="`engine` is transformers or ctranslate2, not 'vllm'"):
+    with pytest.raises(UserError, match="`engine` should be 'transformers' or 'ctranslate2', not 'vllm'"):
         RecipeArguments(**needed, engine="vllm")
     with pytest.raises(UserError, match="decodes greedily only"):
         RecipeArguments(**needed, engine="ctranslate2", num_beams=4)
