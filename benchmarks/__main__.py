@@ -135,6 +135,7 @@ def attempt(measure: Callable[[], dict]) -> dict:
         return {"missing": error.name}
 
 
+# A table of the parts: each is a few lines, imported when it is measured.
 def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Callable[[], dict]]:
     """The parts by name, at the size of the device; `machine` follows from what is in `parts` by then."""
     cuda = device == "cuda"

@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.shapes import make_model, make_rows
 from serving.export.formats import CT2, FORMATS, Contender, write
-from serving.export.timing import measure as time_ways
+from serving.export.timing import time_rows
 
 # What PyTorch, oneDNN, MKL and CTranslate2 read to use no more than AVX2.
 AVX2 = {
@@ -50,7 +50,7 @@ def measure(size: str, rows: int, tokens: int, rounds: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         ways = _written(root, size)
-        found = time_ways(ways, [row["input_ids"] for row in made], tokens, tokens, rounds)
+        found = time_rows(ways, [row["input_ids"] for row in made], tokens, tokens, rounds)
         sizes = {
             name: sum(path.stat().st_size for path in (root / name).rglob("*") if path.is_file()) for name in found
         }

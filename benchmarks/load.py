@@ -91,6 +91,7 @@ def running(adapters: list[str], *options: str, environ: dict[str, str] | None =
         process.end()
 
 
+# One load from start to end: every step needs the process and the clients of the one before.
 def measure(service: Process, seconds: float, clients: int, kill: bool = False) -> dict:
     """Clients that ask one question after another, each time one of the adapters or the base model.
 

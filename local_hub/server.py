@@ -43,6 +43,7 @@ class CannotServe(Exception):
     """The server cannot run; the message says why in one line."""
 
 
+# A server's life in order: lock, listen, seed, announce, serve.
 def serve(
     root: Path,
     port: int,

@@ -140,7 +140,7 @@ def refuse_foreign_files(run: Path, names: Iterable[str], folder: Path, record: 
     if not re.fullmatch(r"\w[\w.-]*", record.name, re.ASCII):
         raise UserError(f"the record's name {record.name!r} is no file name: train it again under a plain one")
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise UserError(f"{folder} is no folder of its own: remove it, it is laid out anew")
+        raise UserError(f"{folder} is no folder of its own: remove it, it is written again")
     for name in names:
         path = run / name
         if path.is_symlink() and not path.resolve().is_relative_to(run.resolve()):
@@ -322,7 +322,7 @@ def _where(passages: list[tuple[str, str]], position: int) -> str:
 
 
 def _source(path: str, found: Texts, passages: list[tuple[str, str]]) -> str:
-    """Where a user mends a text of this file."""
+    """Where a user corrects a text of this file."""
     if passages is found.data and path.endswith(".parquet"):
         return "the dataset"
     if path == CARD_FILE and passages is found.data:

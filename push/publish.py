@@ -3,7 +3,8 @@
     python -m push.publish runs/finance [runs/text2sql ...] [--user NAME | --org NAME] [--dry-run] [--sign KEY.pem]
 
 Runs go in the order of their chain; what fails does not stop the others. Run again after any failure or interruption,
-it finishes what lacks and repeats nothing. Exit 0: everything is published and checked; 1: something is not, and what.
+it finishes what is missing and repeats nothing. Exit 0: everything is published and checked; 1: something is not, and
+what.
 """
 
 import argparse

@@ -48,6 +48,7 @@ class Served:
     about: dict[str, Any]
 
 
+# What is refused must be refused before the next step loads more: one sequence.
 def load(adapters: list[str]) -> list[Served]:
     """Loads adapters and, once, their base model.
 

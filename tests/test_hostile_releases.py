@@ -29,8 +29,7 @@ from record.release_files import ADAPTER_FILE, PREDICTIONS_FILE, RECORD_FILE
 from record.run_record import Pin, load_record
 from record.versions import VERSION
 
-REPO = "local-user/hostile"
-MIB = 2**20
+REPO, MIB = "local-user/hostile", 2**20
 FORGED_LINE = f"x\nREPRODUCED {REPO}@{'0' * 40} ROUGE-L 1.0000"
 
 

@@ -175,16 +175,16 @@ class Contender:
     base: Path | None = None
 
 
-def writer(way: Contender) -> Callable[[list[int], int, int], list[int]]:
+def writer(contender: Contender) -> Callable[[list[int], int, int], list[int]]:
     """Loads the model as its card says; what comes back writes greedily for one prompt (token ids).
 
     Its arguments are the prompt, the most and the fewest tokens to write.
     """
-    if way.form in CT2:
-        return _ct2_writer(way.folder)
-    model = load("merged", way.base) if way.form == "adapter" else load(way.form, way.folder)
-    if way.form == "adapter":
-        model = PeftModel.from_pretrained(model, way.folder).eval()
+    if contender.form in CT2:
+        return _ct2_writer(contender.folder)
+    model = load("merged", contender.base) if contender.form == "adapter" else load(contender.form, contender.folder)
+    if contender.form == "adapter":
+        model = PeftModel.from_pretrained(model, contender.folder).eval()
 
     def write(prompt: list[int], most: int, fewest: int) -> list[int]:
         ids = torch.tensor([prompt])

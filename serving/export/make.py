@@ -96,8 +96,8 @@ def export(arguments: argparse.Namespace) -> None:
     else:
         source = from_hub(arguments.adapter, arguments.revision, arguments.into)
     for form in dict.fromkeys(arguments.format):
-        found = make(source, form, arguments.sample, arguments.force)
-        print(told(found), flush=True)
+        made = make(source, form, arguments.sample, arguments.force)
+        print(summary(made), flush=True)
         if arguments.publish:
             from serving.export.publish import publish_export
 
@@ -148,22 +148,20 @@ def make(source: Source, form: str, sample: int | None = None, force: bool = Fal
     Raises:
         `UserError`: its ROUGE-L is shown to be worse by more than `LOSS`, and `force` was not given.
     """
-    from hub.release import download
     from push.release import tree
     from recipes.environment import describe_environment
     from recipes.training.model import load_tokenizer
     from record.hashes import sha256_file
     from record.predictions import load_predictions
     from serving.export.export_record import Export
-    from serving.export.formats import Contender, answers, write
-    from serving.export.timing import measure
+    from serving.export.formats import answers, write
 
     record, folder = source.record, source.into / form
     base = record.pins.base_model
     predictions = load_predictions(source.folder)
     rows = min(sample or len(predictions.prompt), len(predictions.prompt))
     if (there := _finished(folder, source, form, rows)) is not None:
-        print(f"{folder} is made and scored already. To make it anew, remove it.", flush=True)
+        print(f"{folder} is made and scored already. To make it again, remove it.", flush=True)
         refuse_loss(there, folder, force)
         return there
     shutil.rmtree(folder, ignore_errors=True)
@@ -175,12 +173,7 @@ def make(source: Source, form: str, sample: int | None = None, force: bool = Fal
     taken = predictions.take(range(rows))
     parity = compare(taken, answers(form, folder, tokenizer, taken.prompt, contract), tokenizer, contract,
                      len(predictions.prompt))  # fmt: skip
-    print(f"Timing {min(TIMED, rows)} rows one by one, in turn with the adapter in float32", flush=True)
-    ways = {
-        "adapter": Contender("adapter", source.folder, download(base.id, "config.json", base.revision).parent),
-        "export": Contender(form, folder),
-    }
-    speed = measure(ways, tokenizer(taken.prompt[:TIMED])["input_ids"], contract.max_new_tokens)
+    speed = time_with_adapter(source, form, tokenizer(taken.prompt[:TIMED])["input_ids"], contract)
     found = Export(
         format=form, adapter=source.pin, adapter_sha256=record.training.adapter_sha256, base_model=base, parity=parity,
         speed=speed["export"], adapter_speed=speed["adapter"], contract=contract, environment=describe_environment(),
@@ -189,6 +182,21 @@ def make(source: Source, form: str, sample: int | None = None, force: bool = Fal
     found.save(folder)
     refuse_loss(found, folder, force)
     return found
+
+
+def time_with_adapter(source: Source, form: str, prompts: list[list[int]], contract):
+    """The `Speed` of an "export" and of its "adapter" in float32, on the prompts (token ids) one by one, in turn."""
+    from hub.release import download
+    from serving.export.formats import Contender
+    from serving.export.timing import time_rows
+
+    print(f"Timing {len(prompts)} rows one by one, in turn with the adapter in float32", flush=True)
+    base = source.record.pins.base_model
+    contenders = {
+        "adapter": Contender("adapter", source.folder, download(base.id, "config.json", base.revision).parent),
+        "export": Contender(form, source.into / form),
+    }
+    return time_rows(contenders, prompts, contract.max_new_tokens)
 
 
 def _finished(folder: Path, source: Source, form: str, rows: int):
@@ -270,7 +278,7 @@ def refuse_loss(found, folder: Path, force: bool) -> None:
         )
 
 
-def told(found) -> str:
+def summary(found) -> str:
     """The export's figures in three lines."""
     parity, speed, adapter = found.parity, found.speed, found.adapter_speed
     moved = parity.difference["rougeL"]

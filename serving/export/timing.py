@@ -26,11 +26,13 @@ class Speed(Section):
     threads: Positive
 
 
-def measure(ways: dict, prompts: Sequence[list[int]], most: int, fewest: int = 0, rounds: int = 1) -> dict[str, Speed]:
+def time_rows(
+    contenders: dict, prompts: Sequence[list[int]], most: int, fewest: int = 0, rounds: int = 1
+) -> dict[str, Speed]:
     """Runs every prompt through every `serving.export.formats.Contender`, one row at a time.
 
-    Each way has a process of its own, and each row goes through all of them before the next: whatever else the machine
-    does meets all alike. The first row is run once more before, and not counted.
+    Each contender has a process of its own, and each row goes through all of them before the next: whatever else the
+    machine does meets all alike. The first row is run once more before, and not counted.
 
     Parameters:
         prompts: token ids.
@@ -41,20 +43,20 @@ def measure(ways: dict, prompts: Sequence[list[int]], most: int, fewest: int = 0
         `UserError`: a process ended early.
     """
     with ExitStack() as stack:
-        pipes = {name: stack.enter_context(_process(way)) for name, way in ways.items()}
+        pipes = {name: stack.enter_context(_process(one)) for name, one in contenders.items()}
         threads = {name: _hear(name, pipe) for name, pipe in pipes.items()}
-        found = {name: [] for name in ways}
+        seconds = {name: [] for name in contenders}
         for number, prompt in enumerate([prompts[0], *(list(prompts) * rounds)]):
             for name, pipe in pipes.items():
                 pipe.send((prompt, most, fewest))
                 took = _hear(name, pipe)
                 if number:
-                    found[name].append(took)
+                    seconds[name].append(took)
         memory = {}
         for name, pipe in pipes.items():
             pipe.send(None)
             memory[name] = _hear(name, pipe)
-    return {name: _speed(rows, *memory[name], threads[name]) for name, rows in found.items()}
+    return {name: _speed(rows, *memory[name], threads[name]) for name, rows in seconds.items()}
 
 
 def _hear(name: str, pipe):
@@ -62,7 +64,7 @@ def _hear(name: str, pipe):
         return pipe.recv()
     except EOFError:
         raise UserError(
-            f"the process that timed the {name} ended early: where nothing stands above, memory did not suffice for it"
+            f"the process that timed the {name} ended early: where no error stands above, the memory did not suffice"
         ) from None
 
 
@@ -78,12 +80,12 @@ def _speed(rows: list[tuple[float, int]], before: int, peak: int, threads: int) 
 
 
 @contextmanager
-def _process(way):
+def _process(contender):
     # Forked from one process that has imported everything and computed nothing.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["serving.export.formats", "transformers.models.t5.modeling_t5"])
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(way, theirs), daemon=True)
+    process = context.Process(target=_serve, args=(contender, theirs), daemon=True)
     process.start()
     # So that a process that fails closes the pipe, and no one waits for it.
     theirs.close()
@@ -94,14 +96,14 @@ def _process(way):
         process.join()
 
 
-def _serve(way, pipe) -> None:
+def _serve(contender, pipe) -> None:
     import torch
 
     from recipes.environment import peak_resident_bytes
     from serving.export.formats import writer
 
     before = peak_resident_bytes()
-    write = writer(way)
+    write = writer(contender)
     pipe.send(torch.get_num_threads())
     while (asked := pipe.recv()) is not None:
         start = time.perf_counter()

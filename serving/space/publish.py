@@ -64,6 +64,7 @@ def main(argv: list[str]) -> None:
     run_command(command, argv, "python -m serving.space.publish")
 
 
+# Long by the checks that come before the one thing done, in the order in which they cost.
 def lay_out(adapter: str, revision: str, folder: Path) -> dict[str, str | None]:
     """Writes the Space of a published adapter, or of the scored run in the folder `adapter`, into `folder`.
 

@@ -102,6 +102,7 @@ def build(release: Release, models: Models) -> gr.Blocks:
     return page
 
 
+# The page from top to bottom, as Gradio's blocks nest: cut up, its parts would hand each other all of their widgets.
 def _try(template: Template, models: Models, rows: list[dict[str, Any]], sql: bool) -> None:
     labels = [f"{number}. {shorten(row['boxes'][0], 90, placeholder=' …')}" for number, row in enumerate(rows, start=1)]
     example = gr.Dropdown(
