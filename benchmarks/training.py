@@ -60,7 +60,7 @@ class Contender:
     model: PeftModel
 
 
-def measure(
+def measure(  # All contenders take turns in one loop, so that noise meets them alike.
     device: str = "cpu",
     size: str = "small",
     repeats: int = 5,
