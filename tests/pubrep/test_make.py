@@ -29,7 +29,9 @@ def venv(tmp_path_factory):
 
 
 def make(*words: str, **environ: str) -> subprocess.CompletedProcess:
-    return subprocess.run(["make", *words], env=os.environ | environ, capture_output=True, text=True)
+    # Not as a part of the make that runs the tests.
+    own = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(["make", *words], env=own | environ, capture_output=True, text=True)
 
 
 SLIPS = {

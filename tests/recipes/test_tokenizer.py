@@ -114,8 +114,8 @@ def test_the_spaces_around_an_added_token_stay(base, text, tmp_path):
     ("added", "line"),
     [
         (["<", ">"], "can write '>' already"),
-        (["a b"], "texts without white space, not 'a b'"),
-        ([""], "texts without white space, not ''"),
+        (["a b"], "may not hold white space, as in 'a b'"),
+        ([""], "should have at least 1 character, not ''"),
         (["<", "<"], "names a token twice: <, <"),
         (["<unk>"], "turns '<unk>' into ''"),
     ],
