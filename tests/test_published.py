@@ -112,7 +112,7 @@ def test_a_release_beside_other_files_is_not_published_anew(run, tmp_path, capsy
     HfApi().upload_file(path_or_fileobj=b"mine", path_in_repo="notes.txt", repo_id="local-user/crowded")
     with pytest.raises(SystemExit):
         publish.main([str(folder)])
-    assert "holds notes.txt beside its release" in capsys.readouterr().err
+    assert "holds notes.txt next to its release" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
