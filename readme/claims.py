@@ -105,10 +105,10 @@ def renew(entry: Listed, folder: Path, check: bool, level: Level) -> None:
     if claim is not None and claim.verdict.verdict != "UNCHECKED":
         verdict = claim.verdict
     if check or verdict is None or verdict.revision != commit:
-        found, _ = reproduce(entry.adapter, commit, level)
-        print(found.line, flush=True)
-        unchecked = found.reason if found.verdict == "UNCHECKED" else None
-        verdict = verdict if unchecked and verdict else found
+        present, _ = reproduce(entry.adapter, commit, level)
+        print(present.line, flush=True)
+        unchecked = present.reason if present.verdict == "UNCHECKED" else None
+        verdict = verdict if unchecked and verdict else present
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(published.folder / RECORD_FILE, folder / RECORD_FILE)
     Claim(commit=commit, verdict=verdict).save(folder)

@@ -81,7 +81,7 @@ def chain(tmp_path_factory):
                 "lineage",
                 "parent_adapter",
             ),
-            ("seen-by-the-parent", record(leakage__1__exact=0), "score", "leakage", "otherwise"),
+            ("seen-by-the-parent", record(leakage__1__exact=0), "score", "leakage", "other copies of test rows"),
             ("a-token-less", record(recipe__added_tokens=[]), "score", "lineage", "sets trainable_token_indices"),
         ]
     ],
