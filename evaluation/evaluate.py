@@ -13,6 +13,7 @@ import click
 
 from record.command_line import Command, Run, run_command
 from record.errors import UserError, one_line_errors
+from record.release_files import FORGETTING_FILE, PREDICTIONS_FILE
 from record.run_record import Compared, Record
 from record.scored_record import require_scores
 from record.trained_run import load_trained_run
@@ -58,8 +59,6 @@ def evaluate(run: Path) -> Record:
     Raises:
         `UserError`: as `record.trained_run.trained`, or its test rows are not the record's any more.
     """
-    from record.release_files import FORGETTING_FILE, PREDICTIONS_FILE
-
     record = load_trained_run(run)
     if record.scores is not None and (run / PREDICTIONS_FILE).is_file():
         print(f"{run} is scored already. To score it again, remove {run / PREDICTIONS_FILE}.", flush=True)

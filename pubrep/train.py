@@ -2,12 +2,16 @@
 
 import os
 import shutil
+import signal
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import click
 
 from record.command_line import RECIPES, Command, recipe_path, runs
+from record.errors import SLIP
 
 
 @click.command(
@@ -43,4 +47,16 @@ def train(recipe: str, keys: tuple[str, ...], output_dir: Path | None, accelerat
     launch = ["--quiet", "--config_file", str(accelerate or RECIPES / "accelerate" / f"{device}.yaml")]
     run = ["--config", str(path), "--output_dir", str(output_dir or runs() / path.stem), *keys]
     words = [sys.executable, "-m", "accelerate.commands.launch", *launch, "-m", "recipes.train", *run]
-    os.execv(sys.executable, words)
+    sys.exit(_exit_code(words))
+
+
+def _exit_code(words: list[str]) -> int:
+    """Runs a launch of accelerate, which ends with 1 for whatever its processes end with: a slip has exit code 2."""
+    with tempfile.TemporaryDirectory() as folder:
+        slip = Path(folder) / "slip"
+        process = subprocess.Popen(words, env=os.environ | {SLIP: str(slip)})
+        # Ctrl-C reaches the launch itself: whoever waits for it must not end before it.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        code = process.wait()
+        return 2 if slip.exists() else code if code >= 0 else 128 - code

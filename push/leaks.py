@@ -29,6 +29,7 @@ from record.release_files import (
     SIGNATURE_FILE,
     TOKENIZER_CONFIG_FILE,
     TOKENIZER_FILE,
+    largest_size,
     recipe_file,
 )
 from record.run_record import Record
@@ -37,8 +38,6 @@ from record.run_record import Record
 # r = 256, float32 is 4.5 GB; the shipped finance-xxl is 151 MB.
 MAX_FILE_BYTES = 5 * 10**9
 MAX_RELEASE_BYTES = 10 * 10**9
-# Read whole into memory; a T5 tokenizer.json has 2.4 MB, a record at most 16 MiB.
-MAX_TEXT_BYTES = 64 * 2**20
 # Weights are fractions: bytes or whole numbers in an adapter could be anything.
 WEIGHT_DTYPES = {"F64", "F32", "F16", "BF16"}
 # The chunks that matplotlib writes (https://www.w3.org/TR/png-3/#5Chunk-naming-conventions), and PNG's texts.
@@ -175,7 +174,7 @@ def _plain_files(folder: Path, record: Record) -> list[str]:
 
 def _refuse_size(folder: Path, path: str) -> None:
     size = (folder / path).stat().st_size
-    limit = MAX_FILE_BYTES if path.endswith((".safetensors", ".parquet")) else MAX_TEXT_BYTES
+    limit = min(largest_size(path), MAX_FILE_BYTES)
     if size == 0:
         raise UserError(f"{path} is empty: train and score the run again")
     if size > limit:

@@ -1,8 +1,10 @@
 """One clear line for what a user can correct; a traceback is for bugs."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from record.redaction import redact
@@ -11,6 +13,8 @@ if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
     from pydantic import ValidationError
 
+# The file that a process writes where it ends by a slip, for a launcher that hides its exit code.
+SLIP = "PUBREP_SLIP"
 # Which extra of the package holds a library that not every command needs.
 EXTRAS = {
     **dict.fromkeys(("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "evaluate"), "train"),
@@ -152,4 +156,6 @@ def one_line_errors(prefix: str = "error:", code: int = 1, file: TextIO | None =
         if line is None:
             raise
         print(f"{prefix} {line}", file=file or sys.stderr, flush=True)
+        if isinstance(error, Slip) and SLIP in os.environ:
+            Path(os.environ[SLIP]).touch()
         sys.exit(2 if isinstance(error, Slip) else code)

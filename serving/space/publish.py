@@ -1,7 +1,7 @@
 """Publishes a page on which anybody can try an adapter, as a Space; or runs it on this machine.
 
     python -m serving.space.publish owner/name [--revision COMMIT] [--user NAME] [--space OWNER/NAME] [--private]
-    python -m serving.space.publish owner/name --here [--port 7860]       (also a folder: runs/finance --here)
+    pubrep space owner/name [--port 7860]       (on this machine; also a folder: runs/finance)
 
 The Space holds the files of serving/space/ as they are, and in space.json the adapter's id and commit: it needs nothing
 of this repository. Published again it is the same commit, unless something changed.

@@ -89,6 +89,13 @@ def test_a_slip_is_one_line_and_does_nothing(slip, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_slip_in_an_override_is_one_line_through_the_launcher_too(tmp_path):
+    answer = pubrep("train", "finance", "--learning_rat", "1e-4", cwd=tmp_path)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr == "error: recipe finance: unknown key `learning_rat`: did you mean `learning_rate`?\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_run_is_named_by_its_folder_or_its_recipe(tmp_path):
     for words, environ, said in (
         (["evaluate", "finance"], {}, "runs/finance holds no record.json"),

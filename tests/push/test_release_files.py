@@ -101,6 +101,7 @@ PICKLE, ZIP = b"\x80\x04\x95\x10\x00\x00\x00", b"PK\x03\x04\x14\x00"
         (bytes_as_weights, f"{ADAPTER_FILE} is no whole .safetensors file (it holds U8 values"),
         (huge(ADAPTER_FILE, leaks.MAX_FILE_BYTES + 1), f"{ADAPTER_FILE} has 5,000,000,001 bytes, more than"),
         (huge("tokenizer.json", 2**26 + 1), "tokenizer.json has 67,108,865 bytes, more than the 67,108,864"),
+        (huge(PREDICTIONS_FILE, 2**28 + 1), f"{PREDICTIONS_FILE} has 268,435,457 bytes, more than the 268,435,456"),
         (linked("finance.yaml", "/etc/hostname"), "finance.yaml is a symbolic link"),
         (linked("finance.yaml", "README.md"), "finance.yaml is a symbolic link"),
         (linked("more", "/etc"), "more is a symbolic link"),

@@ -102,7 +102,7 @@ def run_page(hub, tmp_path_factory):
     replace(rows, prompt=[prompt, *rows.prompt[1:]], reference=[HOSTILE, *rows.reference[1:]]).save(run)
     folder = tmp_path_factory.mktemp("here")
     environ = hub.env(folder / "cache") | {"PYTHONPATH": str(Path.cwd())}
-    with started(["-m", "serving.space.publish", str(run), "--here"], folder, environ) as url:
+    with started(["-m", "pubrep", "space", str(run)], folder, environ) as url:
         yield url
 
 
