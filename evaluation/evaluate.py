@@ -45,7 +45,7 @@ def print_scores(record: Record) -> None:
     print(f"{record.name} on {record.pins.base_model.id}{' (a miniature)' if record.miniature else ''}")
     print(table(record.scores))
     if record.scores.clean is not None:
-        print(f"\nOf these, those that no training has seen:\n{table(record.scores.clean)}")
+        print(f"\nOf these, the rows that are in no training data:\n{table(record.scores.clean)}")
     if record.forgetting is not None:
         print(
             f"ROUGE-L on the parent's {record.forgetting.rows:,} test rows moved by "

@@ -124,7 +124,7 @@ def test_a_chain_names_its_parent_and_tells_what_was_forgotten(published):
     assert f"of which {seen} (" in card and f"The scores of the {record.scores.clean.rows} test rows that no" in card
     assert {"sql_parsed", "sql_exact_match", "sql_execution_match"} < record.scores.adapter.keys()
     assert f"own tables ({record.scores.sql.not_executable} (" in card and record.scores.sql.not_executable > 0
-    assert f"local-user/flan-t5-large-text2sql@{parent_commit[:12]}" in card and "What was forgotten" in card
+    assert f"local-user/flan-t5-large-text2sql@{parent_commit[:12]}" in card and "What training made it forget" in card
     assert f"--parent_adapter local-user/flan-t5-large-text2sql@{parent_commit} " in card
     other = parse_recipe(["--config", "recipes/llama2sql.yaml", "--added_tokens", "<", "~"])
     with pytest.raises(UserError, match=r"was trained with `added_tokens: \['<'\]`.* not \['<', '~'\]"):

@@ -185,7 +185,7 @@ def test_sql_scores_tables_and_the_clean_rows(scored, predictions):
         "306 of 2 rows",
         "120 rows",
         "2,904 rows",
-        "the 1,786 rows that no training",
+        "the 1,786 rows that are in no training data",
         "31 stand",
         "183 as near",
     ):

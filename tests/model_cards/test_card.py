@@ -63,7 +63,7 @@ def test_what_the_model_cannot_write_stands_in_the_card(record, predictions):
     card = render_card(record, predictions, "someone/adapter")
     # 254 / 4,000 = 6.35 %.
     assert "- 6.3 % of the references (254 of 4,000) cannot be written" in card
-    assert "for want of a token for <code>&lt;</code> (254), <code>&#124;</code> (1); in 3 more" in card
+    assert "which has no token for <code>&lt;</code> (254), <code>&#124;</code> (1); in 3 more" in card
     assert "neither model can write them" in card
     record.recipe["added_tokens"] = ["<"]
     card = render_card(record, predictions, "someone/adapter")

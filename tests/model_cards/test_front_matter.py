@@ -76,7 +76,7 @@ def test_energy_stands_in_metadata_and_card_only_where_measured(record, predicti
         assert fact in section, fact
     assert "was not added" not in section
     record.training.resumed_from = 7
-    assert "only from step 7 on: what came before was not added" in render_card(record, predictions, REPO)
+    assert "only from step 7 on; earlier steps are not included" in render_card(record, predictions, REPO)
 
 
 def test_works_are_cited_where_they_were_used(record, predictions):
