@@ -55,8 +55,8 @@ def train(recipe: Recipe, published: Record | None = None) -> None:
     repeated = previous or published
     budget = recipe.arguments.tokens_per_micro_batch
     first = micro_batches.plan(recipe.training, repeated and repeated.batch, budget or None)
-    if refused := refused_key(recipe.resolved):
-        say(f"This run cannot be published: {refused}")
+    if refusal := refused_key(recipe.resolved):
+        say(f"This run cannot be published: {refusal}")
     pins = repeated.pins if repeated is not None else _pin(recipe)
     prepared = prepare(recipe, pins)
 
@@ -276,9 +276,9 @@ def _refuse_missing_tracker(arguments) -> None:
 
 
 def _refuse_other_run(run: Path, previous: Record, recipe: Recipe) -> None:
-    changed = changed_keys(previous.recipe, recipe.resolved)
-    if changed:
-        key = changed[0]
+    keys = changed_keys(previous.recipe, recipe.resolved)
+    if keys:
+        key = keys[0]
         raise UserError(
             f"{run} holds a run of another recipe ({key}: {previous.recipe.get(key)} there, {recipe.resolved.get(key)} "
             "now): remove that folder, or choose another with --output_dir"

@@ -27,13 +27,13 @@ def code_of(parts: Iterable[ModuleType | Callable[..., Any]], libraries: Iterabl
     """
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(repr(_meaning(_stripped(ast.parse(textwrap.dedent(inspect.getsource(part)))))).encode())
+        digest.update(repr(_meaning(_without_texts(ast.parse(textwrap.dedent(inspect.getsource(part)))))).encode())
     for library in libraries:
         digest.update(f"{library} {version(library)};".encode())
     return digest.hexdigest()
 
 
-def _stripped(tree: ast.AST) -> ast.AST:
+def _without_texts(tree: ast.AST) -> ast.AST:
     """The tree without docstrings and without the arguments of raised errors."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:

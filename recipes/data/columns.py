@@ -14,7 +14,7 @@ from recipes.config import template_columns
 from recipes.data.tokenizer import count_tokens, encode
 from record.errors import UserError
 
-# A pattern from somebody else's record may take for ever; an honest one takes microseconds.
+# A pattern from somebody else's record may take forever; an honest one takes microseconds.
 PATTERN_SECONDS = 5
 # Not to be mistaken for columns of the dataset: no template can name them.
 INPUT, SCHEMA = "the model's input", "the tables of the SQL"

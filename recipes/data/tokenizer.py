@@ -58,7 +58,7 @@ def load_tokens(base: Pin, added: list[str]) -> Tokenizer:
 
 
 def _read(base: Pin) -> dict[str, Any]:
-    """The stored tokenizer, if it is made of a T5's parts: others hold patterns, which may take for ever."""
+    """The stored tokenizer, if it is made of a T5's parts: others hold patterns, which may take forever."""
     try:
         stored = strict_json.parse(download(base.id, TOKENIZER_FILE, base.revision).read_bytes())
         kinds = {part: (stored.get(part) or {"type": None})["type"] for part in PARTS}
