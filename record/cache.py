@@ -78,9 +78,9 @@ def cached_bytes(name: str, compute: Callable[[], bytes], key: str) -> bytes:
         key: a hash of all that the bytes follow from, the code among it.
     """
     path = Path(constants.HF_HOME, "values", f"{name}-{key}")
-    stored = path.read_bytes() if path.is_file() else b""
-    if len(stored) >= 32 and hashlib.sha256(stored[32:]).digest() == stored[:32]:
-        return stored[32:]
+    content = path.read_bytes() if path.is_file() else b""
+    if len(content) >= 32 and hashlib.sha256(content[32:]).digest() == content[:32]:
+        return content[32:]
     value = compute()
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent)

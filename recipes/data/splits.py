@@ -217,14 +217,14 @@ def apply_rules(
 
 def lengths(rows: Dataset, rule: Rule, tokenizer: Tokenizer) -> np.ndarray:
     """Length of the rule's text (or sum of texts) in the rule's unit, shape `(len(rows),)`."""
-    measured = map_batches(
+    counts = map_batches(
         rows.select_columns(list(rule.texts)),
         measure,
         f"Measuring: {rule.text}",
         unit=rule.unit,
         tokenizer=tokenizer if rule.unit == "tokens" else None,
     )
-    return measured.with_format("numpy")["length"][:]
+    return counts.with_format("numpy")["length"][:]
 
 
 def tokenize(rows: Dataset, tokenizer: Tokenizer) -> Dataset:

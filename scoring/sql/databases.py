@@ -269,9 +269,9 @@ def neighbours(value: Value) -> tuple[Value, Value, Value]:
     """The next smaller value, the value, the next greater one; a text that spells a number counts as one."""
     if not isinstance(value, str):
         return value - 1, value, value + 1
-    spelled = number(value)
-    if spelled is not None:
-        return str(spelled - 1), value, str(spelled + 1)
+    as_number = number(value)
+    if as_number is not None:
+        return str(as_number - 1), value, str(as_number + 1)
     return value[:-1], value, value + "q"
 
 
@@ -304,15 +304,15 @@ def fill(tables: Tables, plan: Plan, kind: Kind, random: Random) -> Rows:
     drawn freely. Only `random.random()` is called: Python promises that it gives the same numbers in every version.
     """
     size = max(kind.rows, 2 * plan.limit + 3, 3 * plan.count + 3)
-    spaced = {id(domain): others(domain, 2 * size, random) for domain in unique(plan)}
-    common = {key: shuffle(values, random) for key, values in spaced.items()}
+    values_of = {id(domain): others(domain, 2 * size, random) for domain in unique(plan)}
+    common = {key: shuffle(values, random) for key, values in values_of.items()}
     rows: Rows = {}
     for table, columns in tables.items():
         cells = []
         for column in columns:
             domain = plan.domains[fold(column.name)]
             key = kind.keyed and domain.home == table
-            values = draw_values(domain, key, spaced[id(domain)], common[id(domain)], size, plan, kind, random)
+            values = draw_values(domain, key, values_of[id(domain)], common[id(domain)], size, plan, kind, random)
             places = range(size) if kind.distinct else [int(size * random.random())]
             null = {place for place in places if column.nullable and random.random() < kind.null}
             cells.append(Cells(domain, values, key, null))
