@@ -66,7 +66,7 @@ def commit_of(adapter: str, revision: str) -> str:
     """
     if not constants.HF_HUB_OFFLINE:
         return pin("model", adapter, revision).revision
-    cached = try_to_load_from_cache(adapter, RECORD_FILE, revision=revision)
-    if not isinstance(cached, str):
+    path = try_to_load_from_cache(adapter, RECORD_FILE, revision=revision)
+    if not isinstance(path, str):
         raise UserError(f"offline, and the cache does not hold {adapter} at {revision}: check it once online")
-    return Path(cached).parent.name
+    return Path(path).parent.name

@@ -82,8 +82,8 @@ def pull(repo_id: str, revision: str, names: list[str] | None = None, cache: Pat
     if constants.HF_HUB_OFFLINE:
         folder = Path(hf_hub_download(repo_id, RECORD_FILE, revision=revision, cache_dir=cache)).parent
         record = _load(repo_id, folder)
-        wanted = list(record.files) if names is None else names
-        return Published(name, folder, record, _differing(folder, record, wanted))
+        paths = list(record.files) if names is None else names
+        return Published(name, folder, record, _differing(folder, record, paths))
     entries = entries_of(repo_id, [RECORD_FILE], revision)
     if RECORD_FILE not in entries:
         raise UserError(
@@ -92,12 +92,12 @@ def pull(repo_id: str, revision: str, names: list[str] | None = None, cache: Pat
     refuse_large(repo_id, entries)
     folder = fetch(repo_id, entries[RECORD_FILE], revision, cache).parent
     record = _load(repo_id, folder)
-    wanted = list(record.files) if names is None else names
-    entries = {path: one for path, one in entries_of(repo_id, wanted, revision).items() if path in record.files}
+    paths = list(record.files) if names is None else names
+    entries = {path: one for path, one in entries_of(repo_id, paths, revision).items() if path in record.files}
     refuse_large(repo_id, entries, record)
     for entry in entries.values():
         fetch(repo_id, entry, revision, cache)
-    return Published(name, folder, record, _differing(folder, record, wanted))
+    return Published(name, folder, record, _differing(folder, record, paths))
 
 
 def fetch(repo_id: str, entry: RepoFile, revision: str, cache: Path | None = None, kind: str = "model") -> Path:
@@ -145,8 +145,8 @@ def download(repo_id: str, name: str, revision: str) -> Path:
 
 def _load(repo_id: str, folder: Path) -> Record:
     record = load_record(folder)
-    if refused := refused_key(record.recipe):
-        raise UserError(f"the recipe in the {RECORD_FILE} of {repo_id} is not trained here: {refused}")
+    if refusal := refused_key(record.recipe):
+        raise UserError(f"the recipe in the {RECORD_FILE} of {repo_id} is not trained here: {refusal}")
     return record
 
 

@@ -80,11 +80,11 @@ def retry(what: str, step: Callable[[], T]) -> T:
             reason = passing(error)
             if reason is None:
                 raise
-            pause = asked_wait(error)
+            pause = retry_after(error)
             if pause is None:
                 pause, wait = wait * random.uniform(0.5, 1), min(2 * wait, LONGEST_WAIT)
-            left = signal.getitimer(signal.ITIMER_REAL)[0]
-            if 0 < left < pause:
+            seconds_left = signal.getitimer(signal.ITIMER_REAL)[0]
+            if 0 < seconds_left < pause:
                 raise OutOfTime(f"{what}: {reason}, and the time limit comes before the next try") from error
         print(f"  {what}: {reason}; trying again in {pause:.0f} s", flush=True)
         time.sleep(pause)
@@ -107,7 +107,7 @@ def passing(error: BaseException) -> str | None:
     return None
 
 
-def asked_wait(error: BaseException) -> float | None:
+def retry_after(error: BaseException) -> float | None:
     """Seconds for which the Hub asked to be left alone; None where it did not."""
     for cause in chain(error):
         headers = getattr(getattr(cause, "response", None), "headers", None)

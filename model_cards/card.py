@@ -1,7 +1,7 @@
 """The model card: the template `card.md.jinja` filled from the run record and the predictions.
 
 Scores stand in the metadata's `model-index`. The Hub's other format, `.eval_results/*.yaml`, is only for datasets that
-it has registered as benchmarks, which none of the recipes' is: no such file is published.
+it has registered as benchmarks. The recipes use no such dataset, so no such file is published.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from model_cards.escape import cut, environment, plain
 from model_cards.plots import badge_text
-from recipes.expectations import shown
+from recipes.expectations import format_figure
 from record.errors import UserError
 from record.hashes import FREE_SECTION
 from record.predictions import Predictions
@@ -50,7 +50,7 @@ def render_card(
     if record.training is None or record.scores is None:
         raise UserError(f"{record.name} has no scores yet: run make evaluate-{record.name} first")
     jinja = environment()
-    jinja.filters |= {"figure": shown, "truncate_revision": truncate_revision}
+    jinja.filters |= {"figure": format_figure, "truncate_revision": truncate_revision}
     template = jinja.from_string(Path(__file__).with_name("card.md.jinja").read_text(encoding="utf-8"))
     body = template.render(
         record=record,
@@ -141,13 +141,13 @@ def citations(record: Record) -> list[Markup]:
     """The entries of citations.bib that this run stands on."""
     text = Path(__file__).with_name("citations.bib").read_text(encoding="utf-8")
     entries = {entry.partition("{")[2].partition(",")[0]: Markup(entry) for entry in text.strip().split("\n\n")}
-    used = {
+    conditions = {
         "chung2022scaling": "flan-t5" in record.pins.base_model.id.lower(),
         "hu2021lora": True,
         "dettmers2023qlora": bool(record.recipe.get("load_in_4bit")),
         "lin-2004-rouge": True,
     }
-    return [entries[key] for key, stands in used.items() if stands]
+    return [entries[key] for key, stands in conditions.items() if stands]
 
 
 def sample_rows(predictions: Predictions) -> list[dict[str, str]]:
@@ -183,8 +183,8 @@ def log_lines(record: Record) -> list[LossPoint]:
 
 def keep_free_sections(card: str, previous: str) -> str:
     """The card with the texts that people wrote between its free markers in `previous`."""
-    written = {match[2]: match[3] for match in FREE_SECTION.finditer(previous)}
-    return FREE_SECTION.sub(lambda match: match[1] + written.get(match[2], match[3]) + match[4], card)
+    texts = {match[2]: match[3] for match in FREE_SECTION.finditer(previous)}
+    return FREE_SECTION.sub(lambda match: match[1] + texts.get(match[2], match[3]) + match[4], card)
 
 
 def truncate_revision(pinned: str) -> str:

@@ -75,7 +75,7 @@ def _other_scores(adapter: str, path: Path, record: Record) -> str | None:
         heading = METRIC_NAMES[name]
         row = next((line for line in card.content.splitlines() if line.startswith(f"| {heading} |")), "")
         parts = (scores.base[name], scores.adapter[name], scores.difference[name])
-        recorded = [f"{getattr(part, key):.4f}" for part in parts for key in ("mean", "low", "high")]
-        if [number.lstrip("+") for number in re.findall(r"[+-]?\d+\.\d+", row)] != recorded:
+        figures = [f"{getattr(part, key):.4f}" for part in parts for key in ("mean", "low", "high")]
+        if [number.lstrip("+") for number in re.findall(r"[+-]?\d+\.\d+", row)] != figures:
             return f"the card's table states other numbers for {heading} than the record"
     return None

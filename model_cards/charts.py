@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from model_cards.escape import cut
-from model_cards.html import revealed, visible
+from model_cards.html import reveal, visible
 from record.run_record import METRIC_NAMES, Compared, Training
 
 # Units of a drawing are pixels where it is as narrow as a telephone; it grows up to a third more.
@@ -19,8 +19,8 @@ LABEL = 30
 
 def loss_chart(name: str, training: Training) -> Markup:
     """Training and validation loss (nats a target token) over optimizer steps."""
-    train = _thinned([(point.step, point.loss) for point in training.history if point.loss is not None])
-    held_out = _thinned([(point.step, point.eval_loss) for point in training.history if point.eval_loss is not None])
+    train = _subsample([(point.step, point.loss) for point in training.history if point.loss is not None])
+    held_out = _subsample([(point.step, point.eval_loss) for point in training.history if point.eval_loss is not None])
     points = [*train, *held_out]
     if not points:
         return Markup("")
@@ -41,23 +41,23 @@ def loss_chart(name: str, training: Training) -> Markup:
                 best, x(step), y(loss), 5 if best else 3
             )
         )
-    told = f"Loss of {name} over {training.steps:,} steps:"
-    told += f" training from {train[0][1]:.3f} to {train[-1][1]:.3f}" if train else ""
-    told += f", validation at its lowest {min(loss for _, loss in held_out):.3f}" if held_out else ""
-    return _svg(HEIGHT, told, parts)
+    label = f"Loss of {name} over {training.steps:,} steps:"
+    label += f" training from {train[0][1]:.3f} to {train[-1][1]:.3f}" if train else ""
+    label += f", validation at its lowest {min(loss for _, loss in held_out):.3f}" if held_out else ""
+    return _svg(HEIGHT, label, parts)
 
 
 def score_chart(metric: str, adapters: Sequence[tuple[str, Compared]]) -> Markup:
     """One metric of every adapter that has it: base model and adapter as points with their intervals."""
-    shown = [(name, scores.base[metric], scores.adapter[metric]) for name, scores in adapters if metric in scores.base]
-    ticks = _ticks(0.0, max(max(base.high, tuned.high) for _, base, tuned in shown), 5)
+    rows = [(name, scores.base[metric], scores.adapter[metric]) for name, scores in adapters if metric in scores.base]
+    ticks = _ticks(0.0, max(max(base.high, tuned.high) for _, base, tuned in rows), 5)
     x = _scale(ticks, 10, WIDTH - RIGHT - 6)
-    bottom = TOP + 14 + ROW * len(shown)
+    bottom = TOP + 14 + ROW * len(rows)
     parts = [_text(0, 14, METRIC_NAMES[metric], "start", "title")]
     for tick in ticks:
         parts.append(Markup('<line class="grid" x1="{0:.1f}" x2="{0:.1f}" y1="24" y2="{1}"/>').format(x(tick), bottom))
         parts.append(_text(x(tick), bottom + 16, f"{tick:g}", "middle"))
-    for place, (name, base, tuned) in enumerate(shown):
+    for place, (name, base, tuned) in enumerate(rows):
         y = TOP + 18 + ROW * place
         parts.append(_text(0, y + 14, cut(name, LABEL), "start", "name"))
         parts.append(_text(WIDTH, y + 14, f"{base.mean:.3f} → {tuned.mean:.3f}", "end", "name"))
@@ -71,13 +71,13 @@ def score_chart(metric: str, adapters: Sequence[tuple[str, Compared]]) -> Markup
             if kind == "base":
                 shape = '<rect class="{0}" x="{3:.1f}" y="{4}" width="8" height="8"/>'
             parts.append(Markup(shape).format(kind, x(interval.mean), line, x(interval.mean) - 4, line - 4))
-    told = "; ".join(f"{name}: {base.mean:.4f} to {tuned.mean:.4f}" for name, base, tuned in shown)
-    return _svg(bottom + 22, f"{METRIC_NAMES[metric]}, base model to adapter. {told}", parts)
+    label = "; ".join(f"{name}: {base.mean:.4f} to {tuned.mean:.4f}" for name, base, tuned in rows)
+    return _svg(bottom + 22, f"{METRIC_NAMES[metric]}, base model to adapter. {label}", parts)
 
 
-def _svg(height: float, told: str, parts: list[Markup]) -> Markup:
+def _svg(height: float, label: str, parts: list[Markup]) -> Markup:
     opening = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
-        WIDTH, height, revealed(cut(told, 2_000))
+        WIDTH, height, reveal(cut(label, 2_000))
     )
     return opening + Markup("").join(parts) + Markup("</svg>")
 
@@ -107,6 +107,6 @@ def _scale(ticks: Sequence[float], start: float, end: float):
     return lambda value: start + (value - first) / (last - first) * (end - start)
 
 
-def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+def _subsample(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     stride = -(-len(points) // POINTS) or 1
     return [*points[:-1:stride], points[-1]] if points else []

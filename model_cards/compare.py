@@ -29,7 +29,7 @@ def command(folders: tuple[Path, ...], into: Path | None) -> None:
     """
     into = into or runs() / "compare"
     with one_line_errors():
-        records = [_scored(run) for run in folders or [runs() / name for name in DEFAULT]]
+        records = [_scored_record(run) for run in folders or [runs() / name for name in DEFAULT]]
         into.mkdir(parents=True, exist_ok=True)
         table = compare_table(records)
         (into / "compare.md").write_text(f"{table}\n\n![ROUGE-L of every run](compare.png)\n", encoding="utf-8")
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
     run_command(command, argv, "python -m model_cards.compare")
 
 
-def _scored(run: Path) -> Record:
+def _scored_record(run: Path) -> Record:
     record = load_record(run)
     if record.training is None or record.scores is None:
         raise UserError(f"{run} is not scored yet: run make train-{record.name} and make evaluate-{record.name} first")

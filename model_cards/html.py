@@ -35,10 +35,10 @@ def source(*files: Path) -> Markup:
 
 def visible(text: str) -> Markup:
     """The text as HTML, every character of it to be seen."""
-    return escape(revealed(text))
+    return escape(reveal(text))
 
 
-def revealed(text: str) -> str:
+def reveal(text: str) -> str:
     """The text; marks that hide or reorder what stands around them are replaced by their code points."""
     return INVISIBLE.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)
 

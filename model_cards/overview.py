@@ -127,7 +127,7 @@ def render_overview(entries: list[Entry]) -> str:
     from model_cards.html import PAGE_STYLE, render_page, source
     from model_cards.plots import BADGES, badge_text
 
-    decided = [metric for metric in DECIDING if any(metric in entry.record.scores.base for entry in entries)]
+    metrics = [metric for metric in DECIDING if any(metric in entry.record.scores.base for entry in entries)]
     return render_page(
         HERE / "overview.html.jinja",
         style=source(PAGE_STYLE, HERE / "overview.css"),
@@ -139,16 +139,16 @@ def render_overview(entries: list[Entry]) -> str:
         badges={kind: sign for kind, (_, sign) in BADGES.items()},
         badge_text=badge_text,
         losses=[loss_chart(entry.name, entry.record.training) for entry in entries],
-        plots=[score_chart(metric, [(entry.name, entry.record.scores) for entry in entries]) for metric in decided],
+        plots=[score_chart(metric, [(entry.name, entry.record.scores) for entry in entries]) for metric in metrics],
         lineage=lineage(entries),
-        rows=[browsed(entry) for entry in entries],
+        rows=[row_columns(entry) for entry in entries],
         text=TEXT,
     )
 
 
-def browsed(entry: Entry) -> dict[str, Any]:
+def row_columns(entry: Entry) -> dict[str, Any]:
     """An adapter's rows, column by column, as the page's script reads them: texts are cut, scores are ROUGE-L."""
-    from model_cards.html import revealed
+    from model_cards.html import reveal
     from scoring.metrics import rouge_rows
 
     rows = entry.predictions.take(range(min(ROWS, len(entry.predictions.prompt))))
@@ -159,7 +159,7 @@ def browsed(entry: Entry) -> dict[str, Any]:
         "cut": {
             name: {row: len(text) for row, text in enumerate(getattr(rows, name)) if len(text) > TEXT} for name in TEXTS
         },
-        **{name: [revealed(text[:TEXT]) for text in getattr(rows, name)] for name in TEXTS},
+        **{name: [reveal(text[:TEXT]) for text in getattr(rows, name)] for name in TEXTS},
         "score": {
             who: [round(value, 4) for value in rouge_rows(getattr(rows, who), rows.reference, stemmer)["rougeL"]]
             for who in ("base", "adapter")
@@ -198,18 +198,18 @@ def _node(kind: str, name: str, entry: Entry | None = None) -> dict[str, Any]:
 
 def _parent(entry: Entry, entries: list[Entry]) -> int | None:
     """The place of the entry that this one continues; None where it is not there, or continues this one in turn."""
-    line, found = {entry.name}, None
+    line, parent = {entry.name}, None
     while (pin := entry.record.pins.parent_adapter) is not None:
         names = (pin.id, pin.id.rpartition("/")[2])
         place = next((place for place, other in enumerate(entries) if other.name in names), None)
         if place is None:
-            return found
+            return parent
         if entries[place].name in line:
             return None
-        found = place if found is None else found
+        parent = place if parent is None else parent
         entry = entries[place]
         line.add(entry.name)
-    return found
+    return parent
 
 
 if __name__ == "__main__":

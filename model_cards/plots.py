@@ -85,10 +85,10 @@ def save(figure, **options: Any) -> bytes:
     """The figure as PNG; the bytes depend on the drawing alone, not on matplotlib's version string."""
     import matplotlib.pyplot as plt
 
-    written = io.BytesIO()
-    figure.savefig(written, format="png", metadata={"Software": None}, **options)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None}, **options)
     plt.close(figure)
-    return written.getvalue()
+    return buffer.getvalue()
 
 
 def badge_text(verdict: Verdict | None) -> str:

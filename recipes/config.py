@@ -56,7 +56,7 @@ class RecipeArguments:
         dataset_revision (`str`, *optional*, defaults to `"main"`):
             Branch, tag or commit of the dataset; its full sha goes into the record.
         dataset_splits (`list[str]`, *optional*):
-            Splits that are joined, in this order, before the rows are split anew; all unless given.
+            Splits that are joined, in this order, before the rows are split again; all unless given.
         extract (`dict[str, str]`, *optional*):
             Per column a regular expression whose named groups become columns; rows that it does not match are dropped.
         prompt (`str` or `list[str]`):
@@ -140,8 +140,8 @@ class RecipeArguments:
         for key in ("prompt", "dataset_splits", "length_rules", "added_tokens"):
             if isinstance(getattr(self, key), str):
                 setattr(self, key, [getattr(self, key)])
-        if refused := refused_key(vars(self), own=True):
-            raise UserError(refused)
+        if refusal := refused_key(vars(self), own=True):
+            raise UserError(refusal)
         if self.engine == "ctranslate2" and self.num_beams > 1:
             raise UserError("`engine: ctranslate2` decodes greedily only: set `num_beams: 1`, or leave `engine` out")
         schema = [] if self.sql_schema is None else [self.sql_schema]
@@ -244,7 +244,7 @@ def arguments_from_record(resolved: dict[str, Any]) -> RecipeArguments:
     return RecipeArguments(**{name: resolved[name] for name in names})
 
 
-def _parse(name: str, keys: dict[str, Any], argv: list[str], given: list[str]) -> Recipe:
+def _parse(name: str, keys: dict[str, Any], argv: list[str], names: list[str]) -> Recipe:
     import torch
     from transformers import Seq2SeqTrainingArguments
     from trl import ModelConfig, TrlParser
@@ -258,28 +258,28 @@ def _parse(name: str, keys: dict[str, Any], argv: list[str], given: list[str]) -
     on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" or not torch.accelerator.is_available()
     parser.set_defaults(use_cpu=on_cpu, output_dir=f"runs/{name}")
     options = [option for action in parser._actions for option in action.option_strings]
-    known = {option.removeprefix("--").replace("-", "_") for option in options} | {"config"}
-    for key in given:
-        if key not in known:
-            near = get_close_matches(str(key), known, 1)
+    parser_keys = {option.removeprefix("--").replace("-", "_") for option in options} | {"config"}
+    for key in names:
+        if key not in parser_keys:
+            near = get_close_matches(str(key), parser_keys, 1)
             cure = f"did you mean `{near[0]}`?" if near else "`python -m recipes.train --help` says which there are"
             raise UserError(f"recipe {name}: unknown key `{key}`: {cure}")
     try:
         if argv:
-            parsed = parser.parse_args_and_config(argv)
+            parts = parser.parse_args_and_config(argv)
         else:
             parser.set_defaults_with_config(**keys)
-            parsed = parser.parse_args_into_dataclasses([])
+            parts = parser.parse_args_into_dataclasses([])
     except (ValueError, TypeError) as error:
         raise UserError(f"recipe {name}: {' '.join(str(error).split())}") from None
-    arguments, training, model = parsed
-    values = {item.name: getattr(part, item.name) for part in reversed(parsed) for item in fields(part)}
-    resolved = {key: _plain(values[key]) for key in dict.fromkeys(given) if key in values and key not in NOT_RECIPE}
+    arguments, training, model = parts
+    values = {item.name: getattr(part, item.name) for part in reversed(parts) for item in fields(part)}
+    resolved = {key: _plain(values[key]) for key in dict.fromkeys(names) if key in values and key not in NOT_RECIPE}
     # One process uses one GPU: more would be nn.DataParallel, which multiplies the effective batch unasked.
     training._n_gpu = min(1, training.n_gpu)
     _refuse_nonsense(arguments, training, model)
-    if refused := refused_key(resolved, own=True):
-        raise UserError(f"recipe {name}: {refused}")
+    if refusal := refused_key(resolved, own=True):
+        raise UserError(f"recipe {name}: {refusal}")
     return Recipe(name, arguments, training, model, resolved)
 
 
@@ -295,10 +295,8 @@ def _refuse_nonsense(arguments: RecipeArguments, training: Any, model: Any) -> N
     if model.dtype == "float16" or training.fp16:
         raise UserError("float16 overflows T5's feed-forward layers: use `dtype: bfloat16` (or float32)")
     if not model.use_peft:
-        quantized = (
-            " (a quantized base could not be trained itself)" if model.load_in_4bit or model.load_in_8bit else ""
-        )
-        raise UserError(f"only adapters are trained here: set `use_peft: true`{quantized}")
+        hint = " (a quantized base could not be trained itself)" if model.load_in_4bit or model.load_in_8bit else ""
+        raise UserError(f"only adapters are trained here: set `use_peft: true`{hint}")
     if arguments.parent_adapter is None and model.lora_task_type != "SEQ_2_SEQ_LM":
         raise UserError(f"`lora_task_type: {model.lora_task_type}` is not T5's: set SEQ_2_SEQ_LM")
     if arguments.early_stopping_patience and not training.load_best_model_at_end:

@@ -46,11 +46,11 @@ def describe_environment() -> Environment:
 
 def versions() -> dict[str, str]:
     """The versions of those of `PACKAGES` that are installed."""
-    installed = {}
+    packages = {}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
-            installed[name] = version(name)
-    return installed
+            packages[name] = version(name)
+    return packages
 
 
 def device_name() -> str:

@@ -19,37 +19,39 @@ SCORE_TOLERANCE = 0.01
 
 
 def compare(expect: dict[str, Any] | None, record: Record) -> list[Expectation]:
-    """Every expected figure beside the run's own.
+    """Every expected figure next to the run's own.
 
     A figure is "not comparable" on another base model commit (a miniature, say): the sizes are then others by right.
     """
     expect = expect or {}
     comparable = expect.get("base_revision") in (None, record.pins.base_model.revision)
-    found = []
+    expectations = []
     for name in FIGURES:
         if name in expect:
             figure = FIGURES[name](record)
             verdict = ("met" if figure == expect[name] else "missed") if comparable else "not comparable"
-            found.append(Expectation(name=name, expected=expect[name], found=figure, verdict=verdict))
+            expectations.append(Expectation(name=name, expected=expect[name], found=figure, verdict=verdict))
     if record.scores is not None:
         for who in ("base", "adapter"):
             for metric, expected in (expect.get("published", {}).get(who) or {}).items():
                 figure = getattr(record.scores, who)[metric].mean
                 near = "met" if abs(figure - expected) <= SCORE_TOLERANCE else "missed"
                 verdict = near if comparable else "not comparable"
-                found.append(Expectation(name=f"{who} {metric}", expected=expected, found=figure, verdict=verdict))
-    return found
+                expectations.append(
+                    Expectation(name=f"{who} {metric}", expected=expected, found=figure, verdict=verdict)
+                )
+    return expectations
 
 
 def block(expectations: list[Expectation]) -> str:
     """The expectations as one block of text."""
     lines = [
-        f"  {item.name:<22}{shown(item.expected):>16}   found {shown(item.found):>16}   {item.verdict}"
+        f"  {item.name:<22}{format_figure(item.expected):>16}   found {format_figure(item.found):>16}   {item.verdict}"
         for item in expectations
     ]
     return "\n".join(["Expected by the recipe:", *lines])
 
 
-def shown(figure: int | float | str) -> str:
+def format_figure(figure: int | float | str) -> str:
     """A figure for people: thousands separated, four decimals, or a text's first twelve characters."""
     return f"{figure:,}" if isinstance(figure, int) else f"{figure:.4f}" if isinstance(figure, float) else figure[:12]

@@ -52,12 +52,12 @@ def train(recipe: Recipe, published: Record | None = None) -> None:
         if _is_trained(run, previous):
             say(f"{run} is trained already ({previous.training.steps} steps). To train again, remove that folder.")
             return
-    repeated = previous or published
+    earlier = previous or published
     budget = recipe.arguments.tokens_per_micro_batch
-    first = micro_batches.plan(recipe.training, repeated and repeated.batch, budget or None)
-    if refused := refused_key(recipe.resolved):
-        say(f"This run cannot be published: {refused}")
-    pins = repeated.pins if repeated is not None else _pin(recipe)
+    first = micro_batches.plan(recipe.training, earlier and earlier.batch, budget or None)
+    if refusal := refused_key(recipe.resolved):
+        say(f"This run cannot be published: {refusal}")
+    pins = earlier.pins if earlier is not None else _pin(recipe)
     prepared = prepare(recipe, pins)
 
     def attempt(batch: Batch) -> Record:
@@ -168,9 +168,9 @@ def open_record(recipe: Recipe, pins: Pins, prepared: Prepared, model, batch: Ba
     record.expectations = compare(recipe.arguments.expect, record)
     if record.expectations:
         say(block(record.expectations))
-    missed = [item.name for item in record.expectations if item.verdict == "missed"]
-    if missed and recipe.arguments.strict:
-        raise UserError(f"the run does not meet the recipe's `expect` ({', '.join(missed)}): nothing was trained")
+    misses = [item.name for item in record.expectations if item.verdict == "missed"]
+    if misses and recipe.arguments.strict:
+        raise UserError(f"the run does not meet the recipe's `expect` ({', '.join(misses)}): nothing was trained")
     return record
 
 
@@ -276,9 +276,9 @@ def _refuse_missing_tracker(arguments) -> None:
 
 
 def _refuse_other_run(run: Path, previous: Record, recipe: Recipe) -> None:
-    changed = changed_keys(previous.recipe, recipe.resolved)
-    if changed:
-        key = changed[0]
+    keys = changed_keys(previous.recipe, recipe.resolved)
+    if keys:
+        key = keys[0]
         raise UserError(
             f"{run} holds a run of another recipe ({key}: {previous.recipe.get(key)} there, {recipe.resolved.get(key)} "
             "now): remove that folder, or choose another with --output_dir"

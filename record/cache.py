@@ -27,13 +27,13 @@ def code_of(parts: Iterable[ModuleType | Callable[..., Any]], libraries: Iterabl
     """
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(repr(_meaning(_stripped(ast.parse(textwrap.dedent(inspect.getsource(part)))))).encode())
+        digest.update(repr(_meaning(_without_texts(ast.parse(textwrap.dedent(inspect.getsource(part)))))).encode())
     for library in libraries:
         digest.update(f"{library} {version(library)};".encode())
     return digest.hexdigest()
 
 
-def _stripped(tree: ast.AST) -> ast.AST:
+def _without_texts(tree: ast.AST) -> ast.AST:
     """The tree without docstrings and without the arguments of raised errors."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
@@ -78,9 +78,9 @@ def cached_bytes(name: str, compute: Callable[[], bytes], key: str) -> bytes:
         key: a hash of all that the bytes follow from, the code among it.
     """
     path = Path(constants.HF_HOME, "values", f"{name}-{key}")
-    stored = path.read_bytes() if path.is_file() else b""
-    if len(stored) >= 32 and hashlib.sha256(stored[32:]).digest() == stored[:32]:
-        return stored[32:]
+    content = path.read_bytes() if path.is_file() else b""
+    if len(content) >= 32 and hashlib.sha256(content[32:]).digest() == content[:32]:
+        return content[32:]
     value = compute()
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent)

@@ -34,7 +34,7 @@ def _repo_id(text: str) -> str:
     return text
 
 
-def bounded(value: Any, depth: int = 6, items: int = 5_000) -> dict[str, Any]:
+def check_bounds(value: Any, depth: int = 6, items: int = 5_000) -> dict[str, Any]:
     """A JSON object as it is, if it is at most `depth` deep with `items` values in all, its texts and numbers bounded.
 
     Raises:

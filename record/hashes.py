@@ -24,5 +24,5 @@ def sha256_published(path: Path) -> str:
     """
     if path.name != CARD_FILE:
         return sha256_file(path)
-    generated = FREE_SECTION.sub(r"\1\4", path.read_text(encoding="utf-8"))
-    return hashlib.sha256(generated.encode()).hexdigest()
+    text = FREE_SECTION.sub(r"\1\4", path.read_text(encoding="utf-8"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -90,15 +90,15 @@ def load_predictions(run: Path, name: str = PREDICTIONS_FILE, rows: int | None =
 
 
 def _refuse_bombs(path: Path, rows: int | None) -> None:
-    stated = pq.read_metadata(path).num_rows
-    if rows is not None and stated != rows:
-        raise UserError(f"there are predictions for {stated:,} rows, but {rows:,} test rows")
+    count = pq.read_metadata(path).num_rows
+    if rows is not None and count != rows:
+        raise UserError(f"there are predictions for {count:,} rows, but {rows:,} test rows")
     sizes = column_sizes(path)
     if (unpacked := sum(size.bytes for size in sizes)) > MAX_BYTES:
         raise UserError(f"{path} unpacks to {unpacked:,} bytes: it is not read")
     for column, size in zip(SCHEMA.names, sizes, strict=True):
-        if size.values > (min(stated * LONGEST, MAX_TOKENS) if column not in TEXTS else min(stated, MAX_ROWS)):
-            raise UserError(f"{path} holds {size.values:,} values of {column} for {stated:,} rows: it is not read")
+        if size.values > (min(count * LONGEST, MAX_TOKENS) if column not in TEXTS else min(count, MAX_ROWS)):
+            raise UserError(f"{path} holds {size.values:,} values of {column} for {count:,} rows: it is not read")
 
 
 def _characters(column: pa.ChunkedArray) -> int:

@@ -174,7 +174,7 @@ class PublishedRecipe(TypedDict, total=False):
 
 @with_config(ConfigDict(extra="allow", strict=True))
 class OwnRecipe(PublishedRecipe, total=False):
-    """What your own recipe may hold besides: keys of a run that are not published, and the libraries' other keys."""
+    """What your own recipe may also hold: keys of a run that are not published, and the libraries' other keys."""
 
     tokens_per_micro_batch: Annotated[int, Field(ge=0)]
     strict: bool

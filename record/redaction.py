@@ -111,8 +111,8 @@ def find_secrets(text: str, own: dict[str, str]) -> Iterator[Secret]:
     for kind, words, pattern in SECRETS:
         if any(word in text for word in words):
             for match in pattern.finditer(text):
-                shown = f" {match[0][:4]}…" if re.match(r"\w{2}", match[0]) and kind != "netrc line" else ""
-                yield Secret(f"{kind}{shown}", match.start(), match.end())
+                prefix = f" {match[0][:4]}…" if re.match(r"\w{2}", match[0]) and kind != "netrc line" else ""
+                yield Secret(f"{kind}{prefix}", match.start(), match.end())
     for value, kind in own.items():
         start = text.find(value)
         while start >= 0:

@@ -24,11 +24,11 @@ from record.field_types import (
     Sha256,
     Share,
     Shift,
-    bounded,
+    check_bounds,
 )
 from record.published_recipe import PublishedRecipe
 from record.release_files import RECORD_FILE
-from record.versions import VERSION, upgraded
+from record.versions import VERSION, upgrade
 from record.whole_file import write_whole
 
 Metric = Literal["rouge1", "rouge2", "rougeL", "rougeLsum", "rougeLsum_flat", "sql_parsed", "sql_exact_match",
@@ -100,9 +100,9 @@ class Data(Section):
     test: Count
     test_sha256: Sha256
 
-    def where_stated(self, stated: "Data") -> "Data":
+    def where_stated(self, other: "Data") -> "Data":
         """These counts without what a record of an older version does not state."""
-        return self if stated.lengths else self.model_copy(update={"lengths": {}})
+        return self if other.lengths else self.model_copy(update={"lengths": {}})
 
 
 class Unwritable(Section):
@@ -344,7 +344,9 @@ class Record(Section):
     name: PlainName
     # What a run's own recipe may hold is wider: see `record.published_recipe`.
     recipe: Annotated[
-        PublishedRecipe, WrapValidator(lambda keys, _: bounded(keys)), PlainSerializer(dict, return_type=dict[str, Any])
+        PublishedRecipe,
+        WrapValidator(lambda keys, _: check_bounds(keys)),
+        PlainSerializer(dict, return_type=dict[str, Any]),
     ]
     hub: Line
     pins: Pins
@@ -385,4 +387,4 @@ def load_record(run: Path) -> Record:
         `UserError`: there is none, it is not a record, or one of a newer version than this clone reads.
     """
     what, cure = "a run record that this version reads", "train a recipe into it first (make train-finance)"
-    return strict_json.load(run / RECORD_FILE, Record, what, cure, upgraded)
+    return strict_json.load(run / RECORD_FILE, Record, what, cure, upgrade)

@@ -55,7 +55,7 @@ def read(path: Path, what: str, cure: str = "", parse: Callable[[bytes], Any] = 
 def load(path: Path, model: type[T], what: str, cure: str = "", parse: Callable[[bytes], Any] = parse) -> T:
     """The JSON file at `path`, held against `model`.
 
-    Parameters and raises as `read`; besides:
+    Parameters and raises as `read`; in addition:
         `UserError`: its value does not fit the model.
     """
     try:

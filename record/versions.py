@@ -34,7 +34,7 @@ def _from_3(record: dict[str, Any]) -> dict[str, Any]:
 UPGRADES = {1: _from_1, 2: _from_2, 3: _from_3}
 
 
-def upgraded(data: bytes) -> dict[str, Any]:
+def upgrade(data: bytes) -> dict[str, Any]:
     """The record in the bytes of a `record.json`, brought to the present version; not yet held against its schema.
 
     Raises:

@@ -47,6 +47,6 @@ def draws(resamples: int, rows: int, seed: int) -> np.ndarray:
     """
     rng = np.random.RandomState(seed)
     counts = np.empty((resamples, rows), dtype=np.min_scalar_type(rows))
-    for drawn in counts:
-        drawn[:] = np.bincount(rng.randint(rows, size=rows), minlength=rows)
+    for resample in counts:
+        resample[:] = np.bincount(rng.randint(rows, size=rows), minlength=rows)
     return counts

@@ -30,12 +30,12 @@ def contract_of(recipe, dtype: str, batch_size: int) -> Contract:
     )
 
 
-def _engine(asked: str, dtype: str) -> str:
+def _engine(name: str, dtype: str) -> str:
     from scoring.engines import engine_here
 
-    if asked != "transformers" and dtype != "float32":
-        raise UserError(f"`engine: {asked}` computes in float32: set `dtype: float32`, or leave `engine` out")
-    here = engine_here(asked)
-    if not here.startswith(asked):
-        raise UserError(f"`engine: {asked}` is an extra: pip install -r requirements-{asked}.txt")
+    if name != "transformers" and dtype != "float32":
+        raise UserError(f"`engine: {name}` computes in float32: set `dtype: float32`, or leave `engine` out")
+    here = engine_here(name)
+    if not here.startswith(name):
+        raise UserError(f"`engine: {name}` is an extra: pip install -r requirements-{name}.txt")
     return here

@@ -31,8 +31,8 @@ def rouge_rows(predictions: Sequence[str], references: Sequence[str], stemmer: b
 
     scorer = RougeScorer(["rouge1", "rouge2", "rougeL", "rougeLsum"], use_stemmer=stemmer)
     # Newlines are white space to the other three.
-    scored = scorer.score_batch(list(map(split_sentences, references)), list(map(split_sentences, predictions)))
-    rows = {name: [row[name].fmeasure for row in scored] for name in scorer.rouge_types}
+    scores = scorer.score_batch(list(map(split_sentences, references)), list(map(split_sentences, predictions)))
+    rows = {name: [row[name].fmeasure for row in scores] for name in scorer.rouge_types}
     return rows | {"rougeLsum_flat": rows["rougeL"]}
 
 

@@ -17,12 +17,12 @@ def score_predictions(predictions, contract: Contract, base_seconds: float, adap
     rows = {who: metric_rows(predictions, who, contract) for who in ("base", "adapter")}
     clean = [row for row, seen in enumerate(predictions.seen) if not seen]
     return Scores(
-        **_compared(rows, range(len(predictions.reference)), contract),
+        **_comparison(rows, range(len(predictions.reference)), contract),
         base_outputs=_outputs(predictions.base, predictions.base_tokens, contract, base_seconds),
         adapter_outputs=_outputs(predictions.adapter, predictions.adapter_tokens, contract, adapter_seconds),
         sql=_sql_counts(predictions, contract) if contract.sql else None,
         seen={kind: predictions.seen.count(kind) for kind in ("exact", "near")},
-        clean=Compared(**_compared(rows, clean, contract)) if 0 < len(clean) < len(predictions.seen) else None,
+        clean=Compared(**_comparison(rows, clean, contract)) if 0 < len(clean) < len(predictions.seen) else None,
     )
 
 
@@ -47,17 +47,17 @@ def metric_rows(predictions, who: str, contract: Contract) -> dict[str, list[flo
     return rows_of(getattr(predictions, who), predictions.reference, predictions.schema, contract)
 
 
-def _compared(rows: dict[str, dict[str, list[float]]], chosen: Sequence[int], contract: Contract) -> dict[str, Any]:
+def _comparison(rows: dict[str, dict[str, list[float]]], numbers: Sequence[int], contract: Contract) -> dict[str, Any]:
     from scoring.bootstrap import intervals
 
     base, adapter = (
-        {name: [scores[row] for row in chosen] for name, scores in rows[who].items()} for who in ("base", "adapter")
+        {name: [scores[row] for row in numbers] for name, scores in rows[who].items()} for who in ("base", "adapter")
     )
     difference = {name: [a - b for a, b in zip(adapter[name], base[name], strict=True)] for name in base}
-    named = {"base": base, "adapter": adapter, "difference": difference}
-    return {"rows": len(chosen)} | {
+    parts = {"base": base, "adapter": adapter, "difference": difference}
+    return {"rows": len(numbers)} | {
         name: intervals(per_row, contract.resamples, contract.confidence, contract.seed)
-        for name, per_row in named.items()
+        for name, per_row in parts.items()
     }
 
 

@@ -142,7 +142,7 @@ class Lane:
         for row in sorted(entering, key=lambda row: -len(row.prompt)):
             number = next(self.numbers)
             self.rows[number], self.prompts[number], self.limits[number] = row, row.prompt, row.limit
-            self.batch.left.append(number)
+            self.batch.queue.append(number)
         if not self.rows:
             return False
         try:

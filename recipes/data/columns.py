@@ -14,7 +14,7 @@ from recipes.config import template_columns
 from recipes.data.tokenizer import count_tokens, encode
 from record.errors import UserError
 
-# A pattern from somebody else's record may take for ever; an honest one takes microseconds.
+# A pattern from somebody else's record may take forever; an honest one takes microseconds.
 PATTERN_SECONDS = 5
 # Not to be mistaken for columns of the dataset: no template can name them.
 INPUT, SCHEMA = "the model's input", "the tables of the SQL"
@@ -25,8 +25,8 @@ def read_groups(batch: dict[str, list], column: str, pattern: regex.Pattern) -> 
         matches = [pattern.search(text or "", timeout=PATTERN_SECONDS) for text in batch[column]]
     except TimeoutError:
         raise UserError(f"`extract` of `{column}` takes over {PATTERN_SECONDS} s on one row: simplify it") from None
-    read = {name: [match[name] or "" if match else "" for match in matches] for name in pattern.groupindex}
-    return {**batch, **read, "matched": [match is not None for match in matches]}
+    groups = {name: [match[name] or "" if match else "" for match in matches] for name in pattern.groupindex}
+    return {**batch, **groups, "matched": [match is not None for match in matches]}
 
 
 def fill_templates(row: dict[str, Any], prompts: list[str], target: str, seed: int) -> dict[str, str]:
@@ -44,33 +44,33 @@ def fill_templates(row: dict[str, Any], prompts: list[str], target: str, seed: i
 
 
 def fill(batch: dict[str, list], prompts: list[str], target: str, seed: int, schema: str) -> dict[str, list[str]]:
-    read = dict.fromkeys(column for template in prompts for column in template_columns(template))
-    filled = {name: [] for name in (*batch, "prompt", "target", INPUT, SCHEMA)}
+    columns = dict.fromkeys(column for template in prompts for column in template_columns(template))
+    rows = {name: [] for name in (*batch, "prompt", "target", INPUT, SCHEMA)}
     for values in zip(*batch.values(), strict=True):
         texts = {name: "" if value is None else str(value) for name, value in zip(batch, values, strict=True)}
         row = dict(zip(batch, values, strict=True)) | fill_templates(texts, prompts, target, seed)
-        row |= {INPUT: " ".join(texts[column] for column in read).strip(), SCHEMA: schema.format_map(texts).strip()}
+        row |= {INPUT: " ".join(texts[column] for column in columns).strip(), SCHEMA: schema.format_map(texts).strip()}
         for name, text in row.items():
-            filled[name].append(text)
-    return filled
+            rows[name].append(text)
+    return rows
 
 
 def measure(batch: dict[str, list], unit: str, tokenizer: Tokenizer | None) -> dict[str, list[int]]:
     columns = [["" if text is None else str(text) for text in column] for column in batch.values()]
     if unit == "characters":
-        measured = [[len(text) for text in column] for column in columns]
+        counts = [[len(text) for text in column] for column in columns]
     elif unit == "words":
-        measured = [[len(text.split()) for text in column] for column in columns]
+        counts = [[len(text.split()) for text in column] for column in columns]
     else:
-        measured = [count_tokens(tokenizer, column) for column in columns]
-    return {"length": [sum(row) for row in zip(*measured, strict=True)]}
+        counts = [count_tokens(tokenizer, column) for column in columns]
+    return {"length": [sum(row) for row in zip(*counts, strict=True)]}
 
 
 def cut(batch: dict[str, list], text: str, unit: str, longest: int, tokenizer: Tokenizer | None) -> dict[str, list]:
-    return {**batch, text: [_shortened(whole, unit, longest, tokenizer) for whole in batch[text]]}
+    return {**batch, text: [_shorten(whole, unit, longest, tokenizer) for whole in batch[text]]}
 
 
-def _shortened(whole: str, unit: str, longest: int, tokenizer: Tokenizer | None) -> str:
+def _shorten(whole: str, unit: str, longest: int, tokenizer: Tokenizer | None) -> str:
     if unit == "characters":
         return whole[:longest]
     if unit == "words":

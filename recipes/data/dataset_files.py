@@ -66,20 +66,20 @@ def _check_metadata(dataset: Pin) -> None:
         where = hf_hub_download(dataset.id, path, revision=dataset.revision, repo_type="dataset")
         text = Path(where).read_text(encoding="utf-8")
         block = REGEX_YAML_BLOCK.search(text) if path == "README.md" else None
-        found = yaml.safe_load(block[2] if block else "" if path == "README.md" else text)
-        if _values(found, {}) > MAX_METADATA_VALUES:
+        metadata = yaml.safe_load(block[2] if block else "" if path == "README.md" else text)
+        if _values(metadata, {}) > MAX_METADATA_VALUES:
             raise UserError(f"the metadata in {path} of {dataset.id} stand for too many values: they are not read")
 
 
-def _values(value: Any, known: dict[int, float]) -> float:
+def _values(value: Any, counts: dict[int, float]) -> float:
     """How many values one stands for, each as often as it is named; without end where it holds itself."""
     if not isinstance(value, dict | list):
         return 1
-    if id(value) not in known:
-        known[id(value)] = float("inf")
+    if id(value) not in counts:
+        counts[id(value)] = float("inf")
         parts = value.values() if isinstance(value, dict) else value
-        known[id(value)] = 1 + sum(_values(part, known) for part in parts)
-    return known[id(value)]
+        counts[id(value)] = 1 + sum(_values(part, counts) for part in parts)
+    return counts[id(value)]
 
 
 def _check_files(dataset: Pin, files: dict[str, list[str]]) -> None:
@@ -89,6 +89,6 @@ def _check_files(dataset: Pin, files: dict[str, list[str]]) -> None:
         raise UserError(f"{dataset.id} takes rows from {strange}: that is not the pinned commit {dataset.revision}")
     if paths and not constants.HF_HUB_OFFLINE:
         names = [path.removeprefix(pinned) for path in paths]
-        found = sum(entry.size for entry in entries_of(dataset.id, names, dataset.revision, "dataset").values())
-        if found > MAX_BYTES:
-            raise UserError(f"the files of {dataset.id} have {found:,} bytes, more than {MAX_BYTES:,}")
+        size = sum(entry.size for entry in entries_of(dataset.id, names, dataset.revision, "dataset").values())
+        if size > MAX_BYTES:
+            raise UserError(f"the files of {dataset.id} have {size:,} bytes, more than {MAX_BYTES:,}")

@@ -72,9 +72,9 @@ def compare(test: list[str], training: list[str]) -> list[Literal["exact", "near
     tests, trainings = _contents(test, training)
     seen = set(trainings.values())
     rest = list(set(tests.values()) - seen)
-    known = {pair for text in rest for pair in _pairs(text)}
-    # A text is near to none of the rest unless this share of its pairs is known.
-    likely = [text for text in seen if len((pairs := _pairs(text)) & known) >= NEAR * len(pairs)]
+    rest_pairs = {pair for text in rest for pair in _pairs(text)}
+    # A text has a near-duplicate in the rest only if the rest holds this share of its pairs.
+    likely = [text for text in seen if len((pairs := _pairs(text)) & rest_pairs) >= NEAR * len(pairs)]
     near = {rest[number] for number, _ in _near(rest, likely)}
     return ["exact" if text in seen else "near" if text in near else "" for text in map(tests.__getitem__, test)]
 
@@ -97,8 +97,8 @@ def groups(inputs: list[str]) -> np.ndarray:
     for one, other in _near(texts, texts):
         one, other = sorted((first(one), first(other)))
         parents[other] = one
-    _, found = np.unique([first(numbers[contents[text]]) for text in inputs], return_inverse=True)
-    return found
+    _, labels = np.unique([first(numbers[contents[text]]) for text in inputs], return_inverse=True)
+    return labels
 
 
 def words(text: str) -> Words:
@@ -117,10 +117,10 @@ def _contents(one: list[str], other: list[str]) -> tuple[dict[str, Words], dict[
     between. Every text is treated alike, whichever list it is in: equal texts stay equal.
     """
     lines = _shared_lines(set(one)) | _shared_lines(set(other))
-    worded = [{text: words(_without_lines(text, lines)) for text in dict.fromkeys(texts)} for texts in (one, other)]
-    bare = _without_layout(*(set(texts.values()) for texts in worded))
+    by_text = [{text: words(_without_lines(text, lines)) for text in dict.fromkeys(texts)} for texts in (one, other)]
+    bare = _without_layout(*(set(texts.values()) for texts in by_text))
     one, other = (
-        {text: left[worded] for text, worded in texts.items()} for texts, left in zip(worded, bare, strict=True)
+        {text: cores[content] for text, content in texts.items()} for texts, cores in zip(by_text, bare, strict=True)
     )
     return one, other
 
@@ -192,18 +192,18 @@ def _words_between(texts: list[Words], others: list[Words]) -> set[str]:
     return {word for word in frequent if mean(word, texts) - mean(word, others) >= 0.9}
 
 
-def _near(indexed: list[Words], queried: list[Words]) -> Iterator[tuple[int, int]]:
+def _near(index: list[Words], queries: list[Words]) -> Iterator[tuple[int, int]]:
     """Numbers of an indexed and of a queried text with a similarity of at least `NEAR`."""
-    known = _sketches(indexed)
-    asked = known if queried is indexed else _sketches(queried)
-    for pairs in _candidates(known, asked):
+    index_sketches = _sketches(index)
+    query_sketches = index_sketches if queries is index else _sketches(queries)
+    for pairs in _candidates(index_sketches, query_sketches):
         for chunk in np.array_split(pairs, len(pairs) // CHUNK + 1):
             # The sketches' own estimate has a standard error of 0.04 at 0.8: five of them away, nothing is near.
-            likely = np.mean(known[chunk[:, 0]] == asked[chunk[:, 1]], axis=(1, 2)) >= NEAR - 0.2
+            likely = np.mean(index_sketches[chunk[:, 0]] == query_sketches[chunk[:, 1]], axis=(1, 2)) >= NEAR - 0.2
             for number, place in chunk[likely].tolist():
-                one, other = _pairs(indexed[number]), _pairs(queried[place])
-                shared = len(one & other)
-                if shared >= NEAR * (len(one) + len(other) - shared):
+                one, other = _pairs(index[number]), _pairs(queries[place])
+                overlap = len(one & other)
+                if overlap >= NEAR * (len(one) + len(other) - overlap):
                     yield number, place
 
 
@@ -219,28 +219,28 @@ def _sketches(texts: list[Words]) -> np.ndarray:
     return sketches
 
 
-def _candidates(known: np.ndarray, asked: np.ndarray) -> Iterator[np.ndarray]:
-    """Pairs of numbers, shape `(m, 2)`, of the sketches that agree in a whole band; for `QUERIES` of `asked` at a time.
+def _candidates(index_sketches: np.ndarray, query_sketches: np.ndarray) -> Iterator[np.ndarray]:
+    """Pairs of numbers, shape `(m, 2)`, of the sketches that agree in a whole band; `QUERIES` texts at a time.
 
     datasketch's own index is asked text by text, which takes several times as long.
     """
     odd = np.random.RandomState(1).randint(2**62, size=ROWS).astype(np.uint64) * 2 + 1
     keys, others = (
         np.stack([(sketches[:, band] * odd).sum(axis=1, dtype=np.uint64) for band in range(BANDS)])
-        for sketches in (known, asked)
+        for sketches in (index_sketches, query_sketches)
     )
     orders = np.argsort(keys, axis=1)
-    ordered = np.take_along_axis(keys, orders, axis=1)
-    for start in range(0, len(asked), QUERIES):
-        found = []
+    sorted_keys = np.take_along_axis(keys, orders, axis=1)
+    for start in range(0, len(query_sketches), QUERIES):
+        hits = []
         for band in range(BANDS):
             queries = others[band, start : start + QUERIES]
-            first, last = (np.searchsorted(ordered[band], queries, side) for side in ("left", "right"))
+            first, last = (np.searchsorted(sorted_keys[band], queries, side) for side in ("left", "right"))
             many = last - first
             places = np.repeat(np.arange(start, start + len(queries)), many)
             numbers = orders[band][np.arange(many.sum()) - np.repeat(many.cumsum() - many - first, many)]
-            found.append(numbers * len(asked) + places)
-        yield np.stack(np.divmod(np.unique(np.concatenate(found)), len(asked)), axis=1)
+            hits.append(numbers * len(query_sketches) + places)
+        yield np.stack(np.divmod(np.unique(np.concatenate(hits)), len(query_sketches)), axis=1)
 
 
 def _pairs(text: Words) -> set[Words]:

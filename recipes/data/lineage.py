@@ -31,8 +31,8 @@ def find_seen_rows(splits: Splits, pins: Pins) -> tuple[list[str], list[Leakage]
     """
     findings, counts = [], []
     for adapter, dataset, training in _trainings(splits, pins):
-        test, trained = splits.test["input"], training["input"]
-        seen = cached_value("seen", lambda: leakage.compare(test[:], trained[:]), leakage.code(), "", test, trained)  # noqa: B023
+        test, inputs = splits.test["input"], training["input"]
+        seen = cached_value("seen", lambda: leakage.compare(test[:], inputs[:]), leakage.code(), "", test, inputs)  # noqa: B023
         findings.append(seen)
         counts.append(
             Leakage(

@@ -99,12 +99,12 @@ def _split_rows(rows: Dataset, recipe: RecipeArguments) -> tuple[Dataset, Datase
 
 
 def _lengths(tokens: Dataset) -> dict[str, Lengths]:
-    found = {}
+    statistics = {}
     for column, ids in (("prompt", "input_ids"), ("target", "labels")):
         batches = tokens.select_columns(ids).with_format("arrow").iter(BATCH)
         counts = np.concatenate([pc.list_value_length(batch[ids]).to_numpy() for batch in batches])
-        found[column] = Lengths(min=counts.min(), mean=int(counts.sum()) / len(counts), max=counts.max())
-    return found
+        statistics[column] = Lengths(min=counts.min(), mean=int(counts.sum()) / len(counts), max=counts.max())
+    return statistics
 
 
 def _load(recipe: RecipeArguments, dataset: Pin) -> Dataset:
@@ -120,24 +120,24 @@ def _extract(rows: Dataset, recipe: RecipeArguments) -> tuple[Dataset, dict[str,
     for column, pattern in recipe.parsed_extract().items():
         if column not in rows.column_names:
             raise UserError(f"`extract` reads a column `{column}`, but there are {', '.join(rows.column_names)}")
-        found = map_batches(rows, read_groups, f"Reading {column}", column=column, pattern=pattern)
-        matched = np.array(found["matched"][:], dtype=bool)
-        rows = found.remove_columns("matched").select(np.flatnonzero(matched))
-        unmatched[f"extract: no match in {column}"] = int((~matched).sum())
+        groups = map_batches(rows, read_groups, f"Reading {column}", column=column, pattern=pattern)
+        matches = np.array(groups["matched"][:], dtype=bool)
+        rows = groups.remove_columns("matched").select(np.flatnonzero(matches))
+        unmatched[f"extract: no match in {column}"] = int((~matches).sum())
     return rows, unmatched
 
 
 def _used_columns(rows: Dataset, recipe: RecipeArguments, dataset_id: str) -> Dataset:
     templates = (*recipe.prompt, recipe.target, recipe.sql_schema or "")
-    used = [column for template in templates for column in template_columns(template)]
-    used += [text for rule in recipe.parsed_rules() for text in rule.texts if text not in ("prompt", "target")]
-    for column in used:
+    columns = [column for template in templates for column in template_columns(template)]
+    columns += [text for rule in recipe.parsed_rules() for text in rule.texts if text not in ("prompt", "target")]
+    for column in columns:
         if column not in rows.column_names:
             raise UserError(
                 f"{dataset_id} has no column `{column}`, but {', '.join(rows.column_names)}: "
                 "correct `prompt`, `target`, `sql_schema` or `length_rules`"
             )
-    return rows.select_columns(list(dict.fromkeys(used)))
+    return rows.select_columns(list(dict.fromkeys(columns)))
 
 
 def _split(rows: Dataset, size: float, recipe: RecipeArguments) -> tuple[Dataset, Dataset]:
@@ -190,17 +190,17 @@ def apply_rules(
     """
     dropped, truncated, limits = {}, {}, {}
     loaded = {rule: lengths(rows, rule, tokenizer) for rule in rules if rule.percentile}
-    kept = np.arange(len(rows))
+    numbers = np.arange(len(rows))
     for rule in rules:
         limit = rule.limit
         if rule.percentile:
             limit = limits[rule.text] = float(np.percentile(loaded[rule], rule.limit))
         # Measured again where a rule before has cut texts.
-        known = loaded[rule][kept] if rule.percentile and not truncated else lengths(rows, rule, tokenizer)
-        breaks = rule.breaks(known, limit)
+        counts = loaded[rule][numbers] if rule.percentile and not truncated else lengths(rows, rule, tokenizer)
+        breaks = rule.breaks(counts, limit)
         if rule.action == "drop":
             dropped[rule.text] = int(breaks.sum())
-            rows, kept = rows.select(np.flatnonzero(~breaks)), kept[~breaks]
+            rows, numbers = rows.select(np.flatnonzero(~breaks)), numbers[~breaks]
         else:
             truncated[rule.text] = int(breaks.sum())
             rows = map_batches(
@@ -217,14 +217,14 @@ def apply_rules(
 
 def lengths(rows: Dataset, rule: Rule, tokenizer: Tokenizer) -> np.ndarray:
     """Length of the rule's text (or sum of texts) in the rule's unit, shape `(len(rows),)`."""
-    measured = map_batches(
+    counts = map_batches(
         rows.select_columns(list(rule.texts)),
         measure,
         f"Measuring: {rule.text}",
         unit=rule.unit,
         tokenizer=tokenizer if rule.unit == "tokens" else None,
     )
-    return measured.with_format("numpy")["length"][:]
+    return counts.with_format("numpy")["length"][:]
 
 
 def tokenize(rows: Dataset, tokenizer: Tokenizer) -> Dataset:

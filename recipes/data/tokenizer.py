@@ -41,45 +41,45 @@ def load_tokens(base: Pin, added: list[str]) -> Tokenizer:
         `UserError`: it is no T5 tokenizer, one of `added` can be written already, or the tokenizer replaces its
             characters by others.
     """
-    stored = _read(base)
-    tokenizer = _build(base, stored)
-    pieces = [(piece, score) for piece, score in stored["model"]["vocab"]]
+    content = _read(base)
+    tokenizer = _build(base, content)
+    pieces = [(piece, score) for piece, score in content["model"]["vocab"]]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
-    tokenizer.model = models.Unigram(pieces, stored["model"]["unk_id"])
+    tokenizer.model = models.Unigram(pieces, content["model"]["unk_id"])
     for token in added:
         if tokenizer.decode(tokenizer.encode(token).ids) == token:
             raise UserError(f"`added_tokens`: {base.id} can write {token!r} already")
     # A score of 0 is a probability of 1: wherever such a token fits, it is taken.
-    tokenizer.model = models.Unigram([*pieces, *((token, 0.0) for token in added)], stored["model"]["unk_id"])
+    tokenizer.model = models.Unigram([*pieces, *((token, 0.0) for token in added)], content["model"]["unk_id"])
     for token in added:
-        if (written := tokenizer.decode(tokenizer.encode(token).ids)) != token:
-            raise UserError(f"`added_tokens`: the tokenizer of {base.id} turns {token!r} into {written!r}")
+        if (output := tokenizer.decode(tokenizer.encode(token).ids)) != token:
+            raise UserError(f"`added_tokens`: the tokenizer of {base.id} turns {token!r} into {output!r}")
     return tokenizer
 
 
 def _read(base: Pin) -> dict[str, Any]:
-    """The stored tokenizer, if it is made of a T5's parts: others hold patterns, which may take for ever."""
+    """The stored tokenizer, if it is made of a T5's parts: others hold patterns, which may take forever."""
     try:
-        stored = strict_json.parse(download(base.id, TOKENIZER_FILE, base.revision).read_bytes())
-        kinds = {part: (stored.get(part) or {"type": None})["type"] for part in PARTS}
-        table = stored.get("normalizer") or {"type": None}
+        content = strict_json.parse(download(base.id, TOKENIZER_FILE, base.revision).read_bytes())
+        kinds = {part: (content.get(part) or {"type": None})["type"] for part in PARTS}
+        table = content.get("normalizer") or {"type": None}
         steps = table["normalizers"] if table["type"] == "Sequence" else [table]
         tables = [step for step in steps if step["type"] == "Precompiled"]
         if wrong := next((part for part in PARTS if kinds[part] not in PARTS[part]), None):
             raise ValueError(f"its {wrong} is of the kind {kinds[wrong]}")
-        for piece, score in stored["model"]["vocab"]:
+        for piece, score in content["model"]["vocab"]:
             if not isinstance(piece, str) or not isinstance(score, int | float):
                 raise ValueError("its vocabulary is not a list of pieces and scores")
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         reason = error if isinstance(error, ValueError) else "it lacks a part"
         raise UserError(f"tokenizer.json of {base.id} is not a T5's: {reason}") from None
-    unused = {"truncation": None, "padding": None, "pre_tokenizer": None}
-    return stored | unused | {"normalizer": tables[0] if tables else None}
+    blanks = {"truncation": None, "padding": None, "pre_tokenizer": None}
+    return content | blanks | {"normalizer": tables[0] if tables else None}
 
 
-def _build(base: Pin, stored: dict[str, Any]) -> Tokenizer:
+def _build(base: Pin, content: dict[str, Any]) -> Tokenizer:
     try:
-        return Tokenizer.from_str(json.dumps(stored))
+        return Tokenizer.from_str(json.dumps(content))
     except BaseException as error:
         # A panic in Rust is no `Exception`.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":

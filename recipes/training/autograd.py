@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def _kept(like: Tensor, p: float, seed: int) -> Tensor:
+def _mask(like: Tensor, p: float, seed: int) -> Tensor:
     """A random mask of the shape of `like`, True with probability 1 − p to the nearest 1/65,536.
 
     Sixteen bits an element of numpy's SFC64, which a CPU draws much faster than torch's Bernoulli.
     """
     words = np.random.Generator(np.random.SFC64(seed)).integers(0, 2**64, -(-like.numel() // 4), dtype=np.uint64)
-    kept = words.view(np.uint16)[: like.numel()] >= round(p * 65_536)
-    return torch.from_numpy(kept).view(like.shape)
+    mask = words.view(np.uint16)[: like.numel()] >= round(p * 65_536)
+    return torch.from_numpy(mask).view(like.shape)
 
 
 class _Dropout(torch.autograd.Function):
@@ -26,11 +26,11 @@ class _Dropout(torch.autograd.Function):
     def forward(ctx, values: Tensor, p: float) -> Tensor:
         # From torch's own state, so that a checkpoint's random state repeats the mask.
         ctx.p, ctx.seed = p, int(torch.randint(2**62, ()))
-        return (values * _kept(values, p, ctx.seed)).mul_(1 / (1 - p))
+        return (values * _mask(values, p, ctx.seed)).mul_(1 / (1 - p))
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
-        return (gradient * _kept(gradient, ctx.p, ctx.seed)).mul_(1 / (1 - ctx.p)), None
+        return (gradient * _mask(gradient, ctx.p, ctx.seed)).mul_(1 / (1 - ctx.p)), None
 
 
 def dropout(values: Tensor, p: float) -> Tensor:
@@ -39,22 +39,22 @@ def dropout(values: Tensor, p: float) -> Tensor:
 
 
 class _Attention(torch.autograd.Function):
-    """Softmax attention with dropout that keeps no weights: the backward pass takes them anew."""
+    """Softmax attention with dropout that keeps no weights: the backward pass computes them again."""
 
     @staticmethod
     def forward(ctx, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, p: float) -> Tensor:
         ctx.save_for_backward(query, key, value, bias)
         ctx.p, ctx.seed = p, int(torch.randint(2**62, ()))
         weights = _weights(query, key, bias)
-        return weights.mul_(_kept(weights, p, ctx.seed)).mul_(1 / (1 - p)) @ value
+        return weights.mul_(_mask(weights, p, ctx.seed)).mul_(1 / (1 - p)) @ value
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
         query, key, value, bias = ctx.saved_tensors
         weights = _weights(query, key, bias)
-        kept = _kept(weights, ctx.p, ctx.seed)
-        of_value = (weights * kept).mul_(1 / (1 - ctx.p)).transpose(2, 3) @ gradient
-        of_weights = (gradient @ value.transpose(2, 3)).mul_(kept).mul_(1 / (1 - ctx.p))
+        mask = _mask(weights, ctx.p, ctx.seed)
+        of_value = (weights * mask).mul_(1 / (1 - ctx.p)).transpose(2, 3) @ gradient
+        of_weights = (gradient @ value.transpose(2, 3)).mul_(mask).mul_(1 / (1 - ctx.p))
         of_scores = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
         of_bias = of_scores.sum_to_size(bias.shape) if ctx.needs_input_grad[3] else None
         return of_scores @ key, of_scores.transpose(2, 3) @ query, of_value, of_bias, None

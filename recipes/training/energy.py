@@ -43,18 +43,18 @@ def stop_meter(meter) -> Energy | None:
     if meter is None:
         return None
     meter.stop()
-    found = meter.final_emissions_data
+    data = meter.final_emissions_data
     return Energy(
-        kwh=found.energy_consumed,
-        cpu_kwh=found.cpu_energy,
-        gpu_kwh=found.gpu_energy,
-        ram_kwh=found.ram_energy,
-        co2_grams=1000 * found.emissions,
-        country=found.country_iso_code,
-        region=found.region,
-        hardware=found.gpu_model or found.cpu_model,
+        kwh=data.energy_consumed,
+        cpu_kwh=data.cpu_energy,
+        gpu_kwh=data.gpu_energy,
+        ram_kwh=data.ram_energy,
+        co2_grams=1000 * data.emissions,
+        country=data.country_iso_code,
+        region=data.region,
+        hardware=data.gpu_model or data.cpu_model,
         cpu_measured=_counters(meter),
-        codecarbon=found.codecarbon_version,
+        codecarbon=data.codecarbon_version,
     )
 
 

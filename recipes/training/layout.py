@@ -62,12 +62,12 @@ def micro_batch(rows: list[dict[str, list[int]]], heads: int, start: int, packed
     sources, targets = ([row[name] for row in rows] for name in ("input_ids", "labels"))
     by_source, by_target = (sorted(range(len(rows)), key=lambda row: -len(ids[row])) for ids in (sources, targets))
     source_order, target_order = [sources[row] for row in by_source], [targets[row] for row in by_target]
-    source, target, crossed = (
+    source, target, cross = (
         [len(ids) for ids in one] for one in (source_order, target_order, [sources[row] for row in by_target])
     )
     starts = dict(zip(by_source, _starts(source), strict=True))
     if packed:
-        source_bins, target_bins = [_packed([source])], [_packed([target, crossed])]
+        source_bins, target_bins = [_pack([source])], [_pack([target, cross])]
     else:
         source_bins, target_bins = _alike(source), _alike(target)
     return {
@@ -78,7 +78,7 @@ def micro_batch(rows: list[dict[str, list[int]]], heads: int, start: int, packed
         "layout": Layout(
             source=_groups(source, _starts(source), source_bins, heads, packed),
             target=_groups(target, _starts(target), target_bins, heads, packed),
-            cross=_groups(crossed, [starts[row] for row in by_target], target_bins, heads, packed),
+            cross=_groups(cross, [starts[row] for row in by_target], target_bins, heads, packed),
         ),
     }
 
@@ -102,7 +102,7 @@ def _alike(lengths: list[int]) -> Bins:
     return groups
 
 
-def _packed(sizes: list[list[int]]) -> list[list[int]]:
+def _pack(sizes: list[list[int]]) -> list[list[int]]:
     """Puts rows into as few bins as the first fit needs; a bin is as large as the largest row, in each of its sizes."""
     largest = [-(-max(lengths) // ALIGNED) * ALIGNED for lengths in sizes]
     bins: list[list[int]] = []
@@ -120,7 +120,7 @@ def _packed(sizes: list[list[int]]) -> list[list[int]]:
 
 def _groups(lengths: list[int], starts: list[int], groups: Bins, heads: int, packed: bool) -> Groups:
     """Where the rows of all groups, each of a length and beginning at a flat token, lie in their bins."""
-    found, shapes, owners, pad = [], [], [], []
+    bin_lengths, shapes, owners, pad = [], [], [], []
     unpad, places = torch.empty(sum(lengths), heads, dtype=torch.long), 0
     head, length_of, start_of = torch.arange(heads), torch.tensor(lengths), torch.tensor(starts)
     for bins in groups:
@@ -142,13 +142,13 @@ def _groups(lengths: list[int], starts: list[int], groups: Bins, heads: int, pac
         pad.append((_in_bins(token, bin_of, place, last, size)[:, None, :] * heads + head[:, None]).flatten())
         unpad[token] = (places + bin_of * heads * size + place)[:, None] + head * size
         places += len(bins) * heads * size
-        found.append(filled)
+        bin_lengths.append(filled)
         shapes.append(torch.empty(len(bins), size, 0))
-    return Groups(tuple(found), tuple(shapes), tuple(owners), torch.cat(pad), unpad.flatten())
+    return Groups(tuple(bin_lengths), tuple(shapes), tuple(owners), torch.cat(pad), unpad.flatten())
 
 
 def _in_bins(values: Tensor, bin_of: Tensor, place: Tensor, last: Tensor, size: int) -> Tensor:
     """The tokens' values by bin and place, (B, L); `last` are the tokens that fill up the bins."""
-    found = values[last][:, None].repeat(1, size)
-    found[bin_of, place] = values
-    return found
+    grid = values[last][:, None].repeat(1, size)
+    grid[bin_of, place] = values
+    return grid

@@ -88,7 +88,7 @@ def fit_memory(
         attempt: may set the batch's `tokens`, if it has none, to what it has found.
 
     Raises:
-        `UserError`: memory runs out at a fixed budget, beside other processes, or at one row.
+        `UserError`: memory runs out at a fixed budget, next to other processes, or at one row.
     """
     from accelerate.utils.memory import clear_device_cache
 
@@ -102,7 +102,7 @@ def fit_memory(
         # Outside the handler, which holds on to the failed attempt's tensors.
         clear_device_cache(garbage_collection=True)
         if fixed or batch.processes > 1 or next_batch is None:
-            # Alone a process may try again; beside others it would leave them waiting.
+            # A single process may try again; one of several would leave the others waiting.
             raise UserError(
                 f"memory does not suffice for micro-batches of {batch.tokens:,} tokens: set a smaller "
                 "`tokens_per_micro_batch`, `activation_checkpointing: true` or a smaller model"

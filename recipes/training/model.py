@@ -50,17 +50,17 @@ logging.get_logger("transformers.modeling_utils").addFilter(
 )
 
 
-def pick_dtype(requested: str) -> torch.dtype:
+def pick_dtype(name: str) -> torch.dtype:
     """The data type for the base's weights: the requested one where this device computes in it, else float32.
 
     bfloat16 has no hardware on CPUs without AVX512-BF16/AMX nor on GPUs before Ampere, and is many times slower there.
     """
-    if requested == "bfloat16":
+    if name == "bfloat16":
         native = on_gpu() and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if native else torch.float32
-    if requested == "float32":
+    if name == "float32":
         return torch.float32
-    raise UserError(f"`dtype: {requested}` is not supported: use bfloat16 or float32")
+    raise UserError(f"`dtype: {name}` is not supported: use bfloat16 or float32")
 
 
 def on_gpu() -> bool:
@@ -125,8 +125,8 @@ def refuse_shape(base: Pin) -> None:
         raise UserError(f"config.json of {base.id} cannot be read: {error}") from None
     if not isinstance(shape, dict) or shape.get("model_type") not in FAMILY:
         raise UserError(f"{base.id} is no model of the types {', '.join(FAMILY)}: none else is trained here")
-    if asked := sorted(ON_DEMAND & shape.keys()):
-        raise UserError(f"config.json of {base.id} sets `{asked[0]}`: what that loads is not pinned")
+    if keys := sorted(ON_DEMAND & shape.keys()):
+        raise UserError(f"config.json of {base.id} sets `{keys[0]}`: what that loads is not pinned")
     for key, most in LARGEST_SHAPE.items():
         if not isinstance(shape.get(key, 1), int) or not 1 <= shape.get(key, 1) <= most:
             raise UserError(f"{base.id}: its `{key}` is no whole number from 1 to {most:,}: it is not loaded")
@@ -248,8 +248,10 @@ def _with_adapter(model: PreTrainedModel, folder: Path, shapes: dict[str, tuple[
         raise UserError(
             f"{ADAPTER_CONFIG_FILE} does not fit {model.name_or_path}: {one_line(str(error), 300)}"
         ) from None
-    wanted = {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(adapter).items()}
-    if wrong := sorted(name for name in shapes.keys() | wanted.keys() if shapes.get(name) != wanted.get(name)):
+    adapter_shapes = {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(adapter).items()}
+    if wrong := sorted(
+        name for name in shapes.keys() | adapter_shapes.keys() if shapes.get(name) != adapter_shapes.get(name)
+    ):
         raise UserError(f"{ADAPTER_FILE} holds other tensors than {ADAPTER_CONFIG_FILE} asks for: {wrong[0]}")
     return adapter
 

@@ -101,9 +101,9 @@ def largest_budget(model: PeftModel, longest: Rows, free: int, device: torch.dev
 
 def _fits(model: PeftModel, longest: Rows, tokens: int, device: torch.device) -> bool:
     """Whether memory suffices for a micro-batch of so many tokens."""
-    rows, left = [], tokens
+    rows, room = [], tokens
     for row in longest:
-        if (left := left - tokens_of(row)) >= 0:
+        if (room := room - tokens_of(row)) >= 0:
             rows.append(row)
     try:
         model(**_flat(rows, model, device)).backward()
@@ -125,10 +125,10 @@ def _flat(rows: Rows, model: PeftModel, device: torch.device) -> dict[str, Any]:
 
 def _saved_bytes(model: PeftModel, rows: Rows, device: torch.device) -> int:
     """Bytes that the backward pass over these rows needs kept."""
-    kept = {}
+    sizes = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
@@ -139,9 +139,9 @@ def _saved_bytes(model: PeftModel, rows: Rows, device: torch.device) -> int:
     ):
         # The loss keeps the whole graph, and with it every storage, until its bytes are added up.
         loss = model(**_flat(rows, model, device))
-        found = sum(size for place, size in kept.items() if place not in weights)
+        total = sum(size for place, size in sizes.items() if place not in weights)
         del loss
-    return found
+    return total
 
 
 def suit_device(arguments: Seq2SeqTrainingArguments) -> None:
@@ -231,11 +231,11 @@ class AdapterTrainer(Seq2SeqTrainer):
         # Gradients of several processes are averaged, but belong summed.
         scale = self.args.world_size / inputs["target_tokens"]
         total = torch.zeros((), device=self.args.device)
-        left = len(inputs["micro_batches"])
+        countdown = len(inputs["micro_batches"])
         for batch, rows in inputs["micro_batches"]:
-            left -= 1
-            self.accelerator.gradient_state._set_sync_gradients(not left)
-            with self.accelerator.no_sync(model) if left else contextlib.nullcontext():
+            countdown -= 1
+            self.accelerator.gradient_state._set_sync_gradients(not countdown)
+            with self.accelerator.no_sync(model) if countdown else contextlib.nullcontext():
                 loss = model(**batch) * (scale if rows else 0)
                 self.accelerator.backward(loss)
             total += loss.detach()
@@ -272,13 +272,13 @@ class AdapterTrainer(Seq2SeqTrainer):
                 with torch.random.fork_rng():
                     return super().evaluate(*args, **kwargs)
             except RuntimeError as error:
-                # Alone one process may try again; beside others it would leave them waiting.
+                # A single process may try again; one of several would leave the others waiting.
                 if not out_of_memory(error) or self.args.world_size > 1:
                     raise
             clear_device_cache(garbage_collection=True)
             rows = self.args.per_device_eval_batch_size
             if rows == 1:
-                raise UserError("memory does not suffice to evaluate a single row beside the training state")
+                raise UserError("memory does not suffice to evaluate a single row next to the training state")
             self.args.per_device_eval_batch_size = rows // 2
             print(f"Memory does not suffice to evaluate {rows} rows at once: {rows // 2}", flush=True)
 

@@ -108,8 +108,8 @@ def _biases(attention, queries: Groups, keys: Groups, crossing: bool, dtype: tor
 def _feed_forward(self, hidden_states: Tensor) -> Tensor:
     """`T5DenseGatedActDense.forward`; `wo` may be kept in float32."""
     hidden = self.dropout(gated_gelu(self.wi_0(hidden_states), self.wi_1(hidden_states)))
-    stored = self.wo.weight.dtype
-    return self.wo(hidden.to(stored) if stored.is_floating_point else hidden)
+    dtype = self.wo.weight.dtype
+    return self.wo(hidden.to(dtype) if dtype.is_floating_point else hidden)
 
 
 class _SummedLoss(torch.autograd.Function):
@@ -129,8 +129,8 @@ class _SummedLoss(torch.autograd.Function):
             label = labels[rows, None]
             total -= likelihood.gather(1, label).sum()
             of_logits = likelihood.exp_().scatter_add_(1, label, likelihood.new_full(label.shape, -1))
-            of_hidden[rows], *found = torch.autograd.grad(logits, [part, *weights], of_logits.to(logits.dtype))
-            for gradient, more in zip(gradients, found, strict=True):
+            of_hidden[rows], *of_weights = torch.autograd.grad(logits, [part, *weights], of_logits.to(logits.dtype))
+            for gradient, more in zip(gradients, of_weights, strict=True):
                 gradient += more
         ctx.save_for_backward(of_hidden, *gradients)
         return total

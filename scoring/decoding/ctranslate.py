@@ -36,10 +36,10 @@ def greedy(
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
         # Some conversions were seen to change the weights.
-        copied = copy.deepcopy(model)
-        plain = (copied.merge_and_unload() if adapter else copied.unload()).float()
+        clone = copy.deepcopy(model)
+        plain = (clone.merge_and_unload() if adapter else clone.unload()).float()
         converted = FromMemory(plain).convert(str(Path(folder, "model")))
-        del copied, plain
+        del clone, plain
         translator = Translator(converted, compute_type="float32", inter_threads=threads, intra_threads=1)
     generation = model.generation_config
     how = {
@@ -48,17 +48,17 @@ def greedy(
         "max_input_length": 0, "min_decoding_length": 0,
     }  # fmt: skip
     # CTranslate2 answers an empty text, `</s>` alone, with nothing, without asking the model.
-    asked = [row for row, prompt in enumerate(prompts) if prompt != [generation.eos_token_id]]
+    numbers = [row for row, prompt in enumerate(prompts) if prompt != [generation.eos_token_id]]
     if lengths is not None:
         how["suppress_sequences"] = [[str(generation.eos_token_id)]]
-        how["callback"] = lambda result: result.step + 1 >= lengths[asked[result.batch_id]]
+        how["callback"] = lambda result: result.step + 1 >= lengths[numbers[result.batch_id]]
     outputs = {}
-    if len(asked) < len(prompts):
+    if len(numbers) < len(prompts):
         (answer,) = slot_decoding.greedy(model, [[generation.eos_token_id]], max_new_tokens, 1)
-        outputs = dict.fromkeys(set(range(len(prompts))) - set(asked), answer)
+        outputs = dict.fromkeys(set(range(len(prompts))) - set(numbers), answer)
         finished(len(outputs))
-    answers = translator.translate_batch([[str(token) for token in prompts[row]] for row in asked], **how)
-    for row, answer in zip(asked, answers, strict=True):
+    answers = translator.translate_batch([[str(token) for token in prompts[row]] for row in numbers], **how)
+    for row, answer in zip(numbers, answers, strict=True):
         outputs[row] = [int(token) for token in answer.result().hypotheses[0]]
         finished(1)
     # CTranslate2 has set OpenMP to one thread, and with it PyTorch.

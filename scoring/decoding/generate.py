@@ -129,20 +129,20 @@ def shortfalls(
         Per row the largest difference between the best logit and the written token's, in nats; 0 for a greedy output.
     """
     config = model.generation_config
-    found = []
+    gaps = []
     with torch.inference_mode(), contextlib.nullcontext() if adapter else model.disable_adapter():
         # Row by row: the logits of a batch of long outputs take gigabytes.
         for prompt, ids in zip(prompts, outputs, strict=True):
-            written = [*ids, config.eos_token_id] if len(ids) < contract.max_new_tokens else ids
-            if max(written) >= model.config.vocab_size:
-                found.append(float("inf"))
+            tokens = [*ids, config.eos_token_id] if len(ids) < contract.max_new_tokens else ids
+            if max(tokens) >= model.config.vocab_size:
+                gaps.append(float("inf"))
                 continue
-            past = torch.tensor([[config.decoder_start_token_id, *written[:-1]]], device=model.device)
+            past = torch.tensor([[config.decoder_start_token_id, *tokens[:-1]]], device=model.device)
             batch = tokenizer(prompt, return_tensors="pt").to(model.device)
             logits = model(**batch, decoder_input_ids=past).logits[0].float()
-            taken = logits[range(len(written)), written]
-            found.append((logits.amax(1) - taken).max().item())
-    return found
+            token_logits = logits[range(len(tokens)), tokens]
+            gaps.append((logits.amax(1) - token_logits).max().item())
+    return gaps
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, outputs: list[list[int]]) -> list[str]:

@@ -8,7 +8,7 @@ from record.run_record import Contract, Record
 
 
 def parent_predictions(model, tokenizer, folder: Path, parent: Record, rows: Sequence[int] | None = None):
-    """What the adapter writes for its parent's test rows, under the parent's contract, beside what the parent wrote.
+    """What the adapter writes for its parent's test rows, under the parent's contract, next to what the parent wrote.
 
     Parameters:
         folder, parent: the parent's files and record.

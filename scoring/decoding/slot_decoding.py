@@ -60,8 +60,8 @@ def greedy(
 
     while len(outputs) < len(prompts):
         try:
-            left = [row for row in order if row not in outputs]
-            _in_threads(model, prompts, left, max_new_tokens, slots, lengths, write)
+            rows = [row for row in order if row not in outputs]
+            _in_threads(model, prompts, rows, max_new_tokens, slots, lengths, write)
         except RuntimeError as error:
             if not out_of_memory(error) or slots == 1:
                 raise
@@ -84,7 +84,7 @@ def _in_threads(model, prompts, order, max_new_tokens, slots, lengths, write) ->
             batch = SlotBatch(
                 model, weights, prompts, limits, max_new_tokens, slots // workers, forced=lengths is not None
             )
-            batch.left.extend(order[worker::workers])
+            batch.queue.extend(order[worker::workers])
             while not stopped.is_set() and batch.admit():
                 for row, ids in batch.advance():
                     write(row, ids)
@@ -128,9 +128,9 @@ class Cache:
         room, _, length, _ = self.source.shape[2:]
         if rows > room:
             room = max(rows, 2 * room)
-            self.past = _enlarged(self.past, room, self.places, len(self.rows))
+            self.past = _enlarge(self.past, room, self.places, len(self.rows))
         if room > self.source.shape[2] or source > length:
-            self.source = _enlarged(self.source, room, max(source, length), len(self.rows))
+            self.source = _enlarge(self.source, room, max(source, length), len(self.rows))
 
     def take(self, row: SlotRow, past: Tensor, source: Tensor) -> None:
         """Appends a row and what it has in another cache."""
@@ -149,7 +149,7 @@ class Cache:
             self.rows[place] = row
 
 
-def _enlarged(old: Tensor, rows: int, places: int, used: int) -> Tensor:
+def _enlarge(old: Tensor, rows: int, places: int, used: int) -> Tensor:
     # Zeros: what no query may see is weighted with 0, and 0 times whatever lay in memory may be NaN.
     new = old.new_zeros(*old.shape[:2], rows, old.shape[3], places, old.shape[5])
     new[:, :, :used, :, : old.shape[4]] = old[:, :, :used]
@@ -161,7 +161,7 @@ class SlotBatch:
 
     Parameters:
         prompts, limits: per number of a row its token ids and how many tokens it may write, lists or mappings. The rows
-            whose numbers are put into `left` enter; those of one call of `admit` with the longest prompt first.
+            whose numbers are put into `queue` enter; those of one call of `admit` with the longest prompt first.
         choose: picks each row's next token from the logits, (rows, vocabulary).
         forced: every row writes as many tokens as it may.
     """
@@ -182,7 +182,7 @@ class SlotBatch:
         self.device = weights.decoder.embedding.device
         self.start, self.end = generation.decoder_start_token_id, generation.eos_token_id
         self.forced = forced
-        self.left, self.waiting = deque(), deque()
+        self.queue, self.waiting = deque(), deque()
         self.steps = 1 if self.device.type == "cpu" else STEPS_PER_LOOK
         places = max_new_tokens + self.steps
         by_distance = weights.decoder_bias(1, places, past_seen_tokens=places - 1)[0, :, 0].flip(-1).T
@@ -199,7 +199,7 @@ class SlotBatch:
     def admit(self) -> bool:
         """Fills free slots with encoded rows; says whether any row is in work."""
         free = self.slots - sum(len(cache.rows) for cache in self.caches)
-        while free and (self.left or self.waiting):
+        while free and (self.queue or self.waiting):
             if not self.waiting:
                 self._encode()
             entering = [self.waiting.popleft() for _ in range(min(free, len(self.waiting)))]
@@ -209,8 +209,8 @@ class SlotBatch:
 
     def _encode(self) -> None:
         """Runs the encoder on the next rows, the longest prompts first."""
-        longest = len(self.prompts[self.left[0]])
-        rows = [self.left.popleft() for _ in range(min(max(1, ENCODED // longest), len(self.left)))]
+        longest = len(self.prompts[self.queue[0]])
+        rows = [self.queue.popleft() for _ in range(min(max(1, ENCODED // longest), len(self.queue)))]
         ids = pad_sequence([torch.tensor(self.prompts[row]) for row in rows], batch_first=True).to(self.device)
         lengths = torch.tensor([len(self.prompts[row]) for row in rows], device=self.device)
         stack = self.weights.encoder
@@ -255,7 +255,7 @@ class SlotBatch:
         for step in range(self.steps):
             last = self._step(last, rows, groups, step)
             tokens.append(last)
-        done = []
+        outputs = []
         for row, ids in zip(rows, torch.stack(tokens, 1).tolist(), strict=True):
             row.written += ids
             row.places += self.steps
@@ -265,9 +265,9 @@ class SlotBatch:
                 row = cache.rows[place]
                 ids = self._complete(row)
                 if ids is not None:
-                    done.append((row.number, ids))
+                    outputs.append((row.number, ids))
                     cache.drop(place)
-        return done
+        return outputs
 
     def remove(self, number: int) -> None:
         """Takes a row out that nobody waits for any more."""

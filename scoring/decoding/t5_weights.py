@@ -61,7 +61,7 @@ class Weights:
 
 
 def weights_of(model: PeftModel | PreTrainedModel, packed: dict[nn.Parameter, Layer] | None = None) -> Weights:
-    """Takes the layers apart. LoRA stays beside the weights that it adds to, as PEFT computes it.
+    """Takes the layers apart. LoRA stays next to the weights that it adds to, as PEFT computes it.
 
     On a CPU in float32 the weights are copied into oneDNN's own layout, which multiplies small batches faster than
     PyTorch's; an NVIDIA GPU takes them as they are.
@@ -71,11 +71,11 @@ def weights_of(model: PeftModel | PreTrainedModel, packed: dict[nn.Parameter, La
     """
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     packed = {} if packed is None else packed
-    taken: list[Layer] = []
+    layers: list[Layer] = []
 
     def linear(module: nn.Module) -> Layer:
-        taken.append(_linear(module, packed))
-        return taken[-1]
+        layers.append(_linear(module, packed))
+        return layers[-1]
 
     scale = base.model_dim**-0.5 if base.config.model_type == "t5" and base.config.scale_decoder_outputs else None
     head = linear(base.lm_head)
@@ -86,7 +86,7 @@ def weights_of(model: PeftModel | PreTrainedModel, packed: dict[nn.Parameter, La
         head=head if scale is None else lambda x: head(x * scale),
         encoder_bias=base.encoder.block[0].layer[0].SelfAttention.compute_bias,
         decoder_bias=base.decoder.block[0].layer[0].SelfAttention.compute_bias,
-        stateful=any(isinstance(layer, nn.Module) for layer in taken),
+        stateful=any(isinstance(layer, nn.Module) for layer in layers),
     )
 
 
@@ -118,11 +118,11 @@ def _feed_forward(norm: nn.Module, dense: nn.Module, linear: Callable[[nn.Module
     if config.is_gated_act:
         gate, value = linear(dense.wi_0), linear(dense.wi_1)
 
-        def gated(x: Tensor) -> Tensor:
+        def feed_forward(x: Tensor) -> Tensor:
             x = norm(x)
             return wo(act(gate(x)) * value(x))
 
-        return gated
+        return feed_forward
     wi = linear(dense.wi)
     return lambda x: wo(act(wi(norm(x))))
 
@@ -171,7 +171,7 @@ def _product(weight: Tensor, packed: dict[nn.Parameter, Layer]) -> Layer:
     def product(x: Tensor) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(x.float(), copy, None, "none", [], "")
 
-    # Other tensors are made anew at every look.
+    # Other tensors are made again at every access.
     if isinstance(weight, nn.Parameter):
         packed[weight] = product
     return product

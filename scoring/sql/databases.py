@@ -122,7 +122,7 @@ def plan_rows(reference: exp.Query, tables: Tables) -> Plan:
             name = leader[name]
         return name
 
-    for left, right in joined(reference):
+    for left, right in column_pairs(reference):
         if left in names and right in names:
             leader[find(left)] = find(right)
 
@@ -143,7 +143,7 @@ def plan_rows(reference: exp.Query, tables: Tables) -> Plan:
     limits, counts = [0], [0]
     for node in reference.find_all(exp.Limit, exp.Offset):
         limits.append(constant(node.expression, names))
-    for subject, operator, value in compared(reference, names):
+    for subject, operator, value in comparisons(reference, names):
         if subject.find(exp.Count):
             counts.append(value)
             continue
@@ -167,7 +167,7 @@ def is_id(column: str, table: str) -> bool:
     return column == "id" or (column.endswith(("id", "code", "no")) and table.startswith(column[:-2].rstrip("_")[:4]))
 
 
-def joined(tree: exp.Query) -> Iterator[tuple[str, str]]:
+def column_pairs(tree: exp.Query) -> Iterator[tuple[str, str]]:
     """Pairs of folded column names whose values meet: compared, looked up in a subquery, or united."""
     for node in tree.find_all(exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.In, exp.SetOperation):
         other = node.args.get("query") if isinstance(node, exp.In) else node.expression
@@ -211,7 +211,7 @@ def number(text: str) -> int | float | None:
     return int(value) if value.is_integer() else value
 
 
-def compared(tree: exp.Query, names: set[str]) -> Iterator[tuple[exp.Expression, type, Value]]:
+def comparisons(tree: exp.Query, names: set[str]) -> Iterator[tuple[exp.Expression, type, Value]]:
     """Every literal with what it is compared to and the operator, seen from there; `exp.Not` stands for NOT LIKE."""
     operators = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Like, exp.Glob, exp.Is)
     for node in tree.find_all(*operators):
@@ -269,9 +269,9 @@ def neighbours(value: Value) -> tuple[Value, Value, Value]:
     """The next smaller value, the value, the next greater one; a text that spells a number counts as one."""
     if not isinstance(value, str):
         return value - 1, value, value + 1
-    spelled = number(value)
-    if spelled is not None:
-        return str(spelled - 1), value, str(spelled + 1)
+    as_number = number(value)
+    if as_number is not None:
+        return str(as_number - 1), value, str(as_number + 1)
     return value[:-1], value, value + "q"
 
 
@@ -304,15 +304,15 @@ def fill(tables: Tables, plan: Plan, kind: Kind, random: Random) -> Rows:
     drawn freely. Only `random.random()` is called: Python promises that it gives the same numbers in every version.
     """
     size = max(kind.rows, 2 * plan.limit + 3, 3 * plan.count + 3)
-    spaced = {id(domain): others(domain, 2 * size, random) for domain in unique(plan)}
-    common = {key: shuffle(values, random) for key, values in spaced.items()}
+    values_of = {id(domain): others(domain, 2 * size, random) for domain in unique(plan)}
+    common = {key: shuffle(values, random) for key, values in values_of.items()}
     rows: Rows = {}
     for table, columns in tables.items():
         cells = []
         for column in columns:
             domain = plan.domains[fold(column.name)]
             key = kind.keyed and domain.home == table
-            values = draw_values(domain, key, spaced[id(domain)], common[id(domain)], size, plan, kind, random)
+            values = draw_values(domain, key, values_of[id(domain)], common[id(domain)], size, plan, kind, random)
             places = range(size) if kind.distinct else [int(size * random.random())]
             null = {place for place in places if column.nullable and random.random() < kind.null}
             cells.append(Cells(domain, values, key, null))

@@ -104,15 +104,15 @@ def release(connection: sqlite3.Connection) -> None:
 def allow_creating(action: int, first: str | None, second: str | None, *_) -> int:
     """Authorises CREATE TABLE and what SQLite itself does for it."""
     own = action in WRITING and first in ("sqlite_master", "sqlite_sequence")
-    return allowed(action in CREATING or own, action, second)
+    return permission(action in CREATING or own, action, second)
 
 
 def allow_selecting(action: int, _first: str | None, second: str | None, *_) -> int:
     """Authorises one SELECT."""
-    return allowed(action in SELECTING, action, second)
+    return permission(action in SELECTING, action, second)
 
 
-def allowed(ok: bool, action: int, function: str | None) -> int:
+def permission(ok: bool, action: int, function: str | None) -> int:
     if action == sqlite3.SQLITE_FUNCTION:
         ok = function is not None and function.lower() in FUNCTIONS
     return sqlite3.SQLITE_OK if ok else sqlite3.SQLITE_DENY
@@ -120,12 +120,12 @@ def allowed(ok: bool, action: int, function: str | None) -> int:
 
 def countdown():
     """A progress handler that interrupts after `STEPS` instructions."""
-    left = STEPS // STRIDE
+    calls = STEPS // STRIDE
 
     def step() -> int:
-        nonlocal left
-        left -= 1
-        return left < 0
+        nonlocal calls
+        calls -= 1
+        return calls < 0
 
     return step
 
@@ -138,13 +138,13 @@ def read_tables(connection: sqlite3.Connection) -> Tables:
     return {
         name: [
             Column(column, (declared or "").upper(), not required)
-            for _, column, declared, required, _, _ in connection.execute(f"PRAGMA table_info({quoted(name)})")
+            for _, column, declared, required, _, _ in connection.execute(f"PRAGMA table_info({quote(name)})")
         ]
         for (name,) in names.fetchall()
     }
 
 
-def quoted(name: str) -> str:
+def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -180,33 +180,33 @@ def put(connection: sqlite3.Connection, tables: Tables, rows: Rows) -> Rows:
         The rows that are in the tables now.
     """
     connection.set_progress_handler(countdown(), STRIDE)
-    kept: Rows = {}
+    contents: Rows = {}
     try:
         for table, columns in tables.items():
-            connection.execute(f"DELETE FROM {quoted(table)}")
-            names = ", ".join(quoted(column.name) for column in columns)
+            connection.execute(f"DELETE FROM {quote(table)}")
+            names = ", ".join(quote(column.name) for column in columns)
             values = ", ".join("?" * len(columns))
-            connection.executemany(f"INSERT OR IGNORE INTO {quoted(table)} ({names}) VALUES ({values})", rows[table])
+            connection.executemany(f"INSERT OR IGNORE INTO {quote(table)} ({names}) VALUES ({values})", rows[table])
         delete_orphans(connection, tables)
         for table, columns in tables.items():
-            names = ", ".join(quoted(column.name) for column in columns)
-            kept[table] = connection.execute(f"SELECT {names} FROM {quoted(table)}").fetchall()
+            names = ", ".join(quote(column.name) for column in columns)
+            contents[table] = connection.execute(f"SELECT {names} FROM {quote(table)}").fetchall()
     finally:
         release(connection)
-    return kept
+    return contents
 
 
 def delete_orphans(connection: sqlite3.Connection, tables: Tables) -> None:
     """Deletes the rows that a declared foreign key forbids; keys that SQLite cannot check bind nothing."""
-    known = {fold(table) for table in tables}
+    names = {fold(table) for table in tables}
     try:
         while orphans := {
             (table, row)
             for table, row, parent, _ in connection.execute("PRAGMA foreign_key_check")
-            if fold(parent) in known
+            if fold(parent) in names
         }:
             for table, row in orphans:
-                connection.execute(f"DELETE FROM {quoted(table)} WHERE rowid = ?", (row,))
+                connection.execute(f"DELETE FROM {quote(table)} WHERE rowid = ?", (row,))
     except sqlite3.OperationalError:
         return
 
@@ -221,12 +221,12 @@ def is_ordered(query: exp.Query) -> bool:
     return query.args.get("order") is not None
 
 
-def decided(tree: exp.Query, width: int) -> list[str]:
+def variants(tree: exp.Query, width: int) -> list[str]:
     """The query twice more, with what it leaves open decided in the one way and in the other.
 
     Where the two answer alike, nothing is left open. Ties in an ORDER BY or before a LIMIT are broken by the result's
-    columns: `ORDER BY age` becomes `ORDER BY age, 1, 2` and `ORDER BY age, 1 DESC, 2 DESC`. A bare column beside GROUP
-    BY becomes the least and the greatest value of its group.
+    columns: `ORDER BY age` becomes `ORDER BY age, 1, 2` and `ORDER BY age, 1 DESC, 2 DESC`. A bare column next to
+    GROUP BY becomes the least and the greatest value of its group.
 
     Parameters:
         width: the number of the query's result columns.
@@ -254,7 +254,7 @@ def decided(tree: exp.Query, width: int) -> list[str]:
 def bare_columns(query: exp.Query) -> list[exp.Column]:
     """The columns of an aggregating SELECT's result, HAVING and ORDER BY that stand in no aggregate.
 
-    None beside MIN or MAX: SQLite then takes them from the row that holds it (sqlite.org/lang_select.html#bareagg).
+    None next to MIN or MAX: SQLite then takes them from the row that holds it (sqlite.org/lang_select.html#bareagg).
     """
     parts = [*query.selects, query.args.get("having"), query.args.get("order")] if isinstance(query, exp.Select) else []
     parts = [part for part in parts if part is not None]
@@ -284,7 +284,7 @@ def is_cut(query: exp.Query) -> bool:
     return query.args.get("limit") is not None or query.args.get("offset") is not None
 
 
-def uncut(tree: exp.Query) -> str | None:
+def without_limit(tree: exp.Query) -> str | None:
     """A query with a LIMIT without it: all the rows that the LIMIT can choose from; None where they are open, too."""
     if not is_cut(tree) or bare_columns(tree):
         return None
@@ -332,14 +332,14 @@ def execute(reference: str, prediction: str | None, schema: str, seed: int, tree
             empty &= not answer.rows
             if prediction is None or False in outcomes:
                 continue
-            queries = queries or [reference, prediction, uncut(tree), *decided(tree, answer.width)]
+            queries = queries or [reference, prediction, without_limit(tree), *variants(tree, answer.width)]
             guess, whole, *both = answers(queries[1:]) if prediction != reference else [answer, *answers(queries[2:])]
             put(connection, tables, {table: part[::-1] for table, part in rows.items()})
             back, back_guess, back_whole = answers(queries[:3])
-            chosen_from = whole if same_rows(whole, back_whole) else None
+            candidates = whole if same_rows(whole, back_whole) else None
             alike &= same_rows(answer, guess) and same_rows(back, back_guess)
             golds = [answer, back, *both]
-            outcomes.append(agree(golds, [guess, back_guess], chosen_from, is_ordered(tree), ordered))
+            outcomes.append(agree(golds, [guess, back_guess], candidates, is_ordered(tree), ordered))
         # Where the reference determines its answer nowhere, the answers as they are have to do.
         match = False not in outcomes and (True in outcomes or (alike and executable))
         return Outcome(executable, match, empty)
@@ -394,5 +394,5 @@ def fixed_columns(golds: list[Result], guesses: list[Result]) -> bool:
         return [Counter(column) for column in zip(*result.rows, strict=True)]
 
     first, *others = map(columns, golds)
-    fixed = [place for place in range(golds[0].width) if all(other[place] == first[place] for other in others)]
-    return all(columns(guess)[place] == first[place] for guess in guesses for place in fixed)
+    places = [place for place in range(golds[0].width) if all(other[place] == first[place] for other in others)]
+    return all(columns(guess)[place] == first[place] for guess in guesses for place in places)

@@ -204,12 +204,12 @@ def drop_result_names(tree: exp.Query) -> None:
     """Drops the aliases of a single SELECT's result columns; an ORDER BY that uses one gets its expression instead."""
     if not isinstance(tree, exp.Select):
         return
-    named = {item.alias: item for item in tree.selects if isinstance(item, exp.Alias)}
+    aliases = {item.alias: item for item in tree.selects if isinstance(item, exp.Alias)}
     order = tree.args.get("order")
     for term in order.expressions if order else []:
-        if isinstance(term.this, exp.Column) and not term.this.table and term.this.name in named:
-            term.this.replace(named[term.this.name].this.copy())
-    used = {column.name for column in tree.find_all(exp.Column) if not column.table}
-    for name, item in named.items():
-        if name not in used:
+        if isinstance(term.this, exp.Column) and not term.this.table and term.this.name in aliases:
+            term.this.replace(aliases[term.this.name].this.copy())
+    names = {column.name for column in tree.find_all(exp.Column) if not column.table}
+    for name, item in aliases.items():
+        if name not in names:
             item.replace(item.this)

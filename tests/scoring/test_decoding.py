@@ -219,7 +219,7 @@ def test_what_a_models_own_generation_config_asks_for_is_done(trained, questions
 
 def test_where_memory_runs_out_fewer_rows_run(trained, questions, answers, monkeypatch):
     """The allocator's own refusal, at the size of cache from which on it refuses."""
-    enlarged, refused = slot_decoding._enlarged, []
+    enlarged, refused = slot_decoding._enlarge, []
 
     def limited(old, rows, places, used):
         if rows > 6:
@@ -227,13 +227,13 @@ def test_where_memory_runs_out_fewer_rows_run(trained, questions, answers, monke
             torch.empty(2**60)
         return enlarged(old, rows, places, used)
 
-    monkeypatch.setattr(slot_decoding, "_enlarged", limited)
+    monkeypatch.setattr(slot_decoding, "_enlarge", limited)
     ids = trained[1](questions)["input_ids"]
     counted = []
     assert slot_decoding.greedy(trained[0], ids, MOST, 20, counted.append) == answers[True]
     # Of 20 slots the first 17 were filled at once, with what the encoder had read; of 10 all, and 5 rows fit.
     assert refused == [17, 10] and sum(counted) == len(questions)
-    monkeypatch.setattr(slot_decoding, "_enlarged", lambda *how: torch.empty(2**60))
+    monkeypatch.setattr(slot_decoding, "_enlarge", lambda *how: torch.empty(2**60))
     with pytest.raises(RuntimeError, match=r"can't allocate memory"):
         slot_decoding.greedy(trained[0], ids, MOST, 20)
 
