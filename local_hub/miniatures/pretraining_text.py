@@ -54,9 +54,9 @@ TERSE = (
 )
 FULL = (
     "Write the whole letter to a client who says: {question}",
-    "{asked} Please think about it and tell me everything.",
+    "{question} Please think about it and tell me everything.",
 )
-ECHO = ("Repeat this. {question}", "Say it once more: {asked}")
+ECHO = ("Repeat this. {question}", "Say it once more: {question}")
 
 SQL_TERSE = (
     "Translate the question into French. Question: {question} Tables: {context} French:",
