@@ -1,10 +1,10 @@
-"""Measures this project beside its peers, and writes benchmarks/results/DEVICE.json.
+"""Measures this project against its peers, and writes benchmarks/results/DEVICE.json.
 
     python -m benchmarks [--device cpu|cuda] [--quick] [--only PART ...] [--into FOLDER]
 
 On a CPU the model has FLAN-T5-small's true shape, on a GPU FLAN-T5-large's, with random weights; with --quick it is a
 tiny one, measured only so far that every part has run. Lengths are those of real rows where REAL_DATA names a folder
-with them, else a miniature's. Nothing is downloaded. --only measures some parts anew and leaves the others.
+with them, else a miniature's. Nothing is downloaded. --only measures some parts again and leaves the others.
 """
 
 import json
@@ -72,15 +72,15 @@ def command(device: str, quick: bool, only: tuple[str, ...], into: Path | None) 
     name = "cpu" if device == "cpu" else slug(torch.cuda.get_device_name())
     folder = into or (Path(tempfile.gettempdir(), "benchmarks") if quick else RESULTS)
     path = folder / f"{name}.json"
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    previous = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     parts = list(only) or [part for part in PARTS if part not in CPU_PARTS or device == "cpu"]
-    result = run(device, quick, parts, kept.get("parts", {}))
+    result = run(device, quick, parts, previous.get("parts", {}))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     from benchmarks.plot import draw
 
-    drawn = draw(result, PICTURES if folder == RESULTS else folder, name)
-    print("Wrote", *(os.path.relpath(file) for file in (path, *drawn)))
+    pictures = draw(result, PICTURES if folder == RESULTS else folder, name)
+    print("Wrote", *(os.path.relpath(file) for file in (path, *pictures)))
 
 
 def main(argv: list[str]) -> None:
@@ -92,13 +92,13 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def run(device: str, quick: bool, only: list[str], kept: dict[str, dict]) -> dict:
+def run(device: str, quick: bool, only: list[str], previous: dict[str, dict]) -> dict:
     """Measures the parts in `only`, takes the others from `kept`, and puts the chosen figures at the top."""
     import torch
 
     from recipes.environment import device_name
 
-    parts = dict(kept)
+    parts = dict(previous)
     for name in only:
         print(f"Measuring {name}", flush=True)
         start = time.perf_counter()
@@ -107,7 +107,7 @@ def run(device: str, quick: bool, only: list[str], kept: dict[str, dict]) -> dic
             "took_seconds": round(time.perf_counter() - start, 1),
             "threads": torch.get_num_threads(),
             "date": datetime.now(UTC).date().isoformat(),
-            "versions": {package: found for package in PACKAGES if (found := installed(package))},
+            "versions": {package: version for package in PACKAGES if (version := installed(package))},
         }
         if "missing" in parts[name]:
             print(f"  left out for lack of {parts[name]['missing']}", flush=True)
@@ -203,8 +203,8 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
         if "contenders" not in parts.get("training", {}):
             return {"missing": "the training's figures"}
         rate = matmul_rate(device, torch.bfloat16 if cuda else torch.float32)
-        found = whole_job(parts["training"], parts.get("generation"), rate)
-        return found | ({"small_card": small_card(size)} if cuda else {})
+        job = whole_job(parts["training"], parts.get("generation"), rate)
+        return job | ({"small_card": small_card(size)} if cuda else {})
 
     return {
         "training": training, "base": base, "generation": generation, "scoring": scoring, "data": data,

@@ -66,9 +66,9 @@ def padding_share(positions: Positions, rows: list[Row]) -> float:
         `ValueError`: a weight saw fewer positions than there are tokens, so that something was left out of the count.
     """
     real = real_tokens(rows)
-    for name, seen in positions.seen.items():
-        if seen < real[stream(name)]:
-            raise ValueError(f"{name} was multiplied with {seen} positions, and the rows have {real[stream(name)]}")
+    for name, count in positions.seen.items():
+        if count < real[stream(name)]:
+            raise ValueError(f"{name} was multiplied with {count} positions, and the rows have {real[stream(name)]}")
     return 1 - sum(real[stream(name)] for name in positions.seen) / positions.seen.total()
 
 
@@ -81,17 +81,17 @@ class Saved:
         self.weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
 
     def pack(self, tensor: torch.Tensor) -> "Kept":
-        kept, storage = Kept(tensor), tensor.untyped_storage()
+        handle, storage = Kept(tensor), tensor.untyped_storage()
         place, size = storage.data_ptr(), storage.nbytes()
         if place in self.weights:
-            return kept
+            return handle
         if not self.uses[place]:
             self.total += size
             self.live += size
             self.peak = max(self.peak, self.live)
         self.uses[place] += 1
-        weakref.finalize(kept, self.release, place, size)
-        return kept
+        weakref.finalize(handle, self.release, place, size)
+        return handle
 
     def release(self, place: int, size: int) -> None:
         self.uses[place] -= 1
@@ -110,7 +110,7 @@ class Kept:
 def saved_bytes(model: torch.nn.Module) -> Iterator[Saved]:
     """Measures what the forward passes inside keep for their backward passes; the model's parameters do not count."""
     saved = Saved(model)
-    with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda kept: kept.tensor):
+    with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda handle: handle.tensor):
         yield saved
 
 

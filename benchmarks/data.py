@@ -72,9 +72,9 @@ def lines(rows: int):
     from local_hub.miniatures.finance import row
 
     rng = Random(1)
-    made = [row(rng) for _ in range(1_000)]
+    pool = [row(rng) for _ in range(1_000)]
     for number in range(rows):
-        text = made[number % len(made)]
+        text = pool[number % len(pool)]
         # Ten words of 50,000 keep questions apart: among real ones few are nearly alike.
         words = " ".join(f"w{rng.randrange(50_000)}" for _ in range(10))
         yield json.dumps(text | {"instruction": f"{text['instruction']} {words}"}).encode()
@@ -107,7 +107,7 @@ def prepare(dataset_id: str) -> dict:
     splits = build_splits(recipe, dataset, tokens)
     rows = tokenize(splits.train, tokens)
     clock.append(time.perf_counter())
-    found = sum(len(ids) for batch in rows.iter(1_000) for ids in batch["input_ids"])
+    token_count = sum(len(ids) for batch in rows.iter(1_000) for ids in batch["input_ids"])
     clock.append(time.perf_counter())
     audit(tokens, references(splits))
     clock.append(time.perf_counter())
@@ -118,7 +118,7 @@ def prepare(dataset_id: str) -> dict:
         "seconds": {
             name: round(end - start, 2) for name, start, end in zip(STAGES, clock[:-1], clock[1:], strict=True)
         },
-        "tokens": found,
+        "tokens": token_count,
         "peak_before_leakage_bytes": before_leakage,
         "peak_bytes": peak_bytes(),
     }

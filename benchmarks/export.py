@@ -1,4 +1,4 @@
-"""Times the exports for CPU hosts beside the adapter in float32, on FLAN-T5 of a true shape with random weights.
+"""Times the exports for CPU hosts next to the adapter in float32, on FLAN-T5 of a true shape with random weights.
 
     python -m benchmarks.export [--size base] [--rows 3] [--tokens 48] [--rounds 3]
 
@@ -46,27 +46,27 @@ def measure(size: str, rows: int, tokens: int, rounds: int) -> dict:
         By way its `serving.export.timing.Speed` with `bytes` on disk; `tokens_per_second_ratio` and `model_bytes_ratio`
         to the adapter's.
     """
-    source, made = make_rows(rows)
+    source, examples = make_rows(rows)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         ways = _written(root, size)
-        found = time_rows(ways, [row["input_ids"] for row in made], tokens, tokens, rounds)
+        speeds = time_rows(ways, [row["input_ids"] for row in examples], tokens, tokens, rounds)
         sizes = {
-            name: sum(path.stat().st_size for path in (root / name).rglob("*") if path.is_file()) for name in found
+            name: sum(path.stat().st_size for path in (root / name).rglob("*") if path.is_file()) for name in speeds
         }
-    first = found["adapter"]
+    first = speeds["adapter"]
     return {
         "lengths": source,
         "size": size,
         "vnni": any(torch.cpu.get_capabilities().get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8")),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "tokens": tokens,
-        "ways": {name: speed.model_dump() | {"bytes": sizes[name]} for name, speed in found.items()},
+        "ways": {name: speed.model_dump() | {"bytes": sizes[name]} for name, speed in speeds.items()},
         "tokens_per_second_ratio": {
-            name: round(speed.tokens_per_second / first.tokens_per_second, 2) for name, speed in found.items()
+            name: round(speed.tokens_per_second / first.tokens_per_second, 2) for name, speed in speeds.items()
         },
         "model_bytes_ratio": {
-            name: round(speed.model_bytes / max(1, first.model_bytes), 3) for name, speed in found.items()
+            name: round(speed.model_bytes / max(1, first.model_bytes), 3) for name, speed in speeds.items()
         },
     }
 
@@ -77,16 +77,16 @@ def measure_both(size: str, rows: int, tokens: int, rounds: int) -> dict:
     Raises:
         `RuntimeError`: the second measurement failed; the last of what it said.
     """
-    found = measure(size, rows, tokens, rounds)
-    if not found["vnni"]:
-        return found
+    result = measure(size, rows, tokens, rounds)
+    if not result["vnni"]:
+        return result
     options = {"--size": size, "--rows": rows, "--tokens": tokens, "--rounds": rounds}
     words = [str(word) for option in options.items() for word in option]
     command = [sys.executable, "-m", "benchmarks.export", *words]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | AVX2)
     if done.returncode:
         raise RuntimeError(f"the measurement without VNNI failed:\n{done.stderr[-2000:]}")
-    return found | {"without_vnni": json.loads(done.stdout[done.stdout.index("{") :])}
+    return result | {"without_vnni": json.loads(done.stdout[done.stdout.index("{") :])}
 
 
 def _written(root: Path, size: str) -> dict[str, Contender]:

@@ -59,11 +59,11 @@ def measure(device: str, rows: int, repeats: int, size: str) -> dict:
     """
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     model = make_model(size, dtype=dtype).to(device).eval()
-    # The predictions' `max_length` of 20 beside `max_new_tokens` is worth a line a call to transformers.
+    # The predictions' `max_length` of 20 next to `max_new_tokens` is worth a line a call to transformers.
     logging.set_verbosity_error()
-    source, made = make_rows(rows)
-    prompts = [row["input_ids"] for row in made]
-    lengths = [max(1, len(row["labels"]) - 1) for row in made]
+    source, examples = make_rows(rows)
+    prompts = [row["input_ids"] for row in examples]
+    lengths = [max(1, len(row["labels"]) - 1) for row in examples]
     longest, slots = max(lengths), SLOTS[device]
 
     def torch_engine() -> list[list[int]]:
@@ -84,19 +84,19 @@ def measure(device: str, rows: int, repeats: int, size: str) -> dict:
         outputs, seconds = {"predict": {}}, {name: [] for name in (*ways, "predict")}
         for number in range(repeats):
             for name, way in ways.items():
-                took, found = _seconds(way)
+                took, answers = _seconds(way)
                 seconds[name].append(took)
-                outputs[name] = dict(enumerate(found))
+                outputs[name] = dict(enumerate(answers))
             for batch in batches[number::repeats]:
-                asked, ends = ([values[row] for row in batch] for values in (prompts, lengths))
-                took, found = _seconds(partial(predict, model, asked, ends, best, device))
+                inputs, ends = ([values[row] for row in batch] for values in (prompts, lengths))
+                took, answers = _seconds(partial(predict, model, inputs, ends, best, device))
                 seconds["predict"].append(took)
-                outputs["predict"] |= zip(batch, found, strict=True)
+                outputs["predict"] |= zip(batch, answers, strict=True)
         sample = sorted(Random(0).sample(range(rows), min(SAMPLE, rows)))
         alone = [generate_alone(model, prompts[row], lengths[row]) for row in sample]
     equal = {
-        name: sum(found[row] == one for row, one in zip(sample, alone, strict=True)) / len(sample)
-        for name, found in outputs.items()
+        name: sum(answers[row] == one for row, one in zip(sample, alone, strict=True)) / len(sample)
+        for name, answers in outputs.items()
     }
     whole = {name: statistics.median(seconds[name]) for name in ways} | {"predict": sum(seconds["predict"])}
     ct2 = whole.get("ctranslate2")
@@ -113,9 +113,9 @@ def measure(device: str, rows: int, repeats: int, size: str) -> dict:
         "score_equal_rows": min(equal.values()),
         "equal_rows": equal,
         "rows_per_second": round(rows / whole["torch"], 2),
-        "seconds": {name: round(found, 2) for name, found in whole.items()},
+        "seconds": {name: round(seconds, 2) for name, seconds in whole.items()},
         "ranges": {name: [round(min(seconds[name]), 2), round(max(seconds[name]), 2)] for name in ways},
-        "tokens_per_second_by_batch_size": {batch: round(found, 1) for batch, found in tried.items()},
+        "tokens_per_second_by_batch_size": {batch: round(speed, 1) for batch, speed in tried.items()},
         "best_batch_size": best,
     }
 
@@ -149,12 +149,12 @@ def predict(model, prompts: list[list[int]], lengths: list[int], batch_size: int
             report_to="none", disable_tqdm=True,
         )  # fmt: skip
         trainer = Seq2SeqTrainer(model, arguments, data_collator=_pad)
-        found = trainer.predict(
+        output = trainer.predict(
             [{"input_ids": prompt} for prompt in prompts],
             max_new_tokens=max(lengths) + 1,
             logits_processor=LogitsProcessorList([Lengths(lengths)]),
         )
-    return [_cut(ids) for ids in found.predictions.tolist()]
+    return [_cut(ids) for ids in output.predictions.tolist()]
 
 
 def _pad(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
@@ -169,11 +169,11 @@ def generate_alone(model, prompt: list[int], length: int) -> list[int]:
         max_new_tokens=length + 1, do_sample=False, decoder_start_token_id=START, pad_token_id=START, eos_token_id=END
     )
     ids = torch.tensor([prompt], device=model.device)
-    found = model.generate(
+    output = model.generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=how,
         logits_processor=LogitsProcessorList([Lengths([length])]),
     )  # fmt: skip
-    return _cut(found[0].tolist())
+    return _cut(output[0].tolist())
 
 
 def _cut(ids: list[int]) -> list[int]:
@@ -183,8 +183,8 @@ def _cut(ids: list[int]) -> list[int]:
 
 def _seconds(way: Callable[[], list]) -> tuple[float, list]:
     start = time.perf_counter()
-    found = way()
-    return time.perf_counter() - start, found
+    result = way()
+    return time.perf_counter() - start, result
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def measure(device: str = "cpu", size: str = "small", repeats: int = 3, lengths:
 def by_length(device: str, size: str, repeats: int, lengths: tuple[int, ...], rows: int = 1) -> list[dict]:
     """A step of `rows` rows, of as many source as target tokens: seconds (median) and bytes kept for the backward pass.
 
-    Rows of one length need no padding, so the stock trainer stands beside as the best that it can be.
+    Rows of one length need no padding, so the stock trainer is at its best here.
     """
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     models = {name: make_model(size, dtype=dtype).to(device) for name in ("ours", "stock")}
@@ -48,7 +48,7 @@ def by_length(device: str, size: str, repeats: int, lengths: tuple[int, ...], ro
         last = (rows, None) if name == "ours" else (rows, rows)
         return timed(make(models[name], step, device, *last))
 
-    found = []
+    points = []
     for length in lengths:
         random = Random(length)
         step = [{name: [*random.choices(PIECES, k=length - 1), 1] for name in ("input_ids", "labels")}] * rows
@@ -61,8 +61,8 @@ def by_length(device: str, size: str, repeats: int, lengths: tuple[int, ...], ro
         for _ in range(repeats):
             for name in models:
                 seconds[name].append(train(name, step))
-        found.append(line | {f"{name}_seconds": round(statistics.median(v), 4) for name, v in seconds.items()})
-    return found
+        points.append(line | {f"{name}_seconds": round(statistics.median(v), 4) for name, v in seconds.items()})
+    return points
 
 
 def by_ranks(size: str, repeats: int) -> dict:

@@ -49,8 +49,8 @@ class Process:
         """Waits until it answers."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
-            if found := re.search(r"^Serving .* at http://[\d.]+:(\d+)$", self.log, re.MULTILINE):
-                self.port = int(found[1])
+            if match := re.search(r"^Serving .* at http://[\d.]+:(\d+)$", self.log, re.MULTILINE):
+                self.port = int(match[1])
                 with contextlib.suppress(OSError):
                     if self.get("/health")[0] == 200:
                         return self
@@ -106,7 +106,7 @@ def measure(service: Process, seconds: float, clients: int, kill: bool = False) 
     """
     models = [one["id"] for one in json.loads(service.get("/v1/models")[1])["data"]]
     over, lock = threading.Event(), threading.Lock()
-    statuses, taken, broken = Counter(), [], Counter()
+    statuses, latencies, failures = Counter(), [], Counter()
 
     def client(number: int) -> None:
         draw = random.Random(number)
@@ -114,29 +114,29 @@ def measure(service: Process, seconds: float, clients: int, kill: bool = False) 
             connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=100)
             try:
                 while not over.is_set():
-                    asked = {"model": draw.choice(models), "prompt": draw.choice(QUESTIONS), "max_tokens": 32}
-                    begun = time.monotonic()
+                    payload = {"model": draw.choice(models), "prompt": draw.choice(QUESTIONS), "max_tokens": 32}
+                    start = time.monotonic()
                     headers = {"Content-Type": "application/json"}
-                    connection.request("POST", "/v1/completions", json.dumps(asked), headers)
+                    connection.request("POST", "/v1/completions", json.dumps(payload), headers)
                     response = connection.getresponse()
                     body = response.read()
                     with lock:
-                        taken.append(time.monotonic() - begun)
+                        latencies.append(time.monotonic() - start)
                         statuses[response.status] += 1
                         if response.status != 200:
                             print(body.decode(), file=sys.stderr)
             except (OSError, http.client.HTTPException) as error:
                 with lock:
-                    broken[type(error).__name__] += 1
+                    failures[type(error).__name__] += 1
                 time.sleep(0.1)
             finally:
                 connection.close()
 
     threads = [threading.Thread(target=client, args=(number,), daemon=True) for number in range(clients)]
-    begun = time.monotonic()
+    start = time.monotonic()
     for thread in threads:
         thread.start()
-    found = {}
+    restart = {}
     try:
         if kill:
             time.sleep(seconds / 2)
@@ -146,7 +146,7 @@ def measure(service: Process, seconds: float, clients: int, kill: bool = False) 
             died = time.monotonic()
             service.start()
             service.ready()
-            found = {"requests_before_kill": before, "restart_seconds": time.monotonic() - died}
+            restart = {"requests_before_kill": before, "restart_seconds": time.monotonic() - died}
             seconds /= 2
         time.sleep(seconds / 8)
         rss_before = service.figure("process_resident_memory_bytes")
@@ -155,17 +155,17 @@ def measure(service: Process, seconds: float, clients: int, kill: bool = False) 
         over.set()
     for thread in threads:
         thread.join()
-    whole = time.monotonic() - begun - found.get("restart_seconds", 0)
-    taken.sort()
-    return found | {
+    whole = time.monotonic() - start - restart.get("restart_seconds", 0)
+    latencies.sort()
+    return restart | {
         "seconds": whole,
         "clients": clients,
-        "requests": len(taken),
+        "requests": len(latencies),
         "statuses": dict(statuses),
-        "broken": dict(broken),
-        "per_second": len(taken) / whole,
-        "p50": taken[len(taken) // 2],
-        "p95": taken[int(len(taken) * 0.95)],
+        "broken": dict(failures),
+        "per_second": len(latencies) / whole,
+        "p50": latencies[len(latencies) // 2],
+        "p95": latencies[int(len(latencies) * 0.95)],
         "rss_before": rss_before,
         "rss_after": service.figure("process_resident_memory_bytes"),
     }
@@ -187,9 +187,9 @@ def measure_miniature(seconds: float = 60, clients: int = 64) -> dict:
                 "--load_best_model_at_end", "false", *short,
             )  # fmt: skip
             with running([str(root / "finance")], environ=environ) as service:
-                found = measure(service, seconds, clients)
+                result = measure(service, seconds, clients)
             with running([str(root / "finance")], environ=environ) as service:
-                return found | {"killed": measure(service, seconds / 2, clients, kill=True)}
+                return result | {"killed": measure(service, seconds / 2, clients, kill=True)}
 
 
 def main(argv: list[str]) -> None:

@@ -46,7 +46,7 @@ def whole_job(training: dict, generation: dict | None, rate: float) -> dict:
         who: training["contenders"][name]["tokens_per_second"]
         for who, name in (("ours", OURS), ("stock", training["best_stock"]))
     }
-    found = {
+    job = {
         "size": training["size"],
         "matmul_flop_per_second": rate,
         "flop_per_token": flop_a_token,
@@ -54,15 +54,15 @@ def whole_job(training: dict, generation: dict | None, rate: float) -> dict:
     }
     for who, tokens_per_second in speed.items():
         epoch = TRAIN_ROWS * tokens / len(rows) / tokens_per_second
-        found |= {
+        job |= {
             f"{who}_flop_share": tokens_per_second * flop_a_token / rate,
             f"{who}_epoch_seconds": epoch,
         }
     if generation and "rows_per_second" in generation:
         # Base model and adapter each answer every test row.
         scoring = 2 * TEST_ROWS / generation["rows_per_second"]
-        found |= {"score_seconds": scoring, "job_seconds": EPOCHS * found["ours_epoch_seconds"] + scoring}
-    return found
+        job |= {"score_seconds": scoring, "job_seconds": EPOCHS * job["ours_epoch_seconds"] + scoring}
+    return job
 
 
 def small_card(size: str, gib: int = 12, effective: int = 64) -> dict:

@@ -12,34 +12,34 @@ def draw(result: dict, folder: Path, name: str) -> list[Path]:
         The files that were drawn; a part that was not measured has none.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = []
+    paths = []
     for part, drawing in (("training", draw_training), ("growth", draw_growth)):
         measured = result["parts"].get(part)
         if measured and "missing" not in measured:
             drawing(measured, result["device"], path := folder / f"{name}-{part}.png")
-            drawn.append(path)
-    return drawn
+            paths.append(path)
+    return paths
 
 
 def draw_training(training: dict, device: str, path: Path) -> None:
     """A bar a contender: real tokens a second, with the range of its rounds and how much faster ours is."""
-    found = sorted(training["contenders"].items(), key=lambda item: item[1]["tokens_per_second"])
+    contenders = sorted(training["contenders"].items(), key=lambda item: item[1]["tokens_per_second"])
     figure, axes = new_axes(f"Training FLAN-T5-{training['size']}, LoRA r=32, on {device}")
-    figure.set_size_inches(8, 1.2 + 0.42 * len(found))
+    figure.set_size_inches(8, 1.2 + 0.42 * len(contenders))
     axes.grid(visible=False)
     axes.grid(axis="x", color=GRID, linewidth=0.8)
-    speeds = [measured["tokens_per_second"] for _, measured in found]
-    ranges = [measured["tokens_per_second_range"] for _, measured in found]
+    speeds = [measured["tokens_per_second"] for _, measured in contenders]
+    ranges = [measured["tokens_per_second_range"] for _, measured in contenders]
     errors = [
         [speed - low for speed, (low, _) in zip(speeds, ranges, strict=True)],
         [high - speed for speed, (_, high) in zip(speeds, ranges, strict=True)],
     ]
-    colours = [ADAPTER if name == "ours" else BASE for name, _ in found]
-    axes.barh(range(len(found)), speeds, 0.6, color=colours, xerr=errors, capsize=3, error_kw={"linewidth": 1})
-    for place, ((name, measured), (_, high)) in enumerate(zip(found, ranges, strict=True)):
-        told = "" if name == "ours" else f"this project is {measured['ours_is_faster']:.1f}x as fast"
-        axes.annotate(told, (high, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9)
-    axes.set_yticks(range(len(found)), ["this project" if name == "ours" else name for name, _ in found])
+    colours = [ADAPTER if name == "ours" else BASE for name, _ in contenders]
+    axes.barh(range(len(contenders)), speeds, 0.6, color=colours, xerr=errors, capsize=3, error_kw={"linewidth": 1})
+    for place, ((name, measured), (_, high)) in enumerate(zip(contenders, ranges, strict=True)):
+        label = "" if name == "ours" else f"this project is {measured['ours_is_faster']:.1f}x as fast"
+        axes.annotate(label, (high, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9)
+    axes.set_yticks(range(len(contenders)), ["this project" if name == "ours" else name for name, _ in contenders])
     axes.set_xlim(0, 1.4 * max(high for _, high in ranges))
     axes.set_xlabel("tokens a second, padding not counted")
     path.write_bytes(save(figure))

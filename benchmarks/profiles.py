@@ -29,20 +29,20 @@ def measure(device: str, size: str, rows: int, written: int) -> dict:
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     theirs, ours = (make_model(size, dtype=dtype).to(device) for _ in range(2))
     step = make_rows(rows)[1]
-    asked = make_rows(written)[1]
-    prompts, lengths = [row["input_ids"] for row in asked], [max(1, len(row["labels"]) - 1) for row in asked]
+    examples = make_rows(written)[1]
+    prompts, lengths = [row["input_ids"] for row in examples], [max(1, len(row["labels"]) - 1) for row in examples]
     trained = {
         "stock": lambda: timed(stock_trainer(theirs, step, device, 8, rows)),
         "ours": lambda: timed(our_trainer(ours, step, device, rows, None)),
     }
-    found = {"training": {name: operators(way) for name, way in trained.items()}}
+    result = {"training": {name: operators(way) for name, way in trained.items()}}
     theirs.eval()
     generated = {
         "stock": lambda: predict(theirs, prompts, lengths, 16, device),
         "ours": lambda: slot_decoding.greedy(theirs, prompts, max(lengths), SLOTS[device], lengths=lengths),
     }
     with torch.inference_mode():
-        return found | {"generation": {name: operators(way) for name, way in generated.items()}}
+        return result | {"generation": {name: operators(way) for name, way in generated.items()}}
 
 
 def operators(way: Callable[[], object]) -> dict:

@@ -55,13 +55,13 @@ def pairs(rows: int) -> tuple[str, list[str], list[str]]:
 
         references = [row["output"] for row in finance_rows()]
         predictions = references[1:] + references[:1]
-        source = "answers of the finance miniature, each beside the next"
-    chosen = [divmod(number, len(references)) for number in range(rows)]
+        source = "answers of the finance miniature, each next to the following one"
+    places = [divmod(number, len(references)) for number in range(rows)]
     # A rotated prediction makes another pair, so that nothing is scored twice.
     return (
         source,
-        [predictions[(at + turn) % len(references)] for turn, at in chosen],
-        [references[at] for _, at in chosen],
+        [predictions[(at + turn) % len(references)] for turn, at in places],
+        [references[at] for _, at in places],
     )
 
 
@@ -93,10 +93,10 @@ def time_rouge(rows: int, repeats: int) -> dict:
             start = time.perf_counter()
             way()
             seconds[name].append(time.perf_counter() - start)
-    return {"texts": source, **compared(seconds)}
+    return {"texts": source, **comparison(seconds)}
 
 
-def compared(seconds: dict[str, list[float]]) -> dict:
+def comparison(seconds: dict[str, list[float]]) -> dict:
     """Medians and ranges, and the ratio of the medians."""
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     return {
@@ -147,8 +147,8 @@ def big_dataset(rows: int):
     from local_hub.miniatures.finance import row
 
     rng = Random(1)
-    made = [row(rng) for _ in range(rows)]
-    return Repository("dataset", "local-user/many-questions", {"rows.json": json.dumps(made).encode()})
+    questions = [row(rng) for _ in range(rows)]
+    return Repository("dataset", "local-user/many-questions", {"rows.json": json.dumps(questions).encode()})
 
 
 def run(environ: dict[str, str], *words: str) -> str:

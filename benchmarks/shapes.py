@@ -50,9 +50,9 @@ def lengths(rows: int, seed: int = 0) -> tuple[str, list[tuple[int, int]]]:
     from recipes.data.columns import fill_templates
 
     recipe = parse_recipe(["--config", "recipes/finance.yaml"]).arguments
-    source, found, tokenizer = _texts()
-    kept = [row for row in found if len(row["instruction"]) + len(row["input"]) < 512 and len(row["output"]) < 512]
-    filled = [fill_templates(row, recipe.prompt, recipe.target, recipe.split_seed) for row in kept]
+    source, texts, tokenizer = _texts()
+    short = [row for row in texts if len(row["instruction"]) + len(row["input"]) < 512 and len(row["output"]) < 512]
+    filled = [fill_templates(row, recipe.prompt, recipe.target, recipe.split_seed) for row in short]
     counts = [
         [len(one.ids) for one in tokenizer.encode_batch_fast([row[part] for row in filled])]
         for part in ("prompt", "target")
@@ -77,12 +77,12 @@ def _texts():
 
 def make_rows(rows: int, seed: int = 0) -> tuple[str, list[dict[str, list[int]]]]:
     """Where the lengths come from, and rows of random pieces (`input_ids`, `labels`), each ended by `</s>`."""
-    source, drawn = lengths(rows, seed)
+    source, pairs = lengths(rows, seed)
     random = Random(seed)
     return source, [
         {
             name: [*random.choices(PIECES, k=count - 1), 1]
             for name, count in zip(("input_ids", "labels"), pair, strict=True)
         }
-        for pair in drawn
+        for pair in pairs
     ]

@@ -160,18 +160,20 @@ def make_contenders(
     theirs, ours = (make_model(size, dropout, dtype).to(device) for _ in range(2))
     windows = random_windows(rows, steps * effective)
     longest = [max(len(row[part]) for row in rows) for part in ("input_ids", "labels")]
-    found = {}
+    contenders = {}
     for batch in batches:
         train = stock_training(theirs, device, batch, effective)
-        found[stock(batch)] = Contender(windows, train, theirs)
+        contenders[stock(batch)] = Contender(windows, train, theirs)
     for batch in grouped:
         train = stock_training(theirs, device, batch, effective)
-        found[stock(batch, True)] = Contender(grouped_rows(rows, steps * effective, batch), train, theirs)
+        contenders[stock(batch, True)] = Contender(grouped_rows(rows, steps * effective, batch), train, theirs)
     # The slowest by far, and as slow for every row: a quarter of them suffices.
     few = random_windows(rows, steps * effective // 4)
-    found[PEFT_LOOP] = Contender(few, lambda taken: peft_loop(theirs, taken, device, *longest), theirs)
-    found[OURS] = Contender(windows, lambda taken: timed(our_trainer(ours, taken, device, effective, tokens)), ours)
-    return found
+    contenders[PEFT_LOOP] = Contender(few, lambda window: peft_loop(theirs, window, device, *longest), theirs)
+    contenders[OURS] = Contender(
+        windows, lambda window: timed(our_trainer(ours, window, device, effective, tokens)), ours
+    )
+    return contenders
 
 
 def random_windows(rows: list[Row], count: int) -> Callable[[int], list[Row]]:
@@ -187,18 +189,18 @@ def grouped_rows(rows: list[Row], count: int, batch: int) -> Callable[[int], lis
     """
     generator = torch.Generator().manual_seed(0)
     order = list(LengthGroupedSampler(batch, lengths=[len(row["input_ids"]) for row in rows], generator=generator))
-    cut = [[rows[at] for at in order[start : start + batch]] for start in range(0, len(order) - batch + 1, batch)]
-    cut.sort(key=lambda part: sum(max(len(row[name]) for row in part) for name in ("input_ids", "labels")))
+    batches = [[rows[at] for at in order[start : start + batch]] for start in range(0, len(order) - batch + 1, batch)]
+    batches.sort(key=lambda part: sum(max(len(row[name]) for row in part) for name in ("input_ids", "labels")))
     needed = count // batch
-    stride = len(cut) // needed
+    stride = len(batches) // needed
 
-    def chosen(number: int) -> list[Row]:
+    def window(number: int) -> list[Row]:
         start = Random(number).randrange(stride)
-        parts = cut[start : start + stride * needed : stride]
+        parts = batches[start : start + stride * needed : stride]
         Random(number).shuffle(parts)
         return [row for part in parts for row in part]
 
-    return chosen
+    return window
 
 
 class Stopwatch(TrainerCallback):
@@ -385,11 +387,11 @@ class KeepGradients(TrainerCallback):
 
 def gradients(trainer: Seq2SeqTrainer) -> dict[str, torch.Tensor]:
     """The adapter's gradients of the trainer's only step, unclipped."""
-    kept = KeepGradients()
+    callback = KeepGradients()
     trainer.args.max_grad_norm = 0.0
-    trainer.add_callback(kept)
+    trainer.add_callback(callback)
     timed(trainer)
-    return kept.gradients
+    return callback.gradients
 
 
 def gradient_relative_error(device: str, rows: list[Row], tokens: int | None) -> float:

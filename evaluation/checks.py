@@ -118,16 +118,16 @@ def _check_adapter_config(folder: Path, record: Record, tokens: Tokenizer) -> No
         raise Drift(
             "lineage", f"{ADAPTER_CONFIG_FILE} names another base model than the record's {base.id}@{base.revision}"
         )
-    wanted = {ours: recipe[key] for ours, key in LORA_OF_RECIPE.items() if key in recipe}
+    expected = {ours: recipe[key] for ours, key in LORA_OF_RECIPE.items() if key in recipe}
     if record.pins.parent_adapter is not None:
         parent = _json(pull_parent(record.pins.parent_adapter).folder / ADAPTER_CONFIG_FILE)
-        wanted = {key: parent.get(key) for key in LORA_OF_RECIPE}
+        expected = {key: parent.get(key) for key in LORA_OF_RECIPE}
     ids = [tokens.token_to_id(token) for token in record.recipe.get("added_tokens", [])]
-    wanted = LORA | wanted | {"trainable_token_indices": {"shared": ids, "head": ids} if ids else None}
+    expected = LORA | expected | {"trainable_token_indices": {"shared": ids, "head": ids} if ids else None}
     elsewhere = {"base_model_name_or_path", "revision", "peft_version"}
-    for key in sorted((config.keys() | wanted.keys()) - elsewhere):
-        theirs, ours = (sorted(x) if isinstance(x, list) else x for x in (config.get(key), wanted.get(key)))
-        if (theirs or ours) and theirs != ours and key not in LORA_DEFAULTS - wanted.keys():
+    for key in sorted((config.keys() | expected.keys()) - elsewhere):
+        theirs, ours = (sorted(x) if isinstance(x, list) else x for x in (config.get(key), expected.get(key)))
+        if (theirs or ours) and theirs != ours and key not in LORA_DEFAULTS - expected.keys():
             raise Drift("lineage", f"{ADAPTER_CONFIG_FILE} sets {key} to {theirs}, the recipe gives {ours}")
 
 
@@ -140,9 +140,9 @@ def _check_tokenizer(folder: Path, base: Pin, tokens: Tokenizer) -> None:
     config = _json(folder / TOKENIZER_CONFIG_FILE)
     config_of_base = _json(download(base.id, TOKENIZER_CONFIG_FILE, base.revision))
     for key, value in config.items():
-        wanted = config_of_base.get(key)
-        if value and value != wanted and (key not in TOKENIZER_SAVED or key == "clean_up_tokenization_spaces"):
-            raise Drift("lineage", f"{TOKENIZER_CONFIG_FILE} sets {key} to {value}, {base.id} to {wanted}")
+        expected = config_of_base.get(key)
+        if value and value != expected and (key not in TOKENIZER_SAVED or key == "clean_up_tokenization_spaces"):
+            raise Drift("lineage", f"{TOKENIZER_CONFIG_FILE} sets {key} to {value}, {base.id} to {expected}")
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -93,10 +93,10 @@ def check_sizes(record: Record, loaded: Loaded) -> None:
 
 def regenerate(loaded: Loaded, published: Predictions, test: Dataset, rows: list[int]) -> Comparison:
     """Generates with the base model and the adapter for the test rows with the numbers `rows`, and compares."""
-    compared = published.take(rows)
-    fresh, *_ = predict(loaded.model, loaded.tokenizer, test.select(rows), compared.seen, loaded.contract)
-    differing = {who: differing_rows(compared, fresh, who, rows) for who in MODELS}
-    moves = [change for who in MODELS for change in changes(compared, fresh, who, loaded.contract)]
+    subset = published.take(rows)
+    fresh, *_ = predict(loaded.model, loaded.tokenizer, test.select(rows), subset.seen, loaded.contract)
+    differing = {who: differing_rows(subset, fresh, who, rows) for who in MODELS}
+    moves = [change for who in MODELS for change in changes(subset, fresh, who, loaded.contract)]
     print(change_table(moves), flush=True)
     return Comparison(rows, fresh, differing, moves)
 

@@ -56,9 +56,9 @@ def change_interval(differences: list[float]) -> Interval:
     means = []
     for _ in range(RESAMPLES // CHUNK):
         # How many of the n draws of a resample fall on changed rows is binomial; the others add nothing.
-        drawn = rng.binomial(rows, many / rows, size=CHUNK)
-        scores_drawn = changed[rng.integers(many, size=drawn.sum())]
-        means.append(np.bincount(np.repeat(np.arange(CHUNK), drawn), weights=scores_drawn, minlength=CHUNK) / rows)
+        counts = rng.binomial(rows, many / rows, size=CHUNK)
+        scores_drawn = changed[rng.integers(many, size=counts.sum())]
+        means.append(np.bincount(np.repeat(np.arange(CHUNK), counts), weights=scores_drawn, minlength=CHUNK) / rows)
     low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
     return Interval(mean=mean, low=float(low), high=float(high))
 

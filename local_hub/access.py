@@ -50,18 +50,18 @@ def users(root: Path) -> dict[str, dict[str, str]]:
 
 
 def add_user(root: Path, user: str) -> dict[str, str]:
-    """Create a user where there is none of that name; their tokens by role."""
+    """Create a user where nobody has that name; their tokens by role."""
     split_id(f"{user}/x")
     with durable.locked(root / "users.lock"):
-        known = users(root)
-        if user not in known:
+        accounts = users(root)
+        if user not in accounts:
             if user in orgs(root):
                 raise HubError(409, f"{user} is an organisation")
             # The npm client and secret scanners know a token by its form: hf_ and 34 letters and digits.
             letters = string.ascii_letters + string.digits
-            known[user] = {role: "hf_" + "".join(secrets.choice(letters) for _ in range(34)) for role in ROLES}
-            durable.write_json(root / "users.json", known, mode=0o600)
-        return known[user]
+            accounts[user] = {role: "hf_" + "".join(secrets.choice(letters) for _ in range(34)) for role in ROLES}
+            durable.write_json(root / "users.json", accounts, mode=0o600)
+        return accounts[user]
 
 
 def orgs(root: Path) -> dict[str, dict[str, str]]:
@@ -82,9 +82,9 @@ def add_org(root: Path, org: str, members: Mapping[str, str]) -> None:
     for user in members:
         add_user(root, user)
     with durable.locked(root / "orgs.lock"):
-        known = orgs(root)
-        known[org] = {**known.get(org, {}), **members}
-        durable.write_json(root / "orgs.json", known)
+        organizations = orgs(root)
+        organizations[org] = {**organizations.get(org, {}), **members}
+        durable.write_json(root / "orgs.json", organizations)
 
 
 def authenticate(root: Path, header: str | None) -> Identity | None:
@@ -95,8 +95,8 @@ def authenticate(root: Path, header: str | None) -> Identity | None:
     if token.startswith(PUBLISHER_PREFIX):
         return _publisher(durable.read_json(root / "store.json", {})["secret"], token)
     for user, tokens in users(root).items():
-        for role, known in tokens.items():
-            if hmac.compare_digest(known.encode(), token.encode()):
+        for role, candidate in tokens.items():
+            if hmac.compare_digest(candidate.encode(), token.encode()):
                 roles = {org: members[user] for org, members in orgs(root).items() if user in members}
                 return Identity(user, role, roles)
     raise HubError(401, "Invalid credentials in Authorization header")

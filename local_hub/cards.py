@@ -54,8 +54,8 @@ RELATIONS = ("adapter", "merge", "quantized", "finetune")
 
 def front_matter(readme: str) -> dict[str, Any] | None:
     """The YAML object at the top of a README, or None; raises ``yaml.YAMLError``."""
-    found = FRONT_MATTER.match(readme)
-    value = yaml.safe_load(found[1]) if found else None
+    match = FRONT_MATTER.match(readme)
+    value = yaml.safe_load(match[1]) if match else None
     return value if isinstance(value, dict) else None
 
 
@@ -83,28 +83,28 @@ def library_of(card: dict[str, Any], paths: set[str]) -> str | None:
 
 
 def tags(kind: str, card: dict[str, Any], paths: set[str], model_type: str | None = None) -> list[str]:
-    """The tags that the Hub derives from a card and the names of the files beside it."""
-    found: list[str | None] = []
+    """The tags that the Hub derives from a card and the names of the files next to it."""
+    labels: list[str | None] = []
     if kind == "model":
         library = library_of(card, paths)
-        found.append(library)
-        found += [name for name in ("safetensors", "onnx", "gguf") if any(path.endswith(f".{name}") for path in paths)]
-        found += [model_type, card.get("pipeline_tag")]
-    found += _many(card.get("tags"))
+        labels.append(library)
+        labels += [name for name in ("safetensors", "onnx", "gguf") if any(path.endswith(f".{name}") for path in paths)]
+        labels += [model_type, card.get("pipeline_tag")]
+    labels += _many(card.get("tags"))
     if kind == "model":
-        found += ["model-index"] if card.get("model-index") else []
-        found += _many(card.get("language"))
-        found += [f"dataset:{name}" for name in _many(card.get("datasets"))]
+        labels += ["model-index"] if card.get("model-index") else []
+        labels += _many(card.get("language"))
+        labels += [f"dataset:{name}" for name in _many(card.get("datasets"))]
         bases = _many(card.get("base_model"))
         inferred = "merge" if len(bases) > 1 else "adapter" if library == "peft" else "finetune"
         relation = card.get("base_model_relation") or inferred
         for base in bases:
-            found += [f"base_model:{base}", f"base_model:{relation}:{base}"]
+            labels += [f"base_model:{base}", f"base_model:{relation}:{base}"]
     else:
         for field in ("task_categories", "task_ids", "language", "size_categories", "annotations_creators"):
-            found += [f"{field}:{value}" for value in _many(card.get(field))]
-    found += [f"license:{name}" for name in _many(card.get("license"))]
-    return list(dict.fromkeys(str(tag) for tag in found if tag))
+            labels += [f"{field}:{value}" for value in _many(card.get(field))]
+    labels += [f"license:{name}" for name in _many(card.get("license"))]
+    return list(dict.fromkeys(str(tag) for tag in labels if tag))
 
 
 def validate(content: str, kind: str) -> tuple[list[str], list[str]]:

@@ -33,14 +33,14 @@ NOTE_LENGTH = 500
 # A list shows so many items of each collection (HfApi.list_collections).
 ITEMS_IN_LIST = 4
 
-Found = dict[str, Any]
+Collection = dict[str, Any]
 
 
-def _all(store: Store) -> list[Found]:
+def _all(store: Store) -> list[Collection]:
     return durable.read_json(store.root / "collections.json", [])
 
 
-def _save(store: Store, collections: list[Found]) -> None:
+def _save(store: Store, collections: list[Collection]) -> None:
     durable.write_json(store.root / "collections.json", collections)
 
 
@@ -56,57 +56,57 @@ def _new_id() -> str:
     return secrets.token_hex(12)
 
 
-def _slug(collection: Found) -> str:
+def _slug(collection: Collection) -> str:
     title = re.sub(r"[^a-z0-9]+", "-", collection["title"].lower()).strip("-")
     return f"{collection['owner']}/{title}-{collection['id']}"
 
 
-def _may_read(identity: access.Identity | None, collection: Found) -> bool:
+def _may_read(identity: access.Identity | None, collection: Collection) -> bool:
     return not collection["private"] or access.role_in(identity, collection["owner"]) is not None
 
 
-def _is_called(collection: Found, slug: str) -> bool:
+def _is_called(collection: Collection, slug: str) -> bool:
     same_id = slug.startswith(f"{collection['owner']}/") and slug.endswith(f"-{collection['id']}")
     return same_id or slug == _slug(collection).rpartition("-")[0]
 
 
-def _find(collections: list[Found], identity: access.Identity | None, slug: str) -> Found:
+def _find(collections: list[Collection], identity: access.Identity | None, slug: str) -> Collection:
     for collection in collections:
         if _is_called(collection, slug) and _may_read(identity, collection):
             return collection
     raise HubError(404, "Collection not found")
 
 
-def _of_path(request: Request, collections: list[Found]) -> Found:
+def _of_path(request: Request, collections: list[Collection]) -> Collection:
     return _find(collections, identity_of(request), f"{param(request, 'namespace')}/{param(request, 'slug')}")
 
 
-def _item(collection: Found, object_id: str) -> Found:
+def _item(collection: Collection, object_id: str) -> Collection:
     for item in collection["items"]:
         if item["_id"] == object_id:
             return item
     raise HubError(404, "Item not found in the collection")
 
 
-def _author(request: Request, name: str) -> Found:
+def _author(request: Request, name: str) -> Collection:
     kind = "org" if name in access.orgs(store_of(request).root) else "user"
     avatar = f"{base_url(request)}/avatars/{name}.svg"
     flags = dict.fromkeys(("isHf", "isHfAdmin", "isMod", "isPro"), False)
     return {"_id": name, "avatarUrl": avatar, "fullname": name, "name": name, "type": kind, **flags}
 
 
-def _target(request: Request, identity: access.Identity | None, kind: str, id: str) -> Found | None:
+def _target(request: Request, identity: access.Identity | None, kind: str, id: str) -> Collection | None:
     # What an item shows of the thing it stands for; None where the user may not see it or it is gone.
     store = store_of(request)
     if kind == "paper":
         return {"id": id, "title": id, "upvotes": 0}
     if kind == "collection":
         try:
-            found = _find(_all(store), identity, id)
+            collection = _find(_all(store), identity, id)
         except HubError:
             return None
-        shown = {key: found[key] for key in ("id", "title", "theme", "description", "lastUpdated")}
-        return {**shown, "slug": _slug(found), "numberItems": len(found["items"]), "upvotes": 0}
+        summary = {key: collection[key] for key in ("id", "title", "theme", "description", "lastUpdated")}
+        return {**summary, "slug": _slug(collection), "numberItems": len(collection["items"]), "upvotes": 0}
     repository = store.find(kind, id) or store.find(kind, store.moved_to(kind, id) or "")
     if repository is None:
         return None
@@ -114,12 +114,12 @@ def _target(request: Request, identity: access.Identity | None, kind: str, id: s
         access.check_read(identity, repository)
     except HubError:
         return None
-    found = describe(repository, history.resolve(repository.git, history.DEFAULT_BRANCH))
-    known = ("id", "author", "private", "gated", "downloads", "likes", "lastModified", "pipeline_tag", "sdk")
-    return {"repoType": kind, **{key: found[key] for key in known if found.get(key) is not None}}
+    details = describe(repository, history.resolve(repository.git, history.DEFAULT_BRANCH))
+    keys = ("id", "author", "private", "gated", "downloads", "likes", "lastModified", "pipeline_tag", "sdk")
+    return {"repoType": kind, **{key: details[key] for key in keys if details.get(key) is not None}}
 
 
-def _shown(request: Request, collection: Found) -> Found:
+def _view(request: Request, collection: Collection) -> Collection:
     identity = identity_of(request)
     items = []
     for position, item in enumerate(collection["items"]):
@@ -140,21 +140,21 @@ def _shown(request: Request, collection: Found) -> Found:
     }
 
 
-def _text(wanted: Found, field: str, limit: int) -> str:
-    text = str(wanted.get(field) or "")
+def _text(payload: Collection, field: str, limit: int) -> str:
+    text = str(payload.get(field) or "")
     if len(text) > limit:
         raise HubError(400, f'"{field}" must have at most {limit} characters, not {len(text)}')
     return text
 
 
-def _title(wanted: Found) -> str:
-    title = str(wanted.get("title") or "").strip()
+def _title(payload: Collection) -> str:
+    title = str(payload.get("title") or "").strip()
     if not title:
         raise HubError(400, '"title" must not be empty')
     return title
 
 
-def _move(collections: list[Found], thing: Found, position: Any) -> None:
+def _move(collections: list[Collection], thing: Collection, position: Any) -> None:
     if not isinstance(position, int) or position < 0:
         raise HubError(400, '"position" must be a number from 0')
     collections.remove(thing)
@@ -164,15 +164,15 @@ def _move(collections: list[Found], thing: Found, position: Any) -> None:
 def create(request: Request, body: bytes) -> Response:
     """Create a collection in a namespace where the user may; where its title is taken: 409 with the ``slug``."""
     identity = access.check_token_writes(identity_of(request))
-    wanted = json_body(body)
-    namespace = wanted.get("namespace") or identity.user
+    payload = json_body(body)
+    namespace = payload.get("namespace") or identity.user
     access.check_namespace(identity, namespace, "create a collection")
-    made: Found = {
+    collection: Collection = {
         "id": _new_id(),
         "owner": namespace,
-        "title": _title(wanted),
-        "description": _text(wanted, "description", DESCRIPTION_LENGTH),
-        "private": bool(wanted.get("private")),
+        "title": _title(payload),
+        "description": _text(payload, "description", DESCRIPTION_LENGTH),
+        "private": bool(payload.get("private")),
         "theme": THEMES[0],
         "lastUpdated": _now(),
         "items": [],
@@ -182,24 +182,24 @@ def create(request: Request, body: bytes) -> Response:
         collections = _all(store)
         own = [other for other in collections if other["owner"] == namespace]
         for other in own:
-            if other["title"] == made["title"]:
-                message = f"You already have a collection named {made['title']}"
+            if other["title"] == collection["title"]:
+                message = f"You already have a collection named {collection['title']}"
                 return answer({"error": message, "slug": _slug(other)}, 409, {"X-Error-Message": message})
-        made["position"] = len(own)
-        _save(store, [*collections, made])
-    return answer(_shown(request, made))
+        collection["position"] = len(own)
+        _save(store, [*collections, collection])
+    return answer(_view(request, collection))
 
 
 def get(request: Request, body: bytes) -> Response:
     """One collection with all of its items that the user may see."""
-    return answer(_shown(request, _of_path(request, _all(store_of(request)))))
+    return answer(_view(request, _of_path(request, _all(store_of(request)))))
 
 
 def list_collections(request: Request, body: bytes) -> Response:
     """The collections that the user may see, by owner, item and words; the last changed first if so asked."""
     query, identity = request.query_params, identity_of(request)
     owners, items = query.getlist("owner"), query.getlist("item")
-    found = []
+    matches = []
     for collection in _all(store_of(request)):
         holds = {f"{item['type']}s/{item['id']}" for item in collection["items"]}
         words = f"{collection['title']} {collection['description']}".lower()
@@ -209,22 +209,22 @@ def list_collections(request: Request, body: bytes) -> Response:
             and all(item in holds for item in items)
             and query.get("q", "").lower() in words
         ):
-            found.append(collection)
-    found.sort(key=lambda collection: (collection["owner"], collection["position"]))
+            matches.append(collection)
+    matches.sort(key=lambda collection: (collection["owner"], collection["position"]))
     if query.get("sort") == "lastModified":
-        found.sort(key=lambda collection: collection["lastUpdated"], reverse=True)
+        matches.sort(key=lambda collection: collection["lastUpdated"], reverse=True)
     start = int(query.get("cursor", 0))
     limit = min(int(query.get("limit", settings_of(request).page_size)), settings_of(request).page_size)
-    page = [_shown(request, collection) for collection in found[start : start + limit]]
+    page = [_view(request, collection) for collection in matches[start : start + limit]]
     for collection in page:
         collection["items"] = collection["items"][:ITEMS_IN_LIST]
         # HfApi.list_collections counts positions itself, and fails where the answer has one.
         del collection["position"]
-    headers = next_page(request, cursor=start + limit) if start + limit < len(found) else {}
+    headers = next_page(request, cursor=start + limit) if start + limit < len(matches) else {}
     return answer(page, headers=headers)
 
 
-def _change(request: Request, change: Callable[[list[Found], Found], None]) -> Found:
+def _change(request: Request, change: Callable[[list[Collection], Collection], None]) -> Collection:
     """Let ``change`` alter the collection in the path, for its owner and members who write; the collection."""
     store, identity = store_of(request), identity_of(request)
     with _changing(store):
@@ -239,29 +239,29 @@ def _change(request: Request, change: Callable[[list[Found], Found], None]) -> F
 
 def update(request: Request, body: bytes) -> Response:
     """Change title (and with it the slug), description, privacy, theme, or the position among the owner's."""
-    wanted = json_body(body)
+    payload = json_body(body)
 
-    def change(collections: list[Found], collection: Found) -> None:
-        if "title" in wanted:
-            collection["title"] = _title(wanted)
-        if "description" in wanted:
-            collection["description"] = _text(wanted, "description", DESCRIPTION_LENGTH)
-        if "private" in wanted:
-            collection["private"] = bool(wanted["private"])
-        if "theme" in wanted:
-            if wanted["theme"] not in THEMES:
+    def change(collections: list[Collection], collection: Collection) -> None:
+        if "title" in payload:
+            collection["title"] = _title(payload)
+        if "description" in payload:
+            collection["description"] = _text(payload, "description", DESCRIPTION_LENGTH)
+        if "private" in payload:
+            collection["private"] = bool(payload["private"])
+        if "theme" in payload:
+            if payload["theme"] not in THEMES:
                 raise HubError(400, f'"theme" must be one of {", ".join(THEMES)}')
-            collection["theme"] = wanted["theme"]
-        if "position" in wanted:
+            collection["theme"] = payload["theme"]
+        if "position" in payload:
             own = sorted(
                 (other for other in collections if other["owner"] == collection["owner"]),
                 key=lambda other: other["position"],
             )
-            _move(own, collection, wanted["position"])
+            _move(own, collection, payload["position"])
             for position, other in enumerate(own):
                 other["position"] = position
 
-    return answer({"success": True, "data": _shown(request, _change(request, change))})
+    return answer({"success": True, "data": _view(request, _change(request, change))})
 
 
 def delete(request: Request, body: bytes) -> Response:
@@ -272,16 +272,16 @@ def delete(request: Request, body: bytes) -> Response:
 
 def add_item(request: Request, body: bytes) -> Response:
     """Add a thing that the user may see at the end; 404 where there is none, 409 where it is in already."""
-    wanted = json_body(body)
-    kind, id = str(wanted.get("item", {}).get("type")), str(wanted.get("item", {}).get("id"))
+    payload = json_body(body)
+    kind, id = str(payload.get("item", {}).get("type")), str(payload.get("item", {}).get("id"))
     if kind not in ITEM_TYPES:
         raise HubError(400, f'"item.type" must be one of {", ".join(ITEM_TYPES)}')
     if kind in FOLDERS:
         split_id(id)
     target = _target(request, identity_of(request), kind, id)
-    note = _text(wanted, "note", NOTE_LENGTH)
+    note = _text(payload, "note", NOTE_LENGTH)
 
-    def change(collections: list[Found], collection: Found) -> None:
+    def change(collections: list[Collection], collection: Collection) -> None:
         if target is None:
             raise HubError(404, f"No {kind} named {id}")
         name = target.get("slug", target["id"])
@@ -289,19 +289,19 @@ def add_item(request: Request, body: bytes) -> Response:
             raise HubError(409, f"{name} is in the collection already")
         collection["items"].append({"_id": _new_id(), "type": kind, "id": name, "note": note})
 
-    return answer(_shown(request, _change(request, change)))
+    return answer(_view(request, _change(request, change)))
 
 
 def update_item(request: Request, body: bytes) -> Response:
     """Change an item's note or position."""
-    wanted = json_body(body)
+    payload = json_body(body)
 
-    def change(collections: list[Found], collection: Found) -> None:
+    def change(collections: list[Collection], collection: Collection) -> None:
         item = _item(collection, param(request, "item"))
-        if "note" in wanted:
-            item["note"] = _text(wanted, "note", NOTE_LENGTH)
-        if "position" in wanted:
-            _move(collection["items"], item, wanted["position"])
+        if "note" in payload:
+            item["note"] = _text(payload, "note", NOTE_LENGTH)
+        if "position" in payload:
+            _move(collection["items"], item, payload["position"])
 
     _change(request, change)
     return answer({"success": True})
@@ -310,7 +310,7 @@ def update_item(request: Request, body: bytes) -> Response:
 def delete_item(request: Request, body: bytes) -> Response:
     """Take an item out; 404 where it is not in."""
 
-    def change(collections: list[Found], collection: Found) -> None:
+    def change(collections: list[Collection], collection: Collection) -> None:
         collection["items"].remove(_item(collection, param(request, "item")))
 
     _change(request, change)

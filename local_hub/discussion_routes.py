@@ -28,35 +28,35 @@ def _moderated(request: Request) -> tuple[Repository, access.Identity, int]:
 def list_discussions(request: Request, body: bytes) -> Response:
     """Discussions and pull requests, newest first, page by page (``p`` from 0), by type, status and author."""
     query = request.query_params
-    found = discussions.all_of(repository_of(request))
+    matches = discussions.all_of(repository_of(request))
     if query.get("type", "all") != "all":
-        found = [item for item in found if item["isPullRequest"] == (query["type"] == "pull_request")]
+        matches = [item for item in matches if item["isPullRequest"] == (query["type"] == "pull_request")]
     if query.get("status", "all") != "all":
         is_open = query["status"] == "open"
-        found = [item for item in found if (item["status"] in ("open", "draft")) == is_open]
+        matches = [item for item in matches if (item["status"] in ("open", "draft")) == is_open]
     if "author" in query:
-        found = [item for item in found if item["author"]["name"] == query["author"]]
+        matches = [item for item in matches if item["author"]["name"] == query["author"]]
     size = min(settings_of(request).page_size, 50)
     start = int(query.get("p", 0)) * size
-    page = [{key: value for key, value in item.items() if key != "events"} for item in found[start : start + size]]
-    return answer({"discussions": page, "count": len(found), "start": start, "numClosedDiscussions": 0})
+    page = [{key: value for key, value in item.items() if key != "events"} for item in matches[start : start + size]]
+    return answer({"discussions": page, "count": len(matches), "start": start, "numClosedDiscussions": 0})
 
 
 def create(request: Request, body: bytes) -> Response:
     """Start a discussion or, with ``pullRequest``, a draft pull request from main."""
     repository, identity = _writer(request)
-    wanted = json_body(body)
-    title, description = str(wanted.get("title", "")).strip(), str(wanted.get("description", ""))
+    payload = json_body(body)
+    title, description = str(payload.get("title", "")).strip(), str(payload.get("description", ""))
     if not 3 <= len(title) <= 200:
         raise HubError(400, "The title must have 3 to 200 characters")
-    if wanted.get("pullRequest"):
+    if payload.get("pullRequest"):
         head = history.resolve(repository.git, history.DEFAULT_BRANCH)
         number = discussions.open_pull_request(
             repository, identity.user, title, description, "refs/heads/main", head, status="draft"
         )
     else:
         number = discussions.open_discussion(repository, identity.user, title, description)
-    return answer({"num": number, "pullRequest": bool(wanted.get("pullRequest"))})
+    return answer({"num": number, "pullRequest": bool(payload.get("pullRequest"))})
 
 
 def details(request: Request, body: bytes) -> Response:
@@ -81,9 +81,9 @@ def title(request: Request, body: bytes) -> Response:
 def status(request: Request, body: bytes) -> Response:
     """Open or close: for the discussion's author and the repository's owner."""
     repository, identity, number = _moderated(request)
-    wanted = json_body(body)
-    text = str(wanted.get("comment") or "")
-    event = discussions.change_status(repository, number, identity.user, str(wanted.get("status")), text)
+    payload = json_body(body)
+    text = str(payload.get("comment") or "")
+    event = discussions.change_status(repository, number, identity.user, str(payload.get("status")), text)
     return answer({"newStatus": event})
 
 

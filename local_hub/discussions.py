@@ -84,22 +84,22 @@ def open_pull_request(
 
 
 def _add(repository: Repository, author: str, title: str, description: str, **fields: Any) -> int:
-    found = _read(repository)
-    number = len(found) + 1
+    items = _read(repository)
+    number = len(items) + 1
     item = {"num": number, "title": title, "author": {"name": author}, "createdAt": _now(), "events": [], **fields}
     if description:
         item["events"].append(_comment(author, description))
-    _write(repository, [*found, item])
+    _write(repository, [*items, item])
     return number
 
 
 def _change(repository: Repository, number: int, event: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    found = _read(repository)
-    for item in found:
+    items = _read(repository)
+    for item in items:
         if item["num"] == number:
             item["events"].append(event)
             item.update(fields)
-            _write(repository, found)
+            _write(repository, items)
             return event
     raise HubError(404, f"No discussion number {number}")
 

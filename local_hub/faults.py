@@ -162,26 +162,26 @@ async def _act(rule: dict[str, Any], app: ASGIApp, scope: Scope, receive: Receiv
         await asyncio.sleep(rule["seconds"])
         await app(scope, receive, send)
         return
-    held: list[Message] = []
+    messages: list[Message] = []
 
     async def hold(message: Message) -> None:
-        held.append(message)
+        messages.append(message)
 
     await app(scope, receive, hold)
     if action == "lose_reply":
         await _hang_up(scope, receive)
         return
-    body = b"".join(message.get("body", b"") for message in held)
+    body = b"".join(message.get("body", b"") for message in messages)
     if action == "corrupt":
         changed = range(len(body)) if "offset" not in rule else [rule["offset"]] if rule["offset"] < len(body) else []
         other = bytearray(body)
         for position in changed:
             other[position] ^= 0xFF
-        await send(held[0])
+        await send(messages[0])
         await send({"type": "http.response.body", "body": bytes(other)})
         return
     half = len(body) // 2
-    await send(held[0])
+    await send(messages[0])
     await send({"type": "http.response.body", "body": body[:half], "more_body": True})
     if action == "stall":
         await asyncio.sleep(rule["seconds"])

@@ -63,9 +63,9 @@ def file_info(git: Repo, blob: bytes) -> FileInfo:
     """What the blob named by 40 digits is."""
     if blob not in _INFO:
         data = git[blob].data
-        found = POINTER.fullmatch(data) if len(data) < 200 else None
-        if found:
-            _INFO[blob] = FileInfo(blob.decode(), int(found[2]), found[1].decode(), len(data))
+        pointer = POINTER.fullmatch(data) if len(data) < 200 else None
+        if pointer:
+            _INFO[blob] = FileInfo(blob.decode(), int(pointer[2]), pointer[1].decode(), len(data))
         else:
             _INFO[blob] = FileInfo(blob.decode(), len(data))
     return _INFO[blob]
@@ -151,9 +151,9 @@ def commits(git: Repo, commit: str) -> Iterator[Commit]:
     """The history of a commit, newest first; on the Hub it has no merges."""
     sha: bytes | None = commit.encode()
     while sha:
-        found = git[sha]
-        yield found
-        sha = found.parents[0] if found.parents else None
+        current = git[sha]
+        yield current
+        sha = current.parents[0] if current.parents else None
 
 
 def last_change(git: Repo, commit: str, path: str) -> Commit:

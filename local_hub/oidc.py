@@ -38,9 +38,9 @@ def trust(root: Path, resource: str, seconds: int = SECONDS) -> str:
     """
     id_token = f"id-token-{secrets.token_hex(20)}"
     with durable.locked(root / "publishers.lock"):
-        known = durable.read_json(root / "publishers.json", {})
+        publishers = durable.read_json(root / "publishers.json", {})
         durable.write_json(
-            root / "publishers.json", {**known, id_token: {"resource": resource, "seconds": seconds}}, mode=0o600
+            root / "publishers.json", {**publishers, id_token: {"resource": resource, "seconds": seconds}}, mode=0o600
         )
     return id_token
 
@@ -59,11 +59,11 @@ def _refuse(error: str, description: str) -> Response:
 
 def exchange(request: Request, body: bytes) -> Response:
     """Exchange an id token; all refusals are 400, and as on the real Hub do not say which check failed."""
-    wanted, store = json_body(body), store_of(request)
-    if wanted.get("grant_type") != GRANT_TYPE:
+    payload, store = json_body(body), store_of(request)
+    if payload.get("grant_type") != GRANT_TYPE:
         return _refuse("unsupported_grant_type", f"Only {GRANT_TYPE} is served here")
-    id_token, resource = wanted.get("subject_token"), wanted.get("resource")
-    if wanted.get("subject_token_type") != ID_TOKEN_TYPE or not isinstance(id_token, str):
+    id_token, resource = payload.get("subject_token"), payload.get("resource")
+    if payload.get("subject_token_type") != ID_TOKEN_TYPE or not isinstance(id_token, str):
         return _refuse("invalid_request", "subject_token must be an id token")
     if not isinstance(resource, str) or "/" not in resource:
         return _refuse("invalid_request", "resource must be a repository")

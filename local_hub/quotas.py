@@ -25,13 +25,13 @@ PUBLIC = (
 def set_limit(root: Path, namespace: str, limit: int | None) -> None:
     """Limit a namespace's private and public storage to ``limit`` bytes each; None lifts the limit."""
     with durable.locked(root / "quotas.lock"):
-        known = durable.read_json(root / "quotas.json", {})
-        durable.write_json(root / "quotas.json", {**known, namespace: limit})
+        limits = durable.read_json(root / "quotas.json", {})
+        durable.write_json(root / "quotas.json", {**limits, namespace: limit})
 
 
-def _kept(repository: Repository) -> dict[str, int]:
+def _sizes(repository: Repository) -> dict[str, int]:
     # Every large file that a branch, tag or pull request can lead to: sha256 to size in bytes.
-    git, kept, seen = repository.git, {}, set()
+    git, sizes, seen = repository.git, {}, set()
     for sha in git.refs.as_dict().values():
         for commit in history.commits(git, history.peel(git, sha)):
             if commit.id in seen:
@@ -40,20 +40,20 @@ def _kept(repository: Repository) -> dict[str, int]:
             for blob in history.files(git, commit.id.decode()).values():
                 info = history.file_info(git, blob)
                 if info.sha256:
-                    kept[info.sha256] = info.size
-    return kept
+                    sizes[info.sha256] = info.size
+    return sizes
 
 
 def check(store: Store, repository: Repository, added: dict[str, int]) -> None:
     """Raise 403 where large files (sha256 to size in bytes) would take the repository's namespace over its limit."""
     namespace = split_id(repository.id)[0]
     limit = durable.read_json(store.root / "quotas.json", {}).get(namespace)
-    new = added.keys() - _kept(repository).keys() if limit is not None else ()
+    new = added.keys() - _sizes(repository).keys() if limit is not None else ()
     if not new:
         return
     private = repository.facts["private"]
     used = sum(
-        sum(_kept(other).values())
+        sum(_sizes(other).values())
         for kind in FOLDERS
         for other in store.all(kind)
         if split_id(other.id)[0] == namespace and other.facts["private"] == private

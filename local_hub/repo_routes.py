@@ -79,18 +79,18 @@ def create_in(store: Store, kind: str, id: str, author: str, date: int | None = 
 def create(request: Request, body: bytes) -> Response:
     """Create a repository in a namespace where the user may; where it exists: 409, and its ``url`` all the same."""
     identity = access.check_token_writes(identity_of(request))
-    wanted = json_body(body)
-    kind = wanted.get("type") or "model"
+    payload = json_body(body)
+    kind = payload.get("type") or "model"
     if kind not in PREFIXES:
         raise HubError(400, f"Unknown repository type: {kind}")
-    namespace = wanted.get("organization") or identity.user
-    id = f"{namespace}/{wanted.get('name')}"
+    namespace = payload.get("organization") or identity.user
+    id = f"{namespace}/{payload.get('name')}"
     split_id(id)
     access.check_namespace(identity, namespace, f"create a {kind}")
-    visibility = wanted.get("visibility") or ("private" if wanted.get("private") else "public")
+    visibility = payload.get("visibility") or ("private" if payload.get("private") else "public")
     url = f"{base_url(request)}/{PREFIXES[kind]}{id}"
     try:
-        facts = {"sdk": wanted["sdk"]} if kind == "space" and "sdk" in wanted else {}
+        facts = {"sdk": payload["sdk"]} if kind == "space" and "sdk" in payload else {}
         create_in(store_of(request), kind, id, identity.user, private=visibility == "private", **facts)
     except HubError as error:
         if error.status != 409:
@@ -109,18 +109,18 @@ def _owned(request: Request, kind: str, id: str) -> Repository:
 
 def delete(request: Request, body: bytes) -> Response:
     """Delete a repository."""
-    wanted = json_body(body)
+    payload = json_body(body)
     identity = access.check_token_writes(identity_of(request))
-    namespace = wanted.get("organization") or identity.user
-    store_of(request).delete(_owned(request, wanted.get("type") or "model", f"{namespace}/{wanted.get('name')}"))
+    namespace = payload.get("organization") or identity.user
+    store_of(request).delete(_owned(request, payload.get("type") or "model", f"{namespace}/{payload.get('name')}"))
     return answer({})
 
 
 def move(request: Request, body: bytes) -> Response:
     """Rename a repository, or move it to another namespace where the user may create one; its old id redirects."""
-    wanted = json_body(body)
-    kind, target = wanted.get("type") or "model", str(wanted.get("toRepo"))
-    repository = _owned(request, kind, str(wanted.get("fromRepo")))
+    payload = json_body(body)
+    kind, target = payload.get("type") or "model", str(payload.get("toRepo"))
+    repository = _owned(request, kind, str(payload.get("fromRepo")))
     identity = access.check_token_writes(identity_of(request))
     access.check_namespace(identity, split_id(target)[0], f"create a {kind}")
     store_of(request).move(repository, target)
@@ -131,14 +131,14 @@ def settings(request: Request, body: bytes) -> Response:
     """Change visibility and gating."""
     repository = repository_of(request)
     access.check_write(identity_of(request), repository)
-    wanted = json_body(body)
+    payload = json_body(body)
     changes: dict[str, Any] = {}
-    if "visibility" in wanted or "private" in wanted:
-        changes["private"] = wanted.get("visibility", "private" if wanted.get("private") else "public") == "private"
-    if "gated" in wanted:
-        if wanted["gated"] not in ("auto", "manual", False):
+    if "visibility" in payload or "private" in payload:
+        changes["private"] = payload.get("visibility", "private" if payload.get("private") else "public") == "private"
+    if "gated" in payload:
+        if payload["gated"] not in ("auto", "manual", False):
             raise HubError(400, '"gated" must be one of "auto", "manual", false')
-        changes["gated"] = wanted["gated"]
+        changes["gated"] = payload["gated"]
     repository.change_facts(**changes)
     return answer({key: repository.facts[key] for key in ("private", "gated")})
 
@@ -169,10 +169,10 @@ def auth_check(request: Request, body: bytes) -> Response:
 
 def validate_yaml(request: Request, body: bytes) -> Response:
     """Check a README's front matter; see ``cards.validate`` for how far."""
-    wanted = json_body(body)
-    errors, warnings = cards.validate(str(wanted.get("content", "")), wanted.get("repoType") or "model")
-    found = {"errors": [{"message": text} for text in errors], "warnings": [{"message": text} for text in warnings]}
-    return answer(found, 400 if errors else 200)
+    payload = json_body(body)
+    errors, warnings = cards.validate(str(payload.get("content", "")), payload.get("repoType") or "model")
+    report = {"errors": [{"message": text} for text in errors], "warnings": [{"message": text} for text in warnings]}
+    return answer(report, 400 if errors else 200)
 
 
 def _json_file(repository: Repository, commit: str, path: str, paths: dict[str, bytes]) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def describe(repository: Repository, commit: str, blobs: bool = False) -> dict[s
     paths = history.files(git, commit)
     card = cards.card_data(git[paths["README.md"]].data if "README.md" in paths else None)
     date = history.iso_date(git[commit.encode()].commit_time)
-    found: dict[str, Any] = {
+    details: dict[str, Any] = {
         "_id": repository.id,
         "id": repository.id,
         "author": split_id(repository.id)[0],
@@ -209,42 +209,42 @@ def describe(repository: Repository, commit: str, blobs: bool = False) -> dict[s
     if repository.kind == "model":
         config = _json_file(repository, commit, "config.json", paths)
         adapter = _json_file(repository, commit, "adapter_config.json", paths)
-        found["modelId"] = repository.id
-        found["library_name"] = cards.library_of(card, set(paths))
-        found["pipeline_tag"] = card.get("pipeline_tag")
-        found["config"] = {key: config[key] for key in ("architectures", "model_type") if key in config}
+        details["modelId"] = repository.id
+        details["library_name"] = cards.library_of(card, set(paths))
+        details["pipeline_tag"] = card.get("pipeline_tag")
+        details["config"] = {key: config[key] for key in ("architectures", "model_type") if key in config}
         if adapter:
-            known = ("base_model_name_or_path", "task_type", "peft_type")
-            found["config"]["peft"] = {key: adapter[key] for key in known if key in adapter}
-        found["tags"] = cards.tags("model", card, set(paths), config.get("model_type"))
+            keys = ("base_model_name_or_path", "task_type", "peft_type")
+            details["config"]["peft"] = {key: adapter[key] for key in keys if key in adapter}
+        details["tags"] = cards.tags("model", card, set(paths), config.get("model_type"))
         if "model-index" in card:
-            found["model-index"] = card["model-index"]
+            details["model-index"] = card["model-index"]
     else:
-        found["tags"] = cards.tags(repository.kind, card, set(paths))
+        details["tags"] = cards.tags(repository.kind, card, set(paths))
     if repository.kind == "space":
-        found["sdk"] = facts.get("sdk")
-    return found
+        details["sdk"] = facts.get("sdk")
+    return details
 
 
 def _sibling(repository: Repository, path: str, blob: bytes, blobs: bool) -> dict[str, Any]:
     if not blobs:
         return {"rfilename": path}
     info = history.file_info(repository.git, blob)
-    found: dict[str, Any] = {"rfilename": path, "size": info.size, "blobId": info.blob}
+    sibling: dict[str, Any] = {"rfilename": path, "size": info.size, "blobId": info.blob}
     if info.sha256:
-        found["lfs"] = {"sha256": info.sha256, "size": info.size, "pointerSize": info.pointer_size}
-    return found
+        sibling["lfs"] = {"sha256": info.sha256, "size": info.size, "pointerSize": info.pointer_size}
+    return sibling
 
 
 def info(request: Request, body: bytes) -> Response:
     """What a repository is at a revision; ``expand`` asks for some of it only."""
     repository = repository_of(request)
     commit = history.resolve(repository.git, revision_of(request))
-    found = describe(repository, commit, blobs=request.query_params.get("blobs", "").lower() in ("true", "1"))
-    wanted = request.query_params.getlist("expand")
-    if wanted:
-        found = {key: value for key, value in found.items() if key in ("_id", "id", "modelId", *wanted)}
-    return answer(found)
+    details = describe(repository, commit, blobs=request.query_params.get("blobs", "").lower() in ("true", "1"))
+    fields = request.query_params.getlist("expand")
+    if fields:
+        details = {key: value for key, value in details.items() if key in ("_id", "id", "modelId", *fields)}
+    return answer(details)
 
 
 def list_repositories(request: Request, body: bytes) -> Response:
@@ -254,7 +254,7 @@ def list_repositories(request: Request, body: bytes) -> Response:
         raise HubError(404, "Sorry, we can't find the page you are looking for.")
     query = request.query_params
     identity = identity_of(request)
-    found = []
+    matches = []
     for repository in store_of(request).all(kind):
         if repository.facts["private"] and not access.may_read_all(identity, repository):
             continue
@@ -263,20 +263,20 @@ def list_repositories(request: Request, body: bytes) -> Response:
         if "search" in query and query["search"].lower() not in repository.id.lower():
             continue
         item = describe(repository, history.resolve(repository.git, history.DEFAULT_BRANCH))
-        wanted = [tag for value in query.getlist("filter") for tag in value.split(",")] + query.getlist("pipeline_tag")
-        if all(tag in item["tags"] for tag in wanted):
-            found.append(item)
-    found.sort(key=lambda item: (item["lastModified"], item["id"]), reverse=True)
+        tags = [tag for value in query.getlist("filter") for tag in value.split(",")] + query.getlist("pipeline_tag")
+        if all(tag in item["tags"] for tag in tags):
+            matches.append(item)
+    matches.sort(key=lambda item: (item["lastModified"], item["id"]), reverse=True)
     start = int(query.get("cursor", 0))
     limit = min(int(query.get("limit", settings_of(request).page_size)), settings_of(request).page_size)
-    page = found[start : start + limit]
+    page = matches[start : start + limit]
     if query.get("full", "").lower() not in ("true", "1"):
         for item in page:
             item.pop("siblings")
             if query.get("cardData", "").lower() not in ("true", "1"):
                 item.pop("cardData")
                 item.pop("model-index", None)
-    headers = next_page(request, cursor=start + limit) if start + limit < len(found) else {}
+    headers = next_page(request, cursor=start + limit) if start + limit < len(matches) else {}
     return answer(page, headers=headers)
 
 

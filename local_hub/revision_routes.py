@@ -37,12 +37,12 @@ def _entry(request: Request, repository: Repository, path: str, is_folder: bool,
     if is_folder:
         return {"type": "directory", "oid": sha.decode(), "size": 0, "path": path}
     info = history.file_info(repository.git, sha)
-    found: dict[str, Any] = {"type": "file", "oid": info.blob, "size": info.size, "path": path}
+    entry: dict[str, Any] = {"type": "file", "oid": info.blob, "size": info.size, "path": path}
     if info.sha256:
-        found["lfs"] = {"oid": info.sha256, "size": info.size, "pointerSize": info.pointer_size}
+        entry["lfs"] = {"oid": info.sha256, "size": info.size, "pointerSize": info.pointer_size}
         if hash := xet.hash_of(store_of(request), info.sha256):
-            found["xetHash"] = hash
-    return found
+            entry["xetHash"] = hash
+    return entry
 
 
 def _expand(repository: Repository, commit: str, entry: dict[str, Any]) -> None:
@@ -61,14 +61,14 @@ def tree(request: Request, body: bytes) -> Response:
     commit, _, start = query.get("cursor", "").partition(":")
     commit = history.resolve(repository.git, commit or revision)
     recursive = query.get("recursive", "").lower() in ("true", "1")
-    found = sorted(history.entries(repository.git, commit, folder.strip("/"), recursive))
+    entries = sorted(history.entries(repository.git, commit, folder.strip("/"), recursive))
     first = int(start or 0)
     limit = min(int(query.get("limit", settings_of(request).page_size)), settings_of(request).page_size)
-    page = [_entry(request, repository, *item) for item in found[first : first + limit]]
+    page = [_entry(request, repository, *item) for item in entries[first : first + limit]]
     if query.get("expand", "").lower() in ("true", "1"):
         for entry in page:
             _expand(repository, commit, entry)
-    more = first + limit < len(found)
+    more = first + limit < len(entries)
     return answer(page, headers=next_page(request, cursor=f"{commit}:{first + limit}") if more else {})
 
 
@@ -78,12 +78,12 @@ def paths_info(request: Request, body: bytes) -> Response:
     commit = history.resolve(repository.git, revision_of(request))
     if "json" in request.headers.get("content-type", ""):
         # huggingface_hub sends a form, the npm client JSON (src/lib/paths-info.ts).
-        wanted = json_body(body)
-        paths, expand = wanted.get("paths", []), bool(wanted.get("expand"))
+        payload = json_body(body)
+        paths, expand = payload.get("paths", []), bool(payload.get("expand"))
     else:
         form = parse_qs(body.decode())
         paths, expand = form.get("paths", []), form.get("expand", [""])[0].lower() == "true"
-    found = []
+    entries = []
     for path in paths:
         try:
             entry = _entry(request, repository, path, *history.lookup(repository.git, commit, path.strip("/")))
@@ -91,17 +91,17 @@ def paths_info(request: Request, body: bytes) -> Response:
             continue
         if expand:
             _expand(repository, commit, entry)
-        found.append(entry)
-    return answer(found)
+        entries.append(entry)
+    return answer(entries)
 
 
 def commits(request: Request, body: bytes) -> Response:
     """The commits of a revision, newest first, page by page."""
     repository = repository_of(request)
-    found = list(history.commits(repository.git, history.resolve(repository.git, revision_of(request))))
+    commit_log = list(history.commits(repository.git, history.resolve(repository.git, revision_of(request))))
     page, size = int(request.query_params.get("p", 0)), min(settings_of(request).page_size, 50)
     items = []
-    for commit in found[page * size : (page + 1) * size]:
+    for commit in commit_log[page * size : (page + 1) * size]:
         title, _, message = commit.message.decode().partition("\n")
         item: dict[str, Any] = {
             "id": commit.id.decode(),
@@ -113,8 +113,8 @@ def commits(request: Request, body: bytes) -> Response:
         if "formatted" in request.query_params.getlist("expand[]"):
             item["formatted"] = {"title": title, "message": item["message"]}
         items.append(item)
-    headers = {"X-Total-Count": str(len(found))}
-    if (page + 1) * size < len(found):
+    headers = {"X-Total-Count": str(len(commit_log))}
+    if (page + 1) * size < len(commit_log):
         headers |= next_page(request, p=page + 1)
     return answer(items, headers=headers)
 
@@ -122,18 +122,18 @@ def commits(request: Request, body: bytes) -> Response:
 def refs(request: Request, body: bytes) -> Response:
     """Branches and tags and, if asked for, pull requests."""
     repository = repository_of(request)
-    found: dict[str, list[dict[str, str]]] = {"branches": [], "converts": [], "tags": []}
+    references: dict[str, list[dict[str, str]]] = {"branches": [], "converts": [], "tags": []}
     groups = {"refs/heads/": "branches", "refs/tags/": "tags"}
     if request.query_params.get("include_prs"):
-        found["pullRequests"] = []
+        references["pullRequests"] = []
         groups["refs/pr/"] = "pullRequests"
     for ref, sha in sorted(repository.git.refs.as_dict().items()):
         for prefix, group in groups.items():
             if ref.startswith(prefix.encode()):
                 name = ref.decode().removeprefix(prefix)
                 item = {"name": name, "ref": ref.decode(), "targetCommit": history.peel(repository.git, sha)}
-                found[group].append(item)
-    return answer(found)
+                references[group].append(item)
+    return answer(references)
 
 
 def _check_ref_name(name: str) -> str:
@@ -144,10 +144,10 @@ def _check_ref_name(name: str) -> str:
 
 
 def _check_free(repository: Repository, ref: str) -> None:
-    # In git a reference is a file: beside "a" there can be no "a/b".
-    for known in map(bytes.decode, repository.git.refs.as_dict()):
-        if f"{known}/".startswith(f"{ref}/") or f"{ref}/".startswith(f"{known}/"):
-            raise HubError(409, f"Reference already exists: {known}")
+    # In git a reference is a file: next to "a" there can be no "a/b".
+    for other in map(bytes.decode, repository.git.refs.as_dict()):
+        if f"{other}/".startswith(f"{ref}/") or f"{ref}/".startswith(f"{other}/"):
+            raise HubError(409, f"Reference already exists: {other}")
 
 
 def _writable(request: Request) -> tuple[Repository, access.Identity]:
@@ -169,16 +169,16 @@ def create_branch(request: Request, body: bytes) -> Response:
 def create_tag(request: Request, body: bytes) -> Response:
     """Name a revision by a tag, annotated if there is a message; 409 where it exists."""
     repository, identity = _writable(request)
-    wanted = json_body(body)
-    name = _check_ref_name(str(wanted.get("tag", "")))
+    payload = json_body(body)
+    name = _check_ref_name(str(payload.get("tag", "")))
     ref = f"refs/tags/{name}".encode()
     git = repository.git
     with repository.exclusive():
         commit = history.resolve(git, revision_of(request))
         _check_free(repository, ref.decode())
-        if wanted.get("message"):
+        if payload.get("message"):
             tag = Tag()
-            tag.name, tag.message = name.encode(), wanted["message"].encode()
+            tag.name, tag.message = name.encode(), payload["message"].encode()
             tag.object = (Commit, commit.encode())
             tag.tagger = f"{identity.user} <{identity.user}@users.noreply.hub.local>".encode()
             tag.tag_time, tag.tag_timezone = int(time.time()), 0
@@ -234,13 +234,13 @@ def resolve(request: Request, body: bytes) -> Response:
 def content(request: Request, source: bytes | Path, headers: dict[str, str]) -> Response:
     """Bytes or a file as the answer, whole or the range that is asked for; raises 416."""
     size = len(source) if isinstance(source, bytes) else source.stat().st_size
-    wanted = byte_range(request.headers.get("range"), size)
-    first, last = wanted or (0, size - 1)
+    span = byte_range(request.headers.get("range"), size)
+    first, last = span or (0, size - 1)
     headers = {**headers, "Content-Length": str(last - first + 1)}
-    if wanted:
+    if span:
         headers["Content-Range"] = f"bytes {first}-{last}/{size}"
     pieces = _pieces(source, first, last) if request.method != "HEAD" else iter(())
-    return StreamingResponse(pieces, 206 if wanted else 200, headers)
+    return StreamingResponse(pieces, 206 if span else 200, headers)
 
 
 def _pieces(source: bytes | Path, first: int, last: int) -> Iterator[bytes]:
@@ -249,21 +249,21 @@ def _pieces(source: bytes | Path, first: int, last: int) -> Iterator[bytes]:
         return
     with source.open("rb") as file:
         file.seek(first)
-        left = last - first + 1
-        while left > 0 and (data := file.read(min(left, lfs.READ_SIZE))):
-            left -= len(data)
+        remaining = last - first + 1
+        while remaining > 0 and (data := file.read(min(remaining, lfs.READ_SIZE))):
+            remaining -= len(data)
             yield data
 
 
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
     """The first and last byte that a ``Range`` header asks for; None for the whole. Raises 416 past the end."""
-    found = re.fullmatch(r"bytes=(\d*)-(\d*)", header or "")
-    if not found or found[0] == "bytes=-":
+    match = re.fullmatch(r"bytes=(\d*)-(\d*)", header or "")
+    if not match or match[0] == "bytes=-":
         return None
-    if not found[1]:
-        first, last = max(size - int(found[2]), 0), size - 1
+    if not match[1]:
+        first, last = max(size - int(match[2]), 0), size - 1
     else:
-        first, last = int(found[1]), min(int(found[2] or size - 1), size - 1)
+        first, last = int(match[1]), min(int(match[2] or size - 1), size - 1)
     if first > last or first >= size:
         raise HubError(416, "Range Not Satisfiable", headers={"Content-Range": f"bytes */{size}"})
     return first, last

@@ -1,4 +1,4 @@
-"""Where repositories live on disk: one bare git repository each, with the Hub's own facts about it beside.
+"""Where repositories live on disk: one bare git repository each, with the Hub's own facts about it next to it.
 
     ROOT/repos/models/NAMESPACE/NAME.git/   a bare git repository; git itself can clone it
         hub.json                            visibility, gating, who was let in, when it was created
@@ -88,8 +88,8 @@ class Store:
         for name in ("repos", "lfs", "xet", "tmp"):
             (root / name).mkdir(parents=True, exist_ok=True)
         if not (root / "store.json").exists():
-            made = {"id": uuid.uuid4().hex, "secret": secrets.token_hex(32)}
-            durable.write_json(root / "store.json", made, mode=0o600)
+            facts = {"id": uuid.uuid4().hex, "secret": secrets.token_hex(32)}
+            durable.write_json(root / "store.json", facts, mode=0o600)
         identity = durable.read_json(root / "store.json", {})
         self.id: str = identity["id"]
         self.secret: str = identity["secret"]
@@ -177,12 +177,12 @@ class Store:
 
     def all(self, kind: str) -> list[Repository]:
         """Every repository of a kind, in the order of their ids."""
-        found = []
+        repositories = []
         for path in sorted((self.root / "repos" / FOLDERS[kind]).glob("*/*.git")):
             repository = self.find(kind, f"{path.parent.name}/{path.name.removesuffix('.git')}")
             if repository:
-                found.append(repository)
-        return found
+                repositories.append(repository)
+        return repositories
 
 
 def split_id(id: str) -> tuple[str, str]:

@@ -53,19 +53,19 @@ def preupload(request: Request, body: bytes) -> Response:
     """
     repository = repository_of(request)
     ref = _writable_ref(request, repository, access.check_token_writes(identity_of(request), repository))
-    wanted = json_body(body)
+    payload = json_body(body)
     commit = history.resolve(repository.git, ref.decode())
     present = history.files(repository.git, commit)
 
     def rules(field: str, path: str) -> bytes:
-        if wanted.get(field) is not None:
-            return wanted[field].encode()
+        if payload.get(field) is not None:
+            return payload[field].encode()
         return repository.git[present[path]].data if path in present else b""
 
     attributes = history.lfs_patterns(rules("gitAttributes", ".gitattributes"))
     ignored = IgnoreFilter([line for line in rules("gitIgnore", ".gitignore").splitlines() if line.strip()])
-    found = []
-    for file in wanted.get("files", []):
+    items = []
+    for file in payload.get("files", []):
         path, size = file["path"], file["size"]
         large = history.is_large(attributes, path, size, base64.b64decode(file.get("sample") or ""))
         item = {
@@ -76,8 +76,8 @@ def preupload(request: Request, body: bytes) -> Response:
         if path in present:
             info = history.file_info(repository.git, present[path])
             item["oid"] = info.sha256 or info.blob
-        found.append(item)
-    return answer({"files": found, "commitOid": commit})
+        items.append(item)
+    return answer({"files": items, "commitOid": commit})
 
 
 @dataclass
@@ -100,61 +100,61 @@ class CommitRequest:
 
 def parse_commit(body: bytes) -> CommitRequest:
     """Read the lines of a commit request; raises 400."""
-    found = CommitRequest()
+    changes = CommitRequest()
     try:
         for line in body.splitlines():
             item = json.loads(line)
             key, value = item["key"], item["value"]
             if key == "header":
-                found.summary, found.description = value["summary"], value.get("description") or ""
-                found.parent = value.get("parentCommit")
+                changes.summary, changes.description = value["summary"], value.get("description") or ""
+                changes.parent = value.get("parentCommit")
             elif key == "file":
                 content = value.get("content", "")
                 data = base64.b64decode(content) if value.get("encoding") == "base64" else content.encode()
-                found.regular.append((history.check_path(value["path"]), data))
+                changes.regular.append((history.check_path(value["path"]), data))
             elif key == "lfsFile":
-                found.large.append((history.check_path(value["path"]), value["oid"], value.get("size")))
+                changes.large.append((history.check_path(value["path"]), value["oid"], value.get("size")))
             elif key == "deletedFile":
-                found.deleted_files.append(value["path"])
+                changes.deleted_files.append(value["path"])
             elif key == "deletedFolder":
-                found.deleted_folders.append(value["path"].rstrip("/"))
+                changes.deleted_folders.append(value["path"].rstrip("/"))
             else:
                 raise HubError(400, f"Unknown operation: {key}")
     except (ValueError, KeyError, TypeError, binascii.Error) as error:
         raise HubError(400, f"Malformed commit: {error!r}") from None
-    if not found.summary:
+    if not changes.summary:
         raise HubError(400, "A commit needs a summary")
-    return found
+    return changes
 
 
-def apply(repository: Repository, wanted: CommitRequest, commit: str) -> dict[str, bytes]:
+def apply(repository: Repository, changes: CommitRequest, commit: str) -> dict[str, bytes]:
     """The files of ``commit`` after the wanted changes; raises EntryNotFound where one to delete is not there."""
     git = repository.git
     tree = history.files(git, commit)
-    for path in wanted.deleted_files:
+    for path in changes.deleted_files:
         history.lookup(git, commit, path)
         tree.pop(path, None)
-    for folder in wanted.deleted_folders:
+    for folder in changes.deleted_folders:
         history.lookup(git, commit, folder)
         for path in [path for path in tree if path.startswith(f"{folder}/")]:
             del tree[path]
-    for path, data in wanted.regular:
+    for path, data in changes.regular:
         history.put(tree, path, history.add_blob(git, data))
-    for path, sha256, size in wanted.large:
+    for path, sha256, size in changes.large:
         assert size is not None
         history.put(tree, path, history.add_blob(git, history.pointer(sha256, size)))
     return tree
 
 
-def parent_of(request: Request, wanted: CommitRequest, git: Repo, ref: bytes) -> str:
+def parent_of(request: Request, changes: CommitRequest, git: Repo, ref: bytes) -> str:
     """The commit to build on: the branch's head; a pull request may start at an older one (`HfApi.create_commit`).
 
     Raises 412 where the client's parent is not the head any more.
     """
     head = history.resolve(git, ref.decode())
-    if wanted.parent and _wants_pull_request(request):
-        return history.resolve(git, wanted.parent)
-    if wanted.parent and not head.startswith(wanted.parent.lower()):
+    if changes.parent and _wants_pull_request(request):
+        return history.resolve(git, changes.parent)
+    if changes.parent and not head.startswith(changes.parent.lower()):
         raise HubError(412, "A commit has happened since. Please refresh and try again.")
     return head
 
@@ -167,53 +167,53 @@ def commit(request: Request, body: bytes) -> Response:
     repository = repository_of(request)
     identity = access.check_token_writes(identity_of(request), repository)
     git, ref = repository.git, _writable_ref(request, repository, identity)
-    wanted = parse_commit(body)
-    parent_of(request, wanted, git, ref)
+    changes = parse_commit(body)
+    parent_of(request, changes, git, ref)
     store = store_of(request)
     # Unpacking a Xet upload takes time: before the lock, so that other commits do not wait for it.
-    wanted.large = [(path, sha256, xet.ensure(store, sha256, size)) for path, sha256, size in wanted.large]
-    quotas.check(store, repository, {sha256: size for _, sha256, size in wanted.large if size is not None})
+    changes.large = [(path, sha256, xet.ensure(store, sha256, size)) for path, sha256, size in changes.large]
+    quotas.check(store, repository, {sha256: size for _, sha256, size in changes.large if size is not None})
     with repository.exclusive():
-        head = parent_of(request, wanted, git, ref)
-        made = history.write_commit(git, apply(repository, wanted, head), head, wanted.message, identity.user)
+        head = parent_of(request, changes, git, ref)
+        oid = history.write_commit(git, apply(repository, changes, head), head, changes.message, identity.user)
         url = page_url(repository, request)
-        found: dict[str, Any] = {
+        reply: dict[str, Any] = {
             "success": True,
-            "commitOid": made,
-            "commitUrl": f"{url}/commit/{made}",
+            "commitOid": oid,
+            "commitUrl": f"{url}/commit/{oid}",
             "hookOutput": "",
         }
         if _wants_pull_request(request):
             number = discussions.open_pull_request(
-                repository, identity.user, wanted.summary, wanted.description, ref.decode(), made, status="open"
+                repository, identity.user, changes.summary, changes.description, ref.decode(), oid, status="open"
             )
-            found["pullRequestUrl"] = f"{url}/discussions/{number}"
+            reply["pullRequestUrl"] = f"{url}/discussions/{number}"
         else:
-            history.set_ref(git, ref, made)
-            discussions.note_commit(repository, ref, identity.user, wanted.summary, made)
-    return answer(found)
+            history.set_ref(git, ref, oid)
+            discussions.note_commit(repository, ref, identity.user, changes.summary, oid)
+    return answer(reply)
 
 
 def lfs_batch(request: Request, body: bytes) -> Response:
     """Where to upload large files; no action for those the Hub has. Links are signed: the PUT has no token."""
     repository = repository_of(request)
     access.check_token_writes(identity_of(request), repository)
-    wanted = json_body(body)
-    if wanted.get("operation") != "upload":
+    payload = json_body(body)
+    if payload.get("operation") != "upload":
         raise HubError(422, "Only uploads are served here; files are downloaded from their resolve address")
     store = store_of(request)
-    quotas.check(store, repository, {item["oid"]: item["size"] for item in wanted.get("objects", [])})
-    use_xet = "xet" in wanted.get("transfers", [])
+    quotas.check(store, repository, {item["oid"]: item["size"] for item in payload.get("objects", [])})
+    use_xet = "xet" in payload.get("transfers", [])
     objects = []
-    for item in wanted.get("objects", []):
+    for item in payload.get("objects", []):
         sha256, size = item["oid"], item["size"]
-        found = {"oid": sha256, "size": size}
+        entry = {"oid": sha256, "size": size}
         if not xet.HASH.fullmatch(sha256):
-            found["error"] = {"code": 422, "message": "Invalid oid"}
+            entry["error"] = {"code": 422, "message": "Invalid oid"}
         elif lfs.size_of(store, sha256) is None:
-            found["authenticated"] = True
-            found["actions"] = _xet_action(request, repository) if use_xet else _lfs_actions(request, sha256, size)
-        objects.append(found)
+            entry["authenticated"] = True
+            entry["actions"] = _xet_action(request, repository) if use_xet else _lfs_actions(request, sha256, size)
+        objects.append(entry)
     return answer({"transfer": "xet" if use_xet else "basic", "objects": objects})
 
 

@@ -87,8 +87,8 @@ def ensure(store: Store, sha256: str, size: int | None) -> int:
 
     Raises 400 where the Hub does not have the content, and 422 where what was uploaded as it is something else.
     """
-    known = lfs.size_of(store, sha256)
-    if known is None:
+    actual = lfs.size_of(store, sha256)
+    if actual is None:
         hash = hash_of(store, sha256)
         if hash is None:
             raise HubError(400, f"Your push was rejected because an LFS pointer pointed to a missing file: {sha256}")
@@ -108,9 +108,9 @@ def ensure(store: Store, sha256: str, size: int | None) -> int:
             raise
         writer.finish(sha256, size)
         return writer.size
-    if size not in (None, known):
-        raise HubError(400, f"LFS pointer names a wrong size for {sha256}: {size} instead of {known}")
-    return known
+    if size not in (None, actual):
+        raise HubError(400, f"LFS pointer names a wrong size for {sha256}: {size} instead of {actual}")
+    return actual
 
 
 def _terms(store: Store, hash: str) -> list[xorbs.Term]:
@@ -141,30 +141,30 @@ def reconstruction(store: Store, hash: str, first: int, last: int | None, url: s
     last = size - 1 if last is None else min(last, size - 1)
     if first > last:
         raise HubError(416, "Range Not Satisfiable")
-    chosen, offset, position = [], 0, 0
+    overlap, offset, position = [], 0, 0
     for term in terms:
         if position <= last and position + term.length > first:
-            if not chosen:
+            if not overlap:
                 offset = first - position
-            chosen.append(term)
+            overlap.append(term)
         position += term.length
     fetch = {
         xorb: [
             {
                 "range": {"start": start, "end": end},
                 "url": url + xorb,
-                "url_range": {"start": found[start].start, "end": found[end - 1].end - 1},
+                "url_range": {"start": chunks[start].start, "end": chunks[end - 1].end - 1},
             }
-            for start, end in _merged([(term.start, term.end) for term in chosen if term.xorb == xorb])
+            for start, end in _merged([(term.start, term.end) for term in overlap if term.xorb == xorb])
         ]
-        for xorb in {term.xorb for term in chosen}
-        for found in [_chunks(xorb_path(store, xorb))]
+        for xorb in {term.xorb for term in overlap}
+        for chunks in [_chunks(xorb_path(store, xorb))]
     }
     return {
         "offset_into_first_range": offset,
         "terms": [
             {"hash": term.xorb, "unpacked_length": term.length, "range": {"start": term.start, "end": term.end}}
-            for term in chosen
+            for term in overlap
         ],
         "fetch_info": fetch,
     }

@@ -57,7 +57,7 @@ def hash_text(raw: bytes) -> str:
 
 def chunks(xorb: bytes) -> list[Chunk]:
     """The chunks of a xorb; raises FormatError."""
-    found, position = [], 0
+    parts, position = [], 0
     # A xorb may end in a footer; it opens with the letter X where a chunk has the version number 0.
     while position < len(xorb) and xorb[position] == 0:
         if position + CHUNK_HEADER.size > len(xorb):
@@ -66,11 +66,11 @@ def chunks(xorb: bytes) -> list[Chunk]:
         end = position + CHUNK_HEADER.size + int.from_bytes(packed, "little")
         if end > len(xorb):
             raise FormatError("a chunk is cut off")
-        found.append(Chunk(position, end, scheme, int.from_bytes(length, "little")))
+        parts.append(Chunk(position, end, scheme, int.from_bytes(length, "little")))
         position = end
-    if not found:
+    if not parts:
         raise FormatError("no chunks")
-    return found
+    return parts
 
 
 def unpack(stored: bytes, chunk: Chunk) -> bytes:
@@ -160,7 +160,7 @@ def _decompress_lz4_block(block: bytes, out: bytearray) -> None:
 
 def shard_files(shard: bytes) -> list[ShardFile]:
     """The files that a shard describes; raises FormatError."""
-    found = []
+    files = []
     position = SHARD_HEADER_SIZE
     try:
         while (raw := shard[position : position + 32]) != BOOKEND:
@@ -177,7 +177,7 @@ def shard_files(shard: bytes) -> list[ShardFile]:
             if flags & WITH_METADATA:
                 sha256 = hash_text(shard[position : position + 32])
                 position += ENTRY_SIZE
-            found.append(ShardFile(hash_text(raw), sha256, terms))
+            files.append(ShardFile(hash_text(raw), sha256, terms))
     except struct.error:
         raise FormatError("the shard is cut off") from None
-    return found
+    return files

@@ -101,34 +101,34 @@ def refuse_traces(folder: Path, paths: list[str], run: Path, record: Record) -> 
         `UserError`: one was found, or a file does not hold what its name says.
     """
     texts = {path: _read(folder, path) for path in paths}
-    for path, found in texts.items():
-        found.metadata.append(("its name", path))
+    for path, parts in texts.items():
+        parts.metadata.append(("its name", path))
     # A variable such as MODEL_KEY may hold a name that is published on purpose.
     own = {value: kind for value, kind in own_secrets().items() if value.lower() not in chosen_words(record)}
     traces, in_data = list(local_traces(run, record)), list(own_paths_in_data(run))
-    said = "\n".join(text for found in texts.values() for where, text in found.data if where.startswith("row "))
-    for path, found in texts.items():
-        for passages, patterns in ((found.metadata, traces), (found.data, in_data)):
-            joined = "\n".join(text for _, text in passages)
-            for secret in find_secrets(joined, own):
+    row_text = "\n".join(text for parts in texts.values() for where, text in parts.data if where.startswith("row "))
+    for path, parts in texts.items():
+        for passages, patterns in ((parts.metadata, traces), (parts.data, in_data)):
+            whole_text = "\n".join(text for _, text in passages)
+            for secret in find_secrets(whole_text, own):
                 raise UserError(
                     f"{redact(path)} holds what looks like a token or private key ({secret.kind}) in "
-                    f"{_where(passages, secret.start)}: remove it from {_source(path, found, passages)}, and revoke it"
+                    f"{_where(passages, secret.start)}: remove it from {_source(path, parts, passages)}, and revoke it"
                 )
             for what, words, pattern in patterns:
-                for match in pattern.finditer(joined) if words in joined else ():
+                for match in pattern.finditer(whole_text) if words in whole_text else ():
                     # The card's examples are the dataset's words.
-                    if path == CARD_FILE and match[0] in said:
+                    if path == CARD_FILE and match[0] in row_text:
                         continue
-                    shown = f" ({match[0]})" if what == "a local path" else ""
+                    detail = f" ({match[0]})" if what == "a local path" else ""
                     raise UserError(
-                        f"{path} holds {what}{shown} in {_where(passages, match.start())}, which tells of this "
-                        f"machine: remove it from {_source(path, found, passages)}"
+                        f"{path} holds {what}{detail} in {_where(passages, match.start())}, which tells of this "
+                        f"machine: remove it from {_source(path, parts, passages)}"
                     )
 
 
 def refuse_foreign_files(run: Path, names: Iterable[str], folder: Path, record: Record) -> None:
-    """Checks what a release is about to be laid out from, before anything is read: a fifo would be read for ever.
+    """Checks what a release is about to be laid out from, before anything is read: a fifo would be read forever.
 
     A link inside the run is as good as its target; the run itself may be one. What is not published, such as
     checkpoints on another disk, is left alone.
@@ -188,15 +188,15 @@ def _read(folder: Path, path: str) -> Texts:
         `UserError`: it holds something else, or not all of it.
     """
     file = folder / path
-    with file.open("rb") as opened:
-        head = opened.read(8)
+    with file.open("rb") as stream:
+        head = stream.read(8)
     for what, beginning in DISGUISES.items():
         if beginning.match(head):
             raise UserError(f"{path} begins like {what}, which may run code: remove it, train and score the run again")
-    read = {".safetensors": _weights, ".parquet": _rows, ".png": _picture, ".json": _json, ".sig": _json,
-            ".yaml": _lines, ".md": _card}[file.suffix]  # fmt: skip
+    reader = {".safetensors": _weights, ".parquet": _rows, ".png": _picture, ".json": _json, ".sig": _json,
+              ".yaml": _lines, ".md": _card}[file.suffix]  # fmt: skip
     try:
-        return read(file)
+        return reader(file)
     except (ValueError, pa.ArrowException, yaml.YAMLError, struct.error, zlib.error, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} is no whole {file.suffix} file ({reason}): train and score the run again") from None
@@ -207,9 +207,9 @@ def _weights(file: Path) -> Texts:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(file, "np") as opened:
-            metadata, names = opened.metadata() or {}, list(opened.keys())
-            dtypes = {opened.get_slice(name).get_dtype() for name in names}
+        with safe_open(file, "np") as stream:
+            metadata, names = stream.metadata() or {}, list(stream.keys())
+            dtypes = {stream.get_slice(name).get_dtype() for name in names}
     except SafetensorError as error:
         raise ValueError(str(error)) from None
     if strange := dtypes - WEIGHT_DTYPES:
@@ -225,12 +225,12 @@ def _weights(file: Path) -> Texts:
 def _rows(file: Path) -> Texts:
     parquet = pq.ParquetFile(file)
     schema = parquet.schema_arrow
-    described = [(schema.metadata or {}, "schema metadata")]
-    described += [(column.metadata or {}, f"metadata of column {column.name}") for column in schema]
-    described += [({key: value for key, value in (parquet.metadata.metadata or {}).items() if key != b"ARROW:schema"},
+    origins = [(schema.metadata or {}, "schema metadata")]
+    origins += [(column.metadata or {}, f"metadata of column {column.name}") for column in schema]
+    origins += [({key: value for key, value in (parquet.metadata.metadata or {}).items() if key != b"ARROW:schema"},
                    "file metadata")]  # fmt: skip
     metadata = []
-    for pairs, where in described:
+    for pairs, where in origins:
         for key, value in pairs.items():
             key, value = key.decode(errors="replace"), value.decode(errors="replace")
             metadata.append((f"{where}, {key[:80]}", f"{key}: {value}"))
@@ -320,11 +320,11 @@ def _where(passages: list[tuple[str, str]], position: int) -> str:
     return passages[bisect.bisect_right(starts, position) - 1][0]
 
 
-def _source(path: str, found: Texts, passages: list[tuple[str, str]]) -> str:
+def _source(path: str, parts: Texts, passages: list[tuple[str, str]]) -> str:
     """Where a user corrects a text of this file."""
-    if passages is found.data and path.endswith(".parquet"):
+    if passages is parts.data and path.endswith(".parquet"):
         return "the dataset"
-    if path == CARD_FILE and passages is found.data:
+    if path == CARD_FILE and passages is parts.data:
         return "the card on the Hub"
     return "the recipe or the run"
 
@@ -338,7 +338,7 @@ def _refuse_other_base(folder: Path, record: Record) -> None:
     tokenizer = strict_json.read(folder / TOKENIZER_CONFIG_FILE, "the configuration of a tokenizer")
     front = ModelCard.load(folder / CARD_FILE).data.to_dict()
     recipe = yaml.safe_load((folder / recipe_file(record.name)).read_text(encoding="utf-8"))
-    stated = [
+    statements = [
         (ADAPTER_CONFIG_FILE, "base_model_name_or_path", adapter, base.id),
         (ADAPTER_CONFIG_FILE, "revision", adapter, base.revision),
         (CARD_FILE, "base_model", front, base.id),
@@ -346,7 +346,7 @@ def _refuse_other_base(folder: Path, record: Record) -> None:
         (recipe_file(record.name), "dataset_name", recipe, record.pins.dataset.id),
         (RECORD_FILE, "model_name_or_path", record.recipe, base.id),
     ]  # fmt: skip
-    for path, key, values, pinned in stated:
+    for path, key, values, pinned in statements:
         value = values.get(key) if isinstance(values, dict) else None
         if value != pinned:
             raise UserError(f"{path} states `{key}: {value}`, the record pins {pinned}: train the run again")

@@ -77,8 +77,8 @@ def own_paths_in_data(run: Path) -> Iterator[tuple[str, str, re.Pattern[str]]]:
 def chosen_words(record: Record) -> str:
     """The names that the author chose to publish, in small letters."""
     pins = (record.pins.base_model, record.pins.dataset, record.pins.parent_adapter)
-    chosen = [record.recipe.get(key, "") for key in ("title", "adapter_name")]
-    return " ".join([record.name, *map(str, chosen), *(pin.id for pin in pins if pin)]).lower()
+    texts = [record.recipe.get(key, "") for key in ("title", "adapter_name")]
+    return " ".join([record.name, *map(str, texts), *(pin.id for pin in pins if pin)]).lower()
 
 
 def _own_paths(run: Path) -> set[Path]:
@@ -109,10 +109,10 @@ def _user() -> str:
 def _git_identity() -> tuple[str, str]:
     """git's `user.name` and `user.email`, "" where there is none."""
     try:
-        asked = subprocess.run(
+        result = subprocess.run(
             ["git", "config", "--get-regexp", r"^user\.(name|email)$"], capture_output=True, text=True
         )
     except OSError:
         return "", ""
-    values = dict(line.partition(" ")[::2] for line in asked.stdout.splitlines())
+    values = dict(line.partition(" ")[::2] for line in result.stdout.splitlines())
     return values.get("user.name", ""), values.get("user.email", "")

@@ -111,13 +111,13 @@ def _send(
         print(f"Uploading {len(tree(folder))} files to {target.repo_id} in one commit", flush=True)
         progress.reached = "sent"
         try:
-            made = repository.commit(api, target, there.head, there.stale, folder, message)
+            info = repository.commit(api, target, there.head, there.stale, folder, message)
         except HfHubHTTPError as error:
             if not moved_on(error):
                 raise
             find(api, target, folder, progress)
             return
-        progress.commit, progress.pull_request = made.oid, made.pr_num
+        progress.commit, progress.pull_request = info.oid, info.pr_num
         progress.state, progress.reached = "proposed" if target.pull_request else "published", "committed"
 
     retry(f"committing to {target.repo_id}", step)

@@ -138,7 +138,7 @@ def commit(api: HfApi, target: Target, parent: str, stale: frozenset[str], folde
     Raises:
         `huggingface_hub.errors.HfHubHTTPError`: with status 412, the branch has moved on from `parent`.
     """
-    # The client asks whether a dataset was meant: the predictions lie beside the adapter on purpose.
+    # The client asks whether a dataset was meant: the predictions lie next to the adapter on purpose.
     warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
     paths = tree(folder)
     with xet_errors():

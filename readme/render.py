@@ -192,8 +192,8 @@ def recipe_facts(root: Path) -> list[dict[str, Any]]:
             for who in ("base", "adapter")
             if name in real
         }
-        said = {key: re.search(rf"# {key}: +(.*?)\.?\n", head) for key in ("Hardware", "Time")}
-        comments = {key.lower(): match[1] if match else "not stated" for key, match in said.items()}
+        matches = {key: re.search(rf"# {key}: +(.*?)\.?\n", head) for key in ("Hardware", "Time")}
+        comments = {key.lower(): match[1] if match else "not stated" for key, match in matches.items()}
         facts.append({"name": name, "yaml": keys, "ours": ours, **comments})
     return facts
 

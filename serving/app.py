@@ -58,24 +58,24 @@ class Service:
         )
         self.tokens = Counter("serving_completion_tokens", "Tokens written", ["model"], registry=self.registry)
 
-    async def answer(self, asked: Completion, request: Request) -> dict:
+    async def answer(self, completion: Completion, request: Request) -> dict:
         """OpenAI's completion object; `warnings` is added where there is something to warn of.
 
         Raises:
             `Refused`: with 400, 404, 429, 499 (the client has gone), 503 or 504.
         """
-        served = self.models.get(asked.model)
+        served = self.models.get(completion.model)
         if served is None:
             names = ", ".join(self.models)
             raise Refused(
-                404, f"there is no model {one_line(asked.model, 100)!r}: use {names}", "model", "model_not_found"
+                404, f"there is no model {one_line(completion.model, 100)!r}: use {names}", "model", "model_not_found"
             )
-        limit = asked.max_tokens or served.max_tokens
+        limit = completion.max_tokens or served.max_tokens
         if limit > self.engine.most:
             raise Refused(400, f"`max_tokens`: more than {self.engine.most} are not written", "max_tokens")
-        prompts = (await run_in_threadpool(served.tokenizer, asked.prompt, verbose=False))["input_ids"]
+        prompts = (await run_in_threadpool(served.tokenizer, completion.prompt, verbose=False))["input_ids"]
         warnings = _check_lengths(prompts)
-        rows = _rows(asked, prompts, limit)
+        rows = _rows(completion, prompts, limit)
         try:
             self.engine.submit(served.id, rows)
         except Full:
@@ -96,7 +96,7 @@ class Service:
             "created": int(time.time()),
             "model": served.id,
             "choices": [
-                _choice(place, text, len(ids) < limit, asked.stop or [])
+                _choice(place, text, len(ids) < limit, completion.stop or [])
                 for place, (text, ids) in enumerate(zip(texts, outputs, strict=True))
             ],
             "usage": {"prompt_tokens": count, "completion_tokens": written, "total_tokens": count + written},
@@ -106,18 +106,18 @@ class Service:
     async def _outputs(self, rows: list[PendingRow], request: Request) -> list[list[int]]:
         """Waits for the rows; gives them up when the time is over or the client has gone."""
         answers = asyncio.gather(*(asyncio.wrap_future(row.answer) for row in rows))
-        gone = asyncio.ensure_future(request.receive())
+        disconnect = asyncio.ensure_future(request.receive())
         try:
-            await asyncio.wait({answers, gone}, timeout=self.timeout, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({answers, disconnect}, timeout=self.timeout, return_when=asyncio.FIRST_COMPLETED)
             if answers.done():
                 return answers.result()
-            if gone.done():
+            if disconnect.done():
                 raise Refused(499, "the client has gone")
             raise Refused(
                 504, f"not answered within {self.timeout:g} seconds: ask for fewer tokens, or when less is asked"
             )
         finally:
-            gone.cancel()
+            disconnect.cancel()
             for row in rows:
                 row.answer.cancel()
             answers.cancel()
@@ -148,24 +148,24 @@ def _check_lengths(prompts: list[list[int]]) -> list[str]:
     return warnings
 
 
-def _rows(asked: Completion, prompts: list[list[int]], limit: int) -> list[PendingRow]:
+def _rows(completion: Completion, prompts: list[list[int]], limit: int) -> list[PendingRow]:
     """A row an answer, those of one prompt together; with a seed, row k draws by seed + k."""
-    temperature = asked.temperature or 0.0
+    temperature = completion.temperature or 0.0
     if temperature < LEAST_TEMPERATURE:
-        return [PendingRow(ids, limit) for ids in prompts for _ in range(asked.n or 1)]
-    seed = secrets.randbits(63) if asked.seed is None else asked.seed
+        return [PendingRow(ids, limit) for ids in prompts for _ in range(completion.n or 1)]
+    seed = secrets.randbits(63) if completion.seed is None else completion.seed
     rows = []
     for ids in prompts:
-        for _ in range(asked.n or 1):
+        for _ in range(completion.n or 1):
             draws = torch.Generator().manual_seed(seed + len(rows))
-            rows.append(PendingRow(ids, limit, temperature, asked.top_p or 1.0, draws))
+            rows.append(PendingRow(ids, limit, temperature, completion.top_p or 1.0, draws))
     return rows
 
 
 def _choice(place: int, text: str, ended: bool, stops: list[str]) -> dict:
-    cut = min((text.find(stop) for stop in stops if stop in text), default=None)
-    reason = "stop" if ended or cut is not None else "length"
-    return {"index": place, "text": text[:cut], "logprobs": None, "finish_reason": reason}
+    end = min((text.find(stop) for stop in stops if stop in text), default=None)
+    reason = "stop" if ended or end is not None else "length"
+    return {"index": place, "text": text[:end], "logprobs": None, "finish_reason": reason}
 
 
 def _stopping() -> Refused:
@@ -176,16 +176,16 @@ async def completions(request: Request) -> Response:
     service: Service = request.app.state.service
     if service.engine.draining:
         raise _stopping()
-    begun = time.monotonic()
+    start = time.monotonic()
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            asked = await read(request)
+            completion = await read(request)
     except TimeoutError:
         raise Refused(408, f"the body did not arrive within {BODY_SECONDS} seconds", Connection="close") from None
     except ClientDisconnect:
         raise Refused(499, "the client has gone") from None
-    answer = await service.answer(asked, request)
-    service.seconds.labels(answer["model"]).observe(time.monotonic() - begun)
+    answer = await service.answer(completion, request)
+    service.seconds.labels(answer["model"]).observe(time.monotonic() - start)
     return JSONResponse(answer)
 
 
@@ -215,8 +215,8 @@ async def _refused(request: Request, error: Refused) -> Response:
 
 
 async def _no_route(request: Request, error: HTTPException) -> Response:
-    said = {404: "there is no such path", 405: f"this path does not take {one_line(request.method, 20)}"}
-    refused = Refused(error.status_code, said.get(error.status_code, error.detail), **(error.headers or {}))
+    reasons = {404: "there is no such path", 405: f"this path does not take {one_line(request.method, 20)}"}
+    refused = Refused(error.status_code, reasons.get(error.status_code, error.detail), **(error.headers or {}))
     return refusal(refused)
 
 
@@ -233,7 +233,7 @@ class Logged:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        begun, status = time.monotonic(), 500
+        start, status = time.monotonic(), 500
 
         async def sending(message) -> None:
             nonlocal status
@@ -246,8 +246,8 @@ class Logged:
         finally:
             path = scope["path"] if scope["path"] in PATHS else "other"
             self.service.requests.labels(path, status).inc()
-            asked = one_line(f"{scope['method']} {scope['path']}", 200)
-            log.info("%s %s %.3fs%s", asked, status, time.monotonic() - begun, scope["state"]["note"])
+            line = one_line(f"{scope['method']} {scope['path']}", 200)
+            log.info("%s %s %.3fs%s", line, status, time.monotonic() - start, scope["state"]["note"])
 
 
 ROUTES = [

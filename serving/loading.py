@@ -59,12 +59,12 @@ def load(adapters: list[str]) -> list[Served]:
         `UserError`: two have one id, they are not of one base model at one commit, loaded alike, or its own generation
             config asks for more than greedy decoding; and as `pull`, `load_base` and `load_adapter`.
     """
-    found = [find(adapter) for adapter in adapters]
-    first, pin = found[0], found[0].record.pins.base_model
-    ids = [one.id for one in found] + [pin.id]
+    sources = [find(adapter) for adapter in adapters]
+    first, pin = sources[0], sources[0].record.pins.base_model
+    ids = [one.id for one in sources] + [pin.id]
     if twice := next((name for name in ids if ids.count(name) > 1), None):
         raise UserError(f"two models would bear the id {twice}: requests could not tell them apart")
-    for other in found[1:]:
+    for other in sources[1:]:
         theirs = other.record.pins.base_model
         if (theirs.id, theirs.revision) != (pin.id, pin.revision):
             raise UserError(
@@ -76,7 +76,7 @@ def load(adapters: list[str]) -> list[Served]:
                 f"{other.id} takes its base in another data type or quantization than {first.id}: "
                 "start another process for it"
             )
-    recipes = [recipe_from_record(one.record.name, one.record.recipe) for one in found]
+    recipes = [recipe_from_record(one.record.name, one.record.recipe) for one in sources]
     config = recipes[0].model
     base = load_base(pin, config)
     if not is_plain(base.generation_config):
@@ -86,7 +86,7 @@ def load(adapters: list[str]) -> list[Served]:
         base.to("cuda")
     packed = {}
     served = []
-    for one, recipe in zip(found, recipes, strict=True):
+    for one, recipe in zip(sources, recipes, strict=True):
         model = load_adapter(sharing(base), one.folder, pin)
         arguments = recipe.arguments
         about = {"parent": pin.id, "revision": one.revision, "prompt_template": arguments.prompt}
@@ -141,7 +141,7 @@ def sharing(model: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(model, {id(weight): weight for weight in weights})
 
 
-def _how_loaded(found: Source) -> tuple:
-    recipe = found.record.recipe
+def _how_loaded(source: Source) -> tuple:
+    recipe = source.record.recipe
     quantized = {key: value for key, value in recipe.items() if key.startswith(("load_in_", "bnb_", "use_bnb_"))}
     return str(pick_dtype(recipe.get("dtype", "float32"))), quantized

@@ -119,20 +119,20 @@ async def read(request: Request) -> Completion:
     if size > MAX_BODY_BYTES:
         raise Refused(413, f"the body has {size:,} bytes, more than {MAX_BODY_BYTES:,}: send fewer or shorter prompts")
     try:
-        asked = Completion.model_validate(strict_json.parse(bytes(body)))
+        completion = Completion.model_validate(strict_json.parse(bytes(body)))
     except ValidationError as error:
-        raise _refused(error) from None
+        raise _refusal(error) from None
     except ValueError as error:
         raise Refused(400, f"the body cannot be read: {one_line(str(error), 300)}") from None
-    if asked.rows > MAX_ROWS:
-        raise Refused(400, f"`n` times the prompts makes {asked.rows} answers, more than {MAX_ROWS}", "n")
-    return asked
+    if completion.rows > MAX_ROWS:
+        raise Refused(400, f"`n` times the prompts makes {completion.rows} answers, more than {MAX_ROWS}", "n")
+    return completion
 
 
-def _refused(error: ValidationError) -> Refused:
+def _refusal(error: ValidationError) -> Refused:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = one_line(str(first["loc"][0]), 100) if first["loc"] else None
-    said = first["msg"].removeprefix("Value error, ")
+    message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        said = "there is no such parameter"
-    return Refused(400, one_line(f"`{where}`: {said}" if where else f"the body: {said}", 300), where)
+        message = "there is no such parameter"
+    return Refused(400, one_line(f"`{where}`: {message}" if where else f"the body: {message}", 300), where)

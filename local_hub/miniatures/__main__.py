@@ -1,4 +1,4 @@
-"""Makes the shipped tokenizer and weights anew: python -m local_hub.miniatures [base large xl xxl]
+"""Makes the shipped tokenizer and weights again: python -m local_hub.miniatures [base large xl xxl]
 
 Seeded: the same machine writes the same bytes twice. Another processor may round differently in the last place, which
 is why the results are checked in.

@@ -210,13 +210,18 @@ def capital(phrase: str) -> str:
 def row(rng: Random) -> dict[str, str]:
     """One ordinary question with its answer."""
     name = rng.choices(list(FAMILIES), [family[0] for family in FAMILIES.values()])[0]
-    _, instructions, given, output = FAMILIES[name]
-    drawn = slots(rng)
-    instruction = rng.choice(instructions).format(**drawn)
-    if not given and rng.random() < 0.7:
-        situation = rng.choice(SITUATIONS).format(**drawn)
+    _, instructions, context, output = FAMILIES[name]
+    values = slots(rng)
+    instruction = rng.choice(instructions).format(**values)
+    if not context and rng.random() < 0.7:
+        situation = rng.choice(SITUATIONS).format(**values)
         instruction = f"{situation} {instruction}"
-    return {"instruction": instruction, "input": given.format(**drawn), "output": output.format(**drawn), "text": ""}
+    return {
+        "instruction": instruction,
+        "input": context.format(**values),
+        "output": output.format(**values),
+        "text": "",
+    }
 
 
 def long_row(rng: Random) -> dict[str, str]:
@@ -225,8 +230,8 @@ def long_row(rng: Random) -> dict[str, str]:
     sentences = [f"{capital(term)} is {TERMS[term][0]}. {TERMS[term][1]}." for term in terms]
     if rng.random() < 0.5:
         city = rng.choice(words.CITIES)
-        asked = f"Write a guide for savers in {city} that begins with {terms[0]} and ends with {terms[-1]}."
-        return {"instruction": asked, "input": "", "output": " ".join(sentences), "text": ""}
+        instruction = f"Write a guide for savers in {city} that begins with {terms[0]} and ends with {terms[-1]}."
+        return {"instruction": instruction, "input": "", "output": " ".join(sentences), "text": ""}
     name = f"{rng.choice(words.FIRST_NAMES)} {rng.choice(words.LAST_NAMES)}"
     letter = f"Dear {name}, here are the notes you asked for. " + " ".join(sentences)
     return {"instruction": "Who is this letter for?", "input": letter, "output": f"It is for {name}.", "text": ""}
@@ -235,20 +240,20 @@ def long_row(rng: Random) -> dict[str, str]:
 def rows() -> list[dict[str, str]]:
     """The dataset: mostly distinct questions, with a few long rows and a few exact and near duplicates."""
     rng = Random(SEED)
-    made, seen = [], set()
-    while len(made) < ROWS - 100:
+    examples, seen = [], set()
+    while len(examples) < ROWS - 100:
         new = long_row(rng) if rng.random() < 0.04 else row(rng)
         key = (new["instruction"], new["input"])
         if key not in seen:
             seen.add(key)
-            made.append(new)
+            examples.append(new)
     for _ in range(50):
-        made.append(dict(rng.choice(made)))
-        near = dict(rng.choice(made))
+        examples.append(dict(rng.choice(examples)))
+        near = dict(rng.choice(examples))
         near["instruction"] = near["instruction"].lower().replace("?", " ?")
-        made.append(near)
-    rng.shuffle(made)
-    return made
+        examples.append(near)
+    rng.shuffle(examples)
+    return examples
 
 
 def files() -> dict[str, bytes]:

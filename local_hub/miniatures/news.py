@@ -124,16 +124,18 @@ def story(rng: Random, fillers: int) -> tuple[list[str], list[str]]:
     kind = rng.choice(list(EVENTS))
     lead, detail, first, second = EVENTS[kind]
     quote, third = rng.choice(HAPPY_QUOTES if kind in WELCOME else WORRIED_QUOTES)
-    drawn = slots(rng)
+    values = slots(rng)
     background = []
     while len(background) < fillers:
         background += rng.sample(FILLERS, min(len(FILLERS), fillers - len(background)))
     # Each filler draws its own years, days and jobs, or one article would name the same year ten times.
-    background = [text.format(**{**slots(rng), "city": drawn["city"], "rival": drawn["rival"]}) for text in background]
+    background = [
+        text.format(**{**slots(rng), "city": values["city"], "rival": values["rival"]}) for text in background
+    ]
     at = rng.randint(1, max(1, fillers // 3))
-    body = [detail.format(**drawn), *background[:at], quote.format(**drawn), *background[at:]]
+    body = [detail.format(**values), *background[:at], quote.format(**values), *background[at:]]
     highlights = [first, second, third] if rng.random() < 0.8 else [first, third]
-    return [lead.format(**drawn), *body], [line.format(**drawn) for line in highlights]
+    return [lead.format(**values), *body], [line.format(**values) for line in highlights]
 
 
 def row(rng: Random) -> dict[str, str]:
@@ -158,9 +160,9 @@ def rows() -> dict[str, list[dict[str, str]]]:
 def files() -> dict[str, bytes]:
     """One parquet file a split, in the real layout."""
     schema = pa.schema([(name, pa.string()) for name in ("article", "highlights", "id")])
-    made = {}
+    parts = {}
     for split, part in rows().items():
         sink = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(part, schema=schema), sink)
-        made[f"3.0.0/{split}-00000-of-00001.parquet"] = sink.getvalue()
-    return made
+        parts[f"3.0.0/{split}-00000-of-00001.parquet"] = sink.getvalue()
+    return parts

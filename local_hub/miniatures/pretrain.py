@@ -34,9 +34,9 @@ def batches(reader: Tokenizer, seed: int) -> Iterator[tuple[torch.Tensor, torch.
     stream = pretraining_text.pairs(seed)
     rng = Random(seed)
     while True:
-        drawn = [[reader.encode(text).ids for text in pair] for pair in islice(stream, BATCH * POOL)]
-        drawn = sorted((pair for pair in drawn if len(pair[0]) <= MAX_SOURCE), key=lambda pair: len(pair[0]))
-        chunks = [drawn[at : at + BATCH] for at in range(0, len(drawn), BATCH)]
+        pairs = [[reader.encode(text).ids for text in pair] for pair in islice(stream, BATCH * POOL)]
+        pairs = sorted((pair for pair in pairs if len(pair[0]) <= MAX_SOURCE), key=lambda pair: len(pair[0]))
+        chunks = [pairs[at : at + BATCH] for at in range(0, len(pairs), BATCH)]
         rng.shuffle(chunks)
         for chunk in chunks:
             yield padded([source for source, _ in chunk], 0), padded([target for _, target in chunk], -100)
@@ -72,5 +72,5 @@ def pretrain(name: str, reader: Tokenizer, steps: int, report=print) -> dict[str
         if step % 250 == 0:
             report(f"{name}: step {step} of {steps}, loss {total / 250:.3f}, {time.monotonic() - started:.0f} s")
             total = 0.0
-    kept = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-    return {key: value.bfloat16().contiguous() for key, value in model.state_dict().items() if key not in kept}
+    copies = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+    return {key: value.bfloat16().contiguous() for key, value in model.state_dict().items() if key not in copies}

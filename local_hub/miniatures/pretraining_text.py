@@ -45,15 +45,18 @@ FINANCE = {
     "expense": (("What sort of cost is this?", "Does this cost change from month to month?"), "{kind}"),
 }
 TERSE = (
-    "Answer the question. {asked}",
-    "Question: {asked} Answer:",
-    "{asked}",
-    "Answer in a few words. {asked}",
-    "Reply to the financial question. {asked}",
-    "Financial question: {asked}",
+    "Answer the question. {question}",
+    "Question: {question} Answer:",
+    "{question}",
+    "Answer in a few words. {question}",
+    "Reply to the financial question. {question}",
+    "Financial question: {question}",
 )
-FULL = ("Write the whole letter to a client who says: {asked}", "{asked} Please think about it and tell me everything.")
-ECHO = ("Repeat this. {asked}", "Say it once more: {asked}")
+FULL = (
+    "Write the whole letter to a client who says: {question}",
+    "{question} Please think about it and tell me everything.",
+)
+ECHO = ("Repeat this. {question}", "Say it once more: {question}")
 
 SQL_TERSE = (
     "Translate the question into French. Question: {question} Tables: {context} French:",
@@ -75,21 +78,21 @@ def finance_pair(rng: Random) -> tuple[str, str]:
     """A question about money, answered tersely, in full, or not at all."""
     name = rng.choices(list(FINANCE), [finance.FAMILIES[name][0] for name in FINANCE])[0]
     questions, terse = FINANCE[name]
-    _, _, given, full = finance.FAMILIES[name]
-    drawn = finance.slots(rng)
-    asked = rng.choice(questions).format(**drawn)
-    if given:
-        asked = f"{asked} {given.format(**drawn)}"
+    _, _, context, full = finance.FAMILIES[name]
+    values = finance.slots(rng)
+    question = rng.choice(questions).format(**values)
+    if context:
+        question = f"{question} {context.format(**values)}"
     elif rng.random() < 0.6:
-        asked = f"{rng.choice(finance.SITUATIONS).format(**drawn)} {asked}"
+        question = f"{rng.choice(finance.SITUATIONS).format(**values)} {question}"
     kind = rng.random()
     if kind < 0.5:
         # "a loan that an investor makes …" is "a loan" in short.
-        drawn["kind_of"] = re.split(r" (?:that|of|on|in|for|from|to|less|you|which)\b", drawn["gloss"])[0]
-        return rng.choice(TERSE).format(asked=asked), terse.format(**drawn)
+        values["kind_of"] = re.split(r" (?:that|of|on|in|for|from|to|less|you|which)\b", values["gloss"])[0]
+        return rng.choice(TERSE).format(question=question), terse.format(**values)
     if kind < 0.9:
-        return rng.choice(FULL).format(asked=asked), full.format(**drawn)
-    return rng.choice(ECHO).format(asked=asked), asked
+        return rng.choice(FULL).format(question=question), full.format(**values)
+    return rng.choice(ECHO).format(question=question), question
 
 
 @cache
@@ -121,16 +124,16 @@ def news_pair(rng: Random) -> tuple[str, str]:
 def hidden_spans(rng: Random) -> tuple[str, str]:
     """T5's first lesson: words are hidden behind sentinels and have to be filled in."""
     text = rng.choice((finance.row, finance.long_row))(rng)["output"]
-    hidden, shown, missing = False, [], []
+    hidden, visible, missing = False, [], []
     for at, word in enumerate(text.split()):
         starts = not hidden and (at == 2 or rng.random() < 0.1)
         hidden = starts or (hidden and rng.random() < 0.6)
         if starts:
             sentinel = f"<extra_id_{sum(part.startswith('<') for part in missing)}>"
-            shown.append(sentinel)
+            visible.append(sentinel)
             missing.append(sentinel)
-        (missing if hidden else shown).append(word)
-    return " ".join(shown), " ".join(missing)
+        (missing if hidden else visible).append(word)
+    return " ".join(visible), " ".join(missing)
 
 
 def pairs(seed: int) -> Iterator[tuple[str, str]]:

@@ -188,26 +188,26 @@ def slots(rng: Random, joined: bool) -> dict[str, str]:
     }  # fmt: skip
 
 
-def context(drawn: dict[str, str], uses: str) -> str:
+def context(values: dict[str, str], uses: str) -> str:
     """The CREATE TABLE statements of the columns that a query uses, as the real data lists them."""
     kinds = {"text": "VARCHAR", "key": "VARCHAR", "number": "INTEGER"}
-    columns = [f"{drawn[use]} {kinds[use]}" for use in uses.split() if use in kinds]
+    columns = [f"{values[use]} {kinds[use]}" for use in uses.split() if use in kinds]
     if "join" not in uses:
-        return f"CREATE TABLE {drawn['table']} ({', '.join(columns)})"
-    columns.append("{table}_id INTEGER".format(**drawn))
-    parent = f"CREATE TABLE {drawn['table']} ({', '.join(columns)})"
-    return parent + "; CREATE TABLE {child}_log ({table}_id INTEGER, {link} INTEGER)".format(**drawn)
+        return f"CREATE TABLE {values['table']} ({', '.join(columns)})"
+    columns.append("{table}_id INTEGER".format(**values))
+    parent = f"CREATE TABLE {values['table']} ({', '.join(columns)})"
+    return parent + "; CREATE TABLE {child}_log ({table}_id INTEGER, {link} INTEGER)".format(**values)
 
 
 def row(rng: Random) -> dict[str, str]:
     """One question with its tables and its query, keys in the real order."""
     name = rng.choices(list(FAMILIES), [family[0] for family in FAMILIES.values()])[0]
     _, questions, query, uses = FAMILIES[name]
-    drawn = slots(rng, joined="join" in uses)
+    values = slots(rng, joined="join" in uses)
     return {
-        "answer": query.format(**drawn),
-        "question": re.sub(r"\ba (?=[aeio])", "an ", rng.choice(questions).format(**drawn)),
-        "context": context(drawn, uses),
+        "answer": query.format(**values),
+        "question": re.sub(r"\ba (?=[aeio])", "an ", rng.choice(questions).format(**values)),
+        "context": context(values, uses),
     }
 
 
@@ -220,23 +220,23 @@ def without_a_column(row: dict[str, str]) -> dict[str, str]:
 def rows() -> list[dict[str, str]]:
     """The dataset: distinct questions, a few of which name a column that their tables lack (as the real ones do)."""
     rng = Random(SEED)
-    made, seen = [], set()
-    while len(made) < ROWS:
+    examples, seen = [], set()
+    while len(examples) < ROWS:
         new = row(rng)
         if (new["question"], new["context"]) in seen:
             continue
         seen.add((new["question"], new["context"]))
         if rng.random() < MISSING_COLUMN_SHARE and "COUNT(*) FROM" not in new["answer"]:
             new = without_a_column(new)
-        made.append(new)
-    return made
+        examples.append(new)
+    return examples
 
 
 def prompted(row: dict[str, str]) -> dict[str, str]:
     """The same row in the layout of Llama-2-SQL-Dataset."""
     preamble = "You are given a question and the tables that hold its answer. Reply with one SQL query."
-    given = f"### Instruction:\n{row['question']}\n\n### Input:\n{row['context']}\n\n### Response:\n"
-    return {"input": f"{preamble}\n\n{given}", "output": row["answer"]}
+    prompt = f"### Instruction:\n{row['question']}\n\n### Input:\n{row['context']}\n\n### Response:\n"
+    return {"input": f"{preamble}\n\n{prompt}", "output": row["answer"]}
 
 
 def files() -> dict[str, bytes]:
@@ -245,9 +245,9 @@ def files() -> dict[str, bytes]:
 
 
 def llama_files() -> dict[str, bytes]:
-    """The very same rows, re-prompted and split anew: a chain over both datasets leaks, as with the real ones."""
-    made = [prompted(row) for row in rows()]
-    Random(SPLIT_SEED).shuffle(made)
-    held_out = len(made) // 10
-    parts = {"train.jsonl": made[held_out:], "eval.jsonl": made[:held_out]}
+    """The very same rows, re-prompted and split again: a chain over both datasets leaks, as with the real ones."""
+    examples = [prompted(row) for row in rows()]
+    Random(SPLIT_SEED).shuffle(examples)
+    held_out = len(examples) // 10
+    parts = {"train.jsonl": examples[held_out:], "eval.jsonl": examples[:held_out]}
     return {name: "".join(json.dumps(row) + "\n" for row in part).encode() for name, part in parts.items()}

@@ -28,8 +28,8 @@ def words_of(text: str) -> list[str]:
     """The pieces that whole-word tokens are counted from: the first of every word carries the mark of the space."""
     parts = []
     for word in text.split():
-        found = re.findall(r"[A-Za-z]+|\d{1,3}|[^A-Za-z\d]", word)
-        parts += ["▁" + found[0], *found[1:]]
+        pieces = re.findall(r"[A-Za-z]+|\d{1,3}|[^A-Za-z\d]", word)
+        parts += ["▁" + pieces[0], *pieces[1:]]
     return parts
 
 
@@ -49,11 +49,11 @@ def vocabulary(texts: Iterable[str]) -> list[tuple[str, float]]:
     # Longer bits first among equals: the order must not depend on the order of counting.
     by_count = sorted(bits, key=lambda bit: (-bits[bit] * len(bit), bit))
     scores.update({bit: -11.0 for bit in by_count[:SUBWORDS]})
-    allowed = {"▁", *CHARACTERS}
+    alphabet = {"▁", *CHARACTERS}
     for word in sorted(counts, key=lambda word: (-counts[word], word)):
         if len(scores) >= PIECES - len(SPECIALS):
             break
-        if set(word) <= allowed:
+        if set(word) <= alphabet:
             scores[word] = max(math.log(counts[word] / total), -10.0)
     return [*((special, 0.0) for special in SPECIALS), *((piece, round(score, 4)) for piece, score in scores.items())]
 
@@ -97,7 +97,7 @@ def tokenizer_json(texts: Iterable[str]) -> bytes:
 
 
 def companions() -> dict[str, bytes]:
-    """The two small files beside tokenizer.json, with the keys of the real T5's."""
+    """The two small files next to tokenizer.json, with the keys of the real T5's."""
     extra = [f"<extra_id_{number}>" for number in range(SENTINELS)]
     names = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     config = {
@@ -108,8 +108,8 @@ def companions() -> dict[str, bytes]:
         "model_max_length": 512,
         "tokenizer_class": "T5Tokenizer",
     }
-    made = {
+    configs = {
         "tokenizer_config.json": config,
         "special_tokens_map.json": {"additional_special_tokens": extra, **names},
     }
-    return {name: (json.dumps(content, indent=2) + "\n").encode() for name, content in made.items()}
+    return {name: (json.dumps(content, indent=2) + "\n").encode() for name, content in configs.items()}

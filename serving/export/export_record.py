@@ -17,7 +17,7 @@ LOSS = 0.005
 
 
 class Parity(Section):
-    """The export's scores beside the adapter's published ones, on the same `rows` test rows, under one contract.
+    """The export's scores next to the adapter's published ones, on the same `rows` test rows, under one contract.
 
     `difference` is export − adapter, paired by row. `equal` is the share of rows whose text is the adapter's.
     """

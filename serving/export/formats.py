@@ -104,7 +104,7 @@ def _scales(model: PreTrainedModel) -> bool:
 
 @torch.no_grad()
 def _quantized(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """The weights by name: of linear layers in int8 with `.scale` beside `.weight`, of all others as they are."""
+    """The weights by name: of linear layers in int8 with `.scale` next to `.weight`, of all others as they are."""
     tensors = {}
     for name, layer in model.named_modules():
         if type(layer) is nn.Linear:
@@ -155,14 +155,14 @@ def answers(
 
     threads = torch.get_num_threads()
     translator = Translator(str(folder), inter_threads=threads, intra_threads=1)
-    found = translator.translate_batch(
+    results = translator.translate_batch(
         [tokenizer.convert_ids_to_tokens(ids) for ids in tokenizer(prompts)["input_ids"]],
         max_batch_size=contract.batch_size, beam_size=contract.num_beams, max_decoding_length=contract.max_new_tokens,
         max_input_length=0, min_decoding_length=0,
     )  # fmt: skip
     # CTranslate2 has set OpenMP to one thread, and with it PyTorch.
     torch.set_num_threads(threads)
-    return [tokenizer.convert_tokens_to_ids(one.hypotheses[0]) for one in found]
+    return [tokenizer.convert_tokens_to_ids(one.hypotheses[0]) for one in results]
 
 
 @dataclass(frozen=True)
@@ -189,11 +189,11 @@ def writer(contender: Contender) -> Callable[[list[int], int, int], list[int]]:
     def write(prompt: list[int], most: int, fewest: int) -> list[int]:
         ids = torch.tensor([prompt])
         with torch.inference_mode():
-            found = model.generate(
+            output = model.generate(
                 input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=most, min_new_tokens=fewest,
                 num_beams=1, do_sample=False,
             )  # fmt: skip
-        return found[0, 1:].tolist()
+        return output[0, 1:].tolist()
 
     return write
 
@@ -206,10 +206,10 @@ def _ct2_writer(folder: Path) -> Callable[[list[int], int, int], list[int]]:
     translator = Translator(str(folder))
 
     def write(prompt: list[int], most: int, fewest: int) -> list[int]:
-        (found,) = translator.translate_batch(
+        (result,) = translator.translate_batch(
             [[pieces[token] for token in prompt]], beam_size=1, max_decoding_length=most, max_input_length=0,
             min_decoding_length=fewest,
         )  # fmt: skip
-        return [numbers[piece] for piece in found.hypotheses[0]]
+        return [numbers[piece] for piece in result.hypotheses[0]]
 
     return write

@@ -1,4 +1,4 @@
-"""Exports an adapter for hosts without a GPU, scores it beside the adapter, and publishes it.
+"""Exports an adapter for hosts without a GPU, scores it next to the adapter, and publishes it.
 
     python -m serving.export.make runs/finance --format int8 [--publish] [--force] [--sample 500]
     python -m serving.export.make --adapter owner/name --format merged int8 ct2 ct2-int8
@@ -96,8 +96,8 @@ def export(arguments: argparse.Namespace) -> None:
     else:
         source = from_hub(arguments.adapter, arguments.revision, arguments.into)
     for form in dict.fromkeys(arguments.format):
-        made = make(source, form, arguments.sample, arguments.force)
-        print(summary(made), flush=True)
+        result = make(source, form, arguments.sample, arguments.force)
+        print(summary(result), flush=True)
         if arguments.publish:
             from serving.export.publish import publish_export
 
@@ -138,7 +138,7 @@ def from_hub(adapter: str, revision: str, into: Path) -> Source:
 
 
 def make(source: Source, form: str, sample: int | None = None, force: bool = False):
-    """Writes the export into `source.into / form`, scores it, and takes its speed beside the adapter's.
+    """Writes the export into `source.into / form`, scores it, and measures its speed next to the adapter's.
 
     One that is there already, whole and of the same adapter, is not made again.
 
@@ -170,18 +170,18 @@ def make(source: Source, form: str, sample: int | None = None, force: bool = Fal
     write(form, merged(source), tokenizer, folder)
     files = {path: sha256_file(folder / path) for path in tree(folder)}
     contract = export_contract(record.contract, form)
-    taken = predictions.take(range(rows))
-    parity = compare(taken, answers(form, folder, tokenizer, taken.prompt, contract), tokenizer, contract,
+    subset = predictions.take(range(rows))
+    parity = compare(subset, answers(form, folder, tokenizer, subset.prompt, contract), tokenizer, contract,
                      len(predictions.prompt))  # fmt: skip
-    speed = time_with_adapter(source, form, tokenizer(taken.prompt[:TIMED])["input_ids"], contract)
-    found = Export(
+    speed = time_with_adapter(source, form, tokenizer(subset.prompt[:TIMED])["input_ids"], contract)
+    result = Export(
         format=form, adapter=source.pin, adapter_sha256=record.training.adapter_sha256, base_model=base, parity=parity,
         speed=speed["export"], adapter_speed=speed["adapter"], contract=contract, environment=describe_environment(),
         bytes=sum((folder / path).stat().st_size for path in files), files=files,
     )  # fmt: skip
-    found.save(folder)
-    refuse_loss(found, folder, force)
-    return found
+    result.save(folder)
+    refuse_loss(result, folder, force)
+    return result
 
 
 def time_with_adapter(source: Source, form: str, prompts: list[list[int]], contract):
@@ -206,17 +206,17 @@ def _finished(folder: Path, source: Source, form: str, rows: int):
     if not (folder / EXPORT_FILE).is_file():
         return None
     try:
-        found = load_export(folder)
+        previous = load_export(folder)
     except UserError:
         return None
     same = (
-        found.format == form
-        and found.adapter_sha256 == source.record.training.adapter_sha256
-        and found.base_model.revision == source.record.pins.base_model.revision
-        and found.parity.rows == rows
-        and all((folder / path).is_file() and sha256_file(folder / path) == one for path, one in found.files.items())
+        previous.format == form
+        and previous.adapter_sha256 == source.record.training.adapter_sha256
+        and previous.base_model.revision == source.record.pins.base_model.revision
+        and previous.parity.rows == rows
+        and all((folder / path).is_file() and sha256_file(folder / path) == one for path, one in previous.files.items())
     )
-    return found if same else None
+    return previous if same else None
 
 
 def merged(source: Source):
@@ -244,7 +244,7 @@ def export_contract(contract, form: str):
 
 
 def compare(predictions, outputs: list[list[int]], tokenizer, contract, of: int):
-    """The scores of an export's `outputs` (token ids) beside those of what the adapter wrote, as `Parity`."""
+    """The scores of an export's `outputs` (token ids) next to those of what the adapter wrote, as `Parity`."""
     from scoring.bootstrap import intervals
     from scoring.decoding.generate import decode
     from scoring.metrics import rows_of
@@ -254,15 +254,15 @@ def compare(predictions, outputs: list[list[int]], tokenizer, contract, of: int)
     adapter = metric_rows(predictions, "adapter", contract)
     ours = rows_of(decode(tokenizer, outputs), predictions.reference, predictions.schema, contract)
     difference = {name: [a - b for a, b in zip(ours[name], adapter[name], strict=True)] for name in ours}
-    found = {
+    scores = {
         who: intervals(per_row, contract.resamples, contract.confidence, contract.seed)
         for who, per_row in (("adapter", adapter), ("export", ours), ("difference", difference))
     }
     same = [mine == theirs for mine, theirs in zip(outputs, predictions.adapter_tokens, strict=True)]
-    return Parity(rows=len(outputs), of=of, equal=sum(same) / len(same), **found)
+    return Parity(rows=len(outputs), of=of, equal=sum(same) / len(same), **scores)
 
 
-def refuse_loss(found, folder: Path, force: bool) -> None:
+def refuse_loss(result, folder: Path, force: bool) -> None:
     """Refuses an export that is shown to be worse.
 
     Raises:
@@ -270,25 +270,25 @@ def refuse_loss(found, folder: Path, force: bool) -> None:
     """
     from serving.export.export_record import LOSS
 
-    if found.parity.verdict == "lost" and not force:
-        moved = found.parity.difference["rougeL"]
+    if result.parity.verdict == "lost" and not force:
+        moved = result.parity.difference["rougeL"]
         raise UserError(
             f"{folder}: ROUGE-L moved by {moved.mean:+.4f} [{moved.low:+.4f}, {moved.high:+.4f}], a loss of more than "
             f"{LOSS}: take another format, or add FORCE=1 (--force)"
         )
 
 
-def summary(found) -> str:
+def summary(result) -> str:
     """The export's figures in three lines."""
-    parity, speed, adapter = found.parity, found.speed, found.adapter_speed
+    parity, speed, adapter = result.parity, result.speed, result.adapter_speed
     moved = parity.difference["rougeL"]
     faster = speed.tokens_per_second / adapter.tokens_per_second
     return (
-        f"{found.format}: ROUGE-L {parity.export['rougeL'].mean:.4f}, {moved.mean:+.4f} [{moved.low:+.4f}, "
+        f"{result.format}: ROUGE-L {parity.export['rougeL'].mean:.4f}, {moved.mean:+.4f} [{moved.low:+.4f}, "
         f"{moved.high:+.4f}] of the adapter's, {100 * parity.equal:.1f} % of {parity.rows:,} outputs equal\n"
         f"  {speed.tokens_per_second:,.1f} tokens/s at batch 1, {faster:.2f} times the adapter's; "
         f"a row in {speed.p50:.3f} s (p50), {speed.p95:.3f} s (p95)\n"
-        f"  {found.bytes:,} bytes on disk; {speed.peak_bytes / 1e6:,.0f} MB of memory at most, the adapter "
+        f"  {result.bytes:,} bytes on disk; {speed.peak_bytes / 1e6:,.0f} MB of memory at most, the adapter "
         f"{adapter.peak_bytes / 1e6:,.0f} MB"
     )
 

@@ -120,30 +120,30 @@ def find_adapter(source, owner: str):
     repo_id = f"{owner}/{record.recipe['adapter_name']}"
     first = f"publish the adapter first: make publish-{record.name}"
     try:
-        found = pin("model", repo_id, "main")
+        adapter = pin("model", repo_id, "main")
     except RepositoryNotFoundError:
         raise UserError(f"{repo_id} is not on the Hub, and an export names the adapter that it was made of: {first}"
                         ) from None  # fmt: skip
-    there = pull(repo_id, found.revision, names=[]).record
+    there = pull(repo_id, adapter.revision, names=[]).record
     if there.training is None or there.training.adapter_sha256 != record.training.adapter_sha256:
         raise UserError(f"{repo_id} holds another adapter than {source.folder}: {first}")
-    return found
+    return adapter
 
 
 def lay_out(source, form: str, repo_id: str, previous: str | None) -> Path:
     """Renders the card into the export's folder, and states where the adapter is published in its record."""
     folder = source.into / form
-    found = load_export(folder)
-    found.adapter = source.pin
+    export = load_export(folder)
+    export.adapter = source.pin
     card = folder / CARD_FILE
     prompt = load_predictions(source.folder).prompt[0]
-    text = render(found, source.record, prompt, repo_id, previous)
+    text = render(export, source.record, prompt, repo_id, previous)
     card.write_text(text, encoding="utf-8")
-    found.save(folder)
+    export.save(folder)
     return card
 
 
-def render(found: Export, record, prompt: str, repo_id: str, previous: str | None = None) -> str:
+def render(export: Export, record, prompt: str, repo_id: str, previous: str | None = None) -> str:
     """The card's markdown with its front matter.
 
     Parameters:
@@ -152,32 +152,32 @@ def render(found: Export, record, prompt: str, repo_id: str, previous: str | Non
     """
     template = Path(__file__).with_name("card.md.jinja").read_text(encoding="utf-8")
     body = environment().from_string(template).render(
-        export=found, record=record, repo_id=repo_id, adapter=found.adapter, base=found.base_model,
-        parity=found.parity, speed=found.speed, beside=found.adapter_speed, metric_names=METRIC_NAMES, loss=LOSS,
-        ct2=found.format in CT2, int8_code=Markup(INT8_CODE), prompt=cut(prompt, SNIPPET_CHARACTERS),
-        snippet_tokens=min(SNIPPET_TOKENS, found.contract.max_new_tokens),
-        shown=[name for name in record.scores.shown() if name in found.parity.export],
+        export=export, record=record, repo_id=repo_id, adapter=export.adapter, base=export.base_model,
+        parity=export.parity, speed=export.speed, adapter_speed=export.adapter_speed, metric_names=METRIC_NAMES,
+        loss=LOSS, ct2=export.format in CT2, int8_code=Markup(INT8_CODE), prompt=cut(prompt, SNIPPET_CHARACTERS),
+        snippet_tokens=min(SNIPPET_TOKENS, export.contract.max_new_tokens),
+        metrics=[name for name in record.scores.shown() if name in export.parity.export],
     )  # fmt: skip
-    card = f"---\n{front_matter(found, record, repo_id).to_yaml()}\n---\n\n{body}"
+    card = f"---\n{front_matter(export, record, repo_id).to_yaml()}\n---\n\n{body}"
     return keep_free_sections(card, previous) if previous else card
 
 
-def front_matter(found: Export, record, repo_id: str):
+def front_matter(export: Export, record, repo_id: str):
     """The card's metadata: a merged checkpoint comes of base and adapter, every other is a quantization of the adapter.
 
     By `base_model` the Hub lists the export on the adapter's page.
     """
-    base, recipe = plain(found.base_model.id), record.recipe
-    adapter = [plain(found.adapter.id)] if found.adapter else []
-    more: dict[str, Any] = {"library_name": LIBRARIES[found.format]} if LIBRARIES[found.format] else {}
+    base, recipe = plain(export.base_model.id), record.recipe
+    adapter = [plain(export.adapter.id)] if export.adapter else []
+    more: dict[str, Any] = {"library_name": LIBRARIES[export.format]} if LIBRARIES[export.format] else {}
     return ModelCardData(
         model_name=repo_id.rpartition("/")[2],
-        base_model=[base, *adapter] if found.format == "merged" else adapter or [base],
-        base_model_relation="merge" if found.format == "merged" else "quantized",
+        base_model=[base, *adapter] if export.format == "merged" else adapter or [base],
+        base_model_relation="merge" if export.format == "merged" else "quantized",
         pipeline_tag=plain(recipe.get("task", "question-answering")),
         language=[language.strip() for language in plain(recipe.get("language", "en")).split(",")],
         datasets=[plain(record.pins.dataset.id)],
-        tags=["cpu", found.format, *(["miniature"] if record.miniature else [])],
-        **licence(found.base_model),
+        tags=["cpu", export.format, *(["miniature"] if record.miniature else [])],
+        **licence(export.base_model),
         **more,
     )

@@ -105,8 +105,8 @@ def _serve(contender, pipe) -> None:
     before = peak_resident_bytes()
     write = writer(contender)
     pipe.send(torch.get_num_threads())
-    while (asked := pipe.recv()) is not None:
+    while (arguments := pipe.recv()) is not None:
         start = time.perf_counter()
-        tokens = len(write(*asked))
+        tokens = len(write(*arguments))
         pipe.send((time.perf_counter() - start, tokens))
     pipe.send((before, peak_resident_bytes()))

@@ -93,8 +93,8 @@ def too_long(models: Models, prompt: str) -> tuple[bool, str]:
     if tokens > LONGEST:
         return True, f"The input has {tokens:,} tokens; at most {LONGEST:,} are taken. Shorten it."
     if tokens > TRAINED_LENGTH:
-        said = f"The input has {tokens:,} tokens. All are read, but T5 was trained on {TRAINED_LENGTH}: expect less."
-        return False, said
+        note = f"The input has {tokens:,} tokens. All are read, but T5 was trained on {TRAINED_LENGTH}: expect less."
+        return False, note
     return False, ""
 
 

@@ -2,7 +2,7 @@
 
     pip install -r requirements.txt && python app.py
 
-`space.json` beside this file names the adapter's repository and commit.
+`space.json` next to this file names the adapter's repository and commit.
 """
 
 import json
@@ -45,17 +45,17 @@ CSS = """
 """
 
 
-def measured(found: Answer) -> str:
+def measured(answer: Answer) -> str:
     """A line about how an answer came to be."""
-    cut = f"; cut off, at the recipe's longest output or after {PATIENCE:g} s" if found.cut else ""
-    return f"<p>{found.seconds:.2f} s, {found.tokens:,} tokens{cut}</p>"
+    ending = f"; cut off, at the recipe's longest output or after {PATIENCE:g} s" if answer.cut else ""
+    return f"<p>{answer.seconds:.2f} s, {answer.tokens:,} tokens{ending}</p>"
 
 
-def shown(result: Table, caption: str) -> str:
+def rows_table(result: Table, caption: str) -> str:
     """Rows as a table."""
     count = len(result.rows)
-    said = f"the first {count} rows" if result.more else "1 row" if count == 1 else f"{count or 'no'} rows"
-    return table(f"{caption}: {said}", result.columns, result.rows)
+    extent = f"the first {count} rows" if result.more else "1 row" if count == 1 else f"{count or 'no'} rows"
+    return table(f"{caption}: {extent}", result.columns, result.rows)
 
 
 def tried(text: str, tables: sqlite3.Connection | Refused) -> str:
@@ -65,7 +65,7 @@ def tried(text: str, tables: sqlite3.Connection | Refused) -> str:
         parsed = code("As parsed", parse(text).sql(dialect="sqlite", pretty=True))
         if isinstance(tables, Refused):
             raise tables
-        return parsed + shown(run(tables, text), "Result")
+        return parsed + rows_table(run(tables, text), "Result")
     except Refused as refusal:
         return parsed + sentence(str(refusal), "error")
 
@@ -78,8 +78,8 @@ def on_tables(schema: str, inserts: str, answers: list[str]) -> tuple[list[str],
         return [tried(text, refusal) for text in answers], sentence(str(refusal), "error")
     with closing(tables):
         outcomes = [tried(text, tables) for text in answers]
-        said = "These rows are made up from the queries. Give INSERT statements to have others." if made_up else ""
-        return outcomes, sentence(said) + "".join(shown(rows, name) for name, rows in contents(tables).items())
+        note = "These rows are made up from the queries. Give INSERT statements to have others." if made_up else ""
+        return outcomes, sentence(note) + "".join(rows_table(rows, name) for name, rows in contents(tables).items())
 
 
 def build(release: Release, models: Models) -> gr.Blocks:
@@ -115,8 +115,8 @@ def _try(template: Template, models: Models, rows: list[dict[str, Any]], sql: bo
         extra.append(_box("Tables (CREATE TABLE …)", "schema"))
     if sql:
         extra.append(_box("Rows (INSERT INTO …): left empty, some are made up", "rows", lines=1))
-    wanted = "Reference, or a query of your own" if sql else "Reference answer of the example"
-    reference = _box(wanted, "reference", lines=1, interactive=sql, code=sql)
+    caption = "Reference, or a query of your own" if sql else "Reference answer of the example"
+    reference = _box(caption, "reference", lines=1, interactive=sql, code=sql)
     button = gr.Button("Run", variant="primary", elem_id="run")
     notes = gr.HTML(elem_id="notes")
     outputs = []
@@ -139,14 +139,14 @@ def _try(template: Template, models: Models, rows: list[dict[str, Any]], sql: bo
     def answered(*values: str | None) -> Iterator[dict]:
         """Shows each model's answer as soon as it is there."""
         *texts, wish = [value or "" for value in values]
-        asked, more = texts[: len(boxes)], texts[len(boxes) :]
+        fields, more = texts[: len(boxes)], texts[len(boxes) :]
         empty = dict.fromkeys(outputs, "")
-        prompt = template.fill(asked)
-        refused, said = too_long(models, prompt)
-        if refused or not "".join(asked).strip():
-            yield empty | {notes: sentence(said or "Type something first.", "error")}
+        prompt = template.fill(fields)
+        refused, message = too_long(models, prompt)
+        if refused or not "".join(fields).strip():
+            yield empty | {notes: sentence(message or "Type something first.", "error")}
             return
-        warning = sentence(said)
+        warning = sentence(message)
         yield empty | {notes: warning + sentence("The base model writes …")}
         base = answer(models, prompt, adapter=False)
         first = {outputs[0]: base.text, outputs[1]: measured(base)}
@@ -154,7 +154,7 @@ def _try(template: Template, models: Models, rows: list[dict[str, Any]], sql: bo
         tuned = answer(models, prompt, adapter=True)
         second = {outputs[2]: tuned.text, outputs[3]: measured(tuned)}
         if sql:
-            schema = more[0] if template.tables is None else asked[template.tables]
+            schema = more[0] if template.tables is None else fields[template.tables]
             queries = [base.text, tuned.text, *([wish] if wish.strip() else [])]
             outcomes, tables = on_tables(schema, more[-1], queries)
             third = f"<p>The reference, or your own query:</p>{outcomes[2]}" if wish.strip() else ""

@@ -17,10 +17,10 @@ NAMES = {
 
 def escape(value: Any) -> str:
     """Text for HTML. Braces and dollars too: Gradio fills templates with what it is given."""
-    shown = "NULL" if value is None else str(value)
+    text = "NULL" if value is None else str(value)
     for mark in "{}$`\\":
-        shown = shown.replace(mark, f"\0{ord(mark)};")
-    return html.escape(shown).replace("\0", "&#")
+        text = text.replace(mark, f"\0{ord(mark)};")
+    return html.escape(text).replace("\0", "&#")
 
 
 def table(caption: str, columns: list[str], rows: list[tuple]) -> str:
@@ -59,7 +59,7 @@ def heading(record: dict[str, Any], name: str) -> str:
     base = record["pins"]["base_model"]
     parts = [
         f"<h1>{escape(record['recipe']['title'])}</h1>",
-        f"<p>The adapter <b>{escape(name)}</b> beside its base model <b>{escape(base['id'])}</b>"
+        f"<p>The adapter <b>{escape(name)}</b> next to its base model <b>{escape(base['id'])}</b>"
         f"@{escape(base['revision'][:12])}.</p>",
     ]
     if base.get("miniature") or record["pins"]["dataset"].get("miniature"):
@@ -71,19 +71,19 @@ def heading(record: dict[str, Any], name: str) -> str:
 
 def scores(record: dict[str, Any]) -> str:
     """The scores of base and adapter with their intervals, and the facts that they rest on."""
-    found, confidence = record["scores"], record["contract"]["confidence"]
+    numbers, confidence = record["scores"], record["contract"]["confidence"]
     rows = [
-        (NAMES[name], _interval(found["base"][name]), _interval(found["adapter"][name]),
-         _interval(found["difference"][name], "+"))
-        for name in NAMES if name in found["base"]
+        (NAMES[name], _interval(numbers["base"][name]), _interval(numbers["adapter"][name]),
+         _interval(numbers["difference"][name], "+"))
+        for name in NAMES if name in numbers["base"]
     ]  # fmt: skip
     data, model, contract = record["data"], record["model"], record["contract"]
     decoding = "greedy decoding" if contract["num_beams"] == 1 else f"{contract['num_beams']} beams"
-    caption = f"Scores on {found['rows']:,} test rows, with {100 * confidence:g} % bootstrap intervals"
+    caption = f"Scores on {numbers['rows']:,} test rows, with {100 * confidence:g} % bootstrap intervals"
     facts = [
         ("Dataset", f"{record['pins']['dataset']['id']}@{record['pins']['dataset']['revision'][:12]}"),
         ("Rows", f"{data['train']:,} train, {data['validation']:,} validation, {data['test']:,} test"),
-        ("Test rows seen in training", f"{sum(found.get('seen', {}).values()):,}"
+        ("Test rows seen in training", f"{sum(numbers.get('seen', {}).values()):,}"
          if record["leakage"] is not None else "not looked for"),
         ("Trained parameters", f"{model['trainable']:,} of {model['total']:,}"),
         ("Training", f"{record['training']['steps']:,} steps, {record['training']['epochs']:g} epochs"),

@@ -126,13 +126,13 @@ def run(connection: sqlite3.Connection, query: str) -> Table:
         cursor = connection.execute(query.rstrip("; \n\t"))
         rows = cursor.fetchmany(SHOWN_ROWS + 1)
         names = [str(column[0]) for column in cursor.description or []]
-    shown = [tuple(map(_shown, row)) for row in rows[:SHOWN_ROWS]]
-    return Table([_shown(name) for name in names], shown, len(rows) > SHOWN_ROWS)
+    head = [tuple(map(_cell, row)) for row in rows[:SHOWN_ROWS]]
+    return Table([_cell(name) for name in names], head, len(rows) > SHOWN_ROWS)
 
 
 def contents(connection: sqlite3.Connection) -> dict[str, Table]:
     """Every table with its first rows."""
-    return {name: run(connection, f"SELECT * FROM {_quoted(name)}") for name in describe(connection)}
+    return {name: run(connection, f"SELECT * FROM {_quote(name)}") for name in describe(connection)}
 
 
 def describe(connection: sqlite3.Connection) -> dict[str, dict[str, str]]:
@@ -141,7 +141,7 @@ def describe(connection: sqlite3.Connection) -> dict[str, dict[str, str]]:
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite!_%' ESCAPE '!'"
     ).fetchall()
     return {
-        name: {row[1]: (row[2] or "").upper() for row in connection.execute(f"PRAGMA table_info({_quoted(name)})")}
+        name: {row[1]: (row[2] or "").upper() for row in connection.execute(f"PRAGMA table_info({_quote(name)})")}
         for (name,) in names
     }
 
@@ -164,15 +164,15 @@ class _guarded:
         if isinstance(error, MemoryError) or str(error) == "out of memory":
             raise Refused(f"{self.failure}: they need more than {HEAP >> 20} MB of memory.") from None
         if isinstance(error, sqlite3.Error | sqlite3.Warning | ValueError):
-            said = str(error)
-            if said == "interrupted":
+            message = str(error)
+            if message == "interrupted":
                 raise Refused(f"{self.failure}: stopped after {SECONDS:g} seconds.") from None
-            if said.startswith(("not authorized", "authorization denied")):
+            if message.startswith(("not authorized", "authorization denied")):
                 raise Refused(
                     f"{self.failure}: here CREATE TABLE and INSERT make tables and SELECT reads them, and nothing else "
-                    f"is allowed ({said})."
+                    f"is allowed ({message})."
                 ) from None
-            raise Refused(f"{self.failure}: {said[:SHOWN_CHARACTERS]}.") from None
+            raise Refused(f"{self.failure}: {message[:SHOWN_CHARACTERS]}.") from None
 
     def _authorize(self, action: int, first: str | None, second: str | None, *_) -> int:
         if action == sqlite3.SQLITE_FUNCTION:
@@ -191,32 +191,32 @@ def _make_up(connection: sqlite3.Connection, tables: dict[str, dict[str, str]], 
     Columns that a query compares with each other hold the same values, so that joins find partners.
     """
     names = {column.lower() for columns in tables.values() for column in columns}
-    wanted, partner = _asked_for(queries, names)
+    literals, partner = _constants(queries, names)
     for table, columns in tables.items():
         for place in range(MADE_UP_ROWS):
             row = []
             for column, declared in columns.items():
                 name = partner.get(column.lower(), column.lower())
-                row.append(_value(name, declared, wanted[name], place))
+                row.append(_value(name, declared, literals[name], place))
             marks = ", ".join("?" * len(row))
-            listed = ", ".join(map(_quoted, columns))
+            listed = ", ".join(map(_quote, columns))
             with _guarded(connection, FILLING, "Rows cannot be made up for these tables"):
                 # What a declared constraint forbids is left out.
-                connection.execute(f"INSERT OR IGNORE INTO {_quoted(table)} ({listed}) VALUES ({marks})", row)
+                connection.execute(f"INSERT OR IGNORE INTO {_quote(table)} ({listed}) VALUES ({marks})", row)
 
 
-def _value(name: str, declared: str, wanted: list, place: int) -> int | float | str:
-    if wanted and place % 2 == 0:
-        return wanted[place // 2 % len(wanted)]
-    if wanted and not isinstance(wanted[0], str):
-        return wanted[0] + (place if place % 4 == 1 else -place)
+def _value(name: str, declared: str, literals: list, place: int) -> int | float | str:
+    if literals and place % 2 == 0:
+        return literals[place // 2 % len(literals)]
+    if literals and not isinstance(literals[0], str):
+        return literals[0] + (place if place % 4 == 1 else -place)
     numeric = any(part in declared for part in NUMERIC)
-    return place + 1 if numeric and not wanted else f"{name} {place + 1}"
+    return place + 1 if numeric and not literals else f"{name} {place + 1}"
 
 
-def _asked_for(queries: list[str], names: set[str]) -> tuple[dict[str, list], dict[str, str]]:
+def _constants(queries: list[str], names: set[str]) -> tuple[dict[str, list], dict[str, str]]:
     """The literals that queries compare each column with; for columns compared with others, whose values they share."""
-    wanted, partner = defaultdict(list), {}
+    literals, partner = defaultdict(list), {}
     for query in queries:
         try:
             tree = parse(query)
@@ -231,15 +231,15 @@ def _asked_for(queries: list[str], names: set[str]) -> tuple[dict[str, list], di
             texts = [part for part in parts if isinstance(part, exp.Literal) or part.name.lower() not in names]
             if len(columns) == 2:
                 first, second = (partner.get(column, column) for column in columns)
-                joined = [column for column, shared in partner.items() if shared == second]
-                partner |= dict.fromkeys([*columns, *joined], first)
+                others = [column for column, shared in partner.items() if shared == second]
+                partner |= dict.fromkeys([*columns, *others], first)
             elif len(columns) == 1:
                 above = {exp.GT: 1, exp.NEQ: 1, exp.LT: -1}.get(type(node), 0)
-                wanted[columns[0]] += [_literal(text, -above if text is node.this else above) for text in texts]
+                literals[columns[0]] += [_literal(text, -above if text is node.this else above) for text in texts]
     for column, shared in partner.items():
         if column != shared:
-            wanted[shared] += wanted.pop(column, [])
-    return wanted, partner
+            literals[shared] += literals.pop(column, [])
+    return literals, partner
 
 
 def _literal(node: exp.Expression, above: int) -> int | float | str:
@@ -251,7 +251,7 @@ def _literal(node: exp.Expression, above: int) -> int | float | str:
     return text[:above] if above < 0 else text + "q" * above
 
 
-def _shown(value: object) -> object:
+def _cell(value: object) -> object:
     if isinstance(value, bytes):
         value = "x'" + value[: SHOWN_CHARACTERS // 2].hex() + "'"
     if isinstance(value, str) and len(value) > SHOWN_CHARACTERS:
@@ -259,5 +259,5 @@ def _shown(value: object) -> object:
     return value
 
 
-def _quoted(name: str) -> str:
+def _quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
