@@ -123,7 +123,8 @@ def test_the_card_says_who_found_what_when_and_where(record, predictions, verdic
 
 def test_without_a_verdict_the_card_says_so(record, predictions):
     card = render_card(record, predictions, REPO)
-    assert "![not checked by anybody yet](plots/verdict.png)" in card and "This repository holds no check of these numbers yet" in card
+    assert "![not checked by anybody yet](plots/verdict.png)" in card
+    assert "This repository holds no check of these numbers yet" in card
     assert "verdict.json" not in card
 
 
