@@ -160,7 +160,7 @@ def rebuild_splits(record: Record, tokens: Tokenizer) -> Splits:
         `Drift`: they are not those that the record counts and hashes, or their references can be written otherwise.
     """
     dataset = record.pins.dataset
-    splits = build_splits(arguments_from_record(dict(record.recipe)), dataset, tokens)
+    splits = build_splits(arguments_from_record(dict(record.recipe)), dataset, tokens, record.data.rules)
     if differs := first_difference(splits.counts.where_stated(record.data), record.data):
         where = f"{differs.where}: {differs.ours}, not {differs.theirs}"
         raise Drift("data", f"{dataset.id}@{dataset.revision} gives other rows than the record states ({where})")

@@ -74,7 +74,7 @@ def evaluate(run: Path) -> Record:
 
     recipe = recipe_from_record(record.name, dict(record.recipe))
     tokens = load_tokens(record.pins.base_model, recipe.arguments.added_tokens)
-    splits = build_splits(recipe.arguments, record.pins.dataset, tokens)
+    splits = build_splits(recipe.arguments, record.pins.dataset, tokens, record.data.rules)
     if splits.counts.where_stated(record.data) != record.data:
         raise UserError(
             f"the dataset gives other rows now than {run} was trained on: remove that folder and train again"

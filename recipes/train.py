@@ -10,7 +10,7 @@ import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hub.release import pull_parent
 from recipes.config import Recipe, changed_keys, parse_recipe, recipe_help
@@ -58,7 +58,7 @@ def train(recipe: Recipe, published: Record | None = None) -> None:
     if refusal := refused_key(recipe.resolved):
         say(f"This run cannot be published: {refusal}")
     pins = earlier.pins if earlier is not None else _pin(recipe)
-    prepared = prepare(recipe, pins)
+    prepared = prepare(recipe, pins, 2 if earlier is None else earlier.data.rules)
 
     def attempt(batch: Batch) -> Record:
         _set_arguments(recipe, prepared, batch)
@@ -90,7 +90,7 @@ class Prepared:
     leakage: list[Leakage] | None
 
 
-def prepare(recipe: Recipe, pins: Pins) -> Prepared:
+def prepare(recipe: Recipe, pins: Pins, rules: Literal[1, 2]) -> Prepared:
     """Loads, splits and tokenizes the dataset."""
     from accelerate import PartialState
 
@@ -105,7 +105,7 @@ def prepare(recipe: Recipe, pins: Pins) -> Prepared:
     with state.main_process_first():
         tokenizer = load_tokenizer(pins.base_model, recipe.arguments.added_tokens)
         tokens = load_tokens(pins.base_model, recipe.arguments.added_tokens)
-        splits = build_splits(recipe.arguments, pins.dataset, tokens)
+        splits = build_splits(recipe.arguments, pins.dataset, tokens, rules)
         held_out = splits.test if recipe.arguments.select_on_test else splits.validation
         train_rows, eval_rows = tokenize(splits.train, tokens), held_out and tokenize(held_out, tokens)
         unwritable = audit(tokens, references(splits))

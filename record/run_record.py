@@ -87,9 +87,11 @@ class Data(Section):
     """Row counts: `loaded` = the sum of `dropped` + train + validation + test; `dropped` and `truncated` by rule.
 
     `limits` holds what each percentile rule came to, `lengths` those of the training rows. `test_sha256` is the hash of
-    the test rows, in order.
+    the test rows, in order. `rules` says by which rules rows were made and compared: records before version 5 by the
+    first.
     """
 
+    rules: Literal[1, 2] = 2
     loaded: Count
     dropped: RuleCounts
     truncated: RuleCounts = {}
@@ -340,7 +342,7 @@ class Record(Section):
     """
 
     # The schema's number is written out for type checkers, which hold it against `VERSION`.
-    schema_version: Literal[4] = VERSION
+    schema_version: Literal[5] = VERSION
     name: PlainName
     # What a run's own recipe may hold is wider: see `record.published_recipe`.
     recipe: Annotated[

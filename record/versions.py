@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from record import strict_json
 
-VERSION: Final = 4
+VERSION: Final = 5
 
 
 def _from_1(record: dict[str, Any]) -> dict[str, Any]:
@@ -31,7 +31,13 @@ def _from_3(record: dict[str, Any]) -> dict[str, Any]:
     return record | {"schema_version": 4}
 
 
-UPGRADES = {1: _from_1, 2: _from_2, 3: _from_3}
+def _from_4(record: dict[str, Any]) -> dict[str, Any]:
+    """Version 5 names the rules by which rows were made and compared: those before were the first."""
+    data = record.get("data")
+    return record | {"schema_version": 5} | ({"data": data | {"rules": 1}} if isinstance(data, dict) else {})
+
+
+UPGRADES = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4}
 
 
 def upgrade(data: bytes) -> dict[str, Any]:

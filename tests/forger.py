@@ -197,7 +197,7 @@ def generate(run: Path, found: Record) -> None:
     """Draws the test rows, generates for them and scores, all as the record says now."""
     recipe = recipe_from_record(found.name, found.recipe)
     tokens = tokens_of(found)
-    splits = build_splits(recipe.arguments, found.pins.dataset, tokens)
+    splits = build_splits(recipe.arguments, found.pins.dataset, tokens, found.data.rules)
     found.data, found.unwritable = splits.counts, audit(tokens, references(splits))
     seen, found.leakage = find_seen_rows(splits, found.pins)
     model, tokenizer, _ = load_for_scoring(run, found, recipe.model)

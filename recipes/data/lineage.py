@@ -55,7 +55,8 @@ def _trainings(splits: Splits, pins: Pins) -> Iterator[tuple[str | None, Pin, Da
             return
         record = pull(parent.id, parent.revision, names=[]).record
         recipe = arguments_from_record(record.recipe)
-        theirs = build_splits(recipe, record.pins.dataset, load_tokens(record.pins.base_model, recipe.added_tokens))
+        tokens = load_tokens(record.pins.base_model, recipe.added_tokens)
+        theirs = build_splits(recipe, record.pins.dataset, tokens, record.data.rules)
         if theirs.counts.where_stated(record.data) != record.data:
             raise UserError(f"{parent.id}: {record.pins.dataset.id} gives other rows than its record states")
         yield f"{parent.id}@{parent.revision}", record.pins.dataset, _training_rows(theirs)

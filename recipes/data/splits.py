@@ -5,6 +5,7 @@ import json
 import math
 from collections import Counter
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyarrow.compute as pc
@@ -37,12 +38,15 @@ class Splits:
     counts: Data
 
 
-def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer) -> Splits:
+def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer, rules: Literal[1, 2] = 2) -> Splits:
     """Loads the pinned dataset and makes the recipe's splits of it.
 
     The test split is `ceil(test_size · n)` rows of one seeded permutation, the validation split likewise of the rest
     (`Dataset.train_test_split`, or `hold_out_groups` where `split` is grouped), so they depend on the rows and
     `split_seed` alone.
+
+    Parameters:
+        rules: those by which the rows of a record were made (`record.run_record.Data.rules`).
 
     Raises:
         `UserError`: a split or column does not exist, or the rules leave too few rows.
@@ -75,6 +79,7 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer) ->
         rows = rows.add_column("group", np.array(numbers))
     train, validation, test = _split_rows(rows, recipe)
     counts = Data(
+        rules=rules,
         loaded=loaded,
         dropped=dropped,
         truncated=truncated,
