@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from tokenizers import Tokenizer
 
 from evaluation.findings import Drift
-from hub.pins import on_a_branch, pin
+from hub.pins import name_on_hub, on_a_branch, pin, same_repository
 from hub.release import download, pull_parent
 from model_cards.card_check import find_difference
 from model_cards.fingerprint import same_renderer
@@ -66,17 +66,22 @@ def check_lineage(folder: Path, record: ScoredRecord) -> str:
         raise Drift("lineage", f"the record lists another {ADAPTER_FILE} than the one that was trained")
     base, recipe = record.pins.base_model, dict(record.recipe)
     for key, pinned in (("model_name_or_path", base), ("dataset_name", record.pins.dataset)):
-        if recipe.get(key) != pinned.id:
+        if not same_repository(str(recipe.get(key)), pinned):
             raise Drift("lineage", f"the recipe's `{key}` is {recipe.get(key)}, the record pins {pinned.id}")
     name, parent = record.recipe.get("parent_adapter"), record.pins.parent_adapter
     if (name is None) != (parent is None):
         raise Drift("lineage", "the recipe and the record's pins differ in whether a parent adapter was continued")
-    if name is not None and parent is not None and not f"/{parent.id}".endswith(f"/{name.partition('@')[0]}"):
+    if name is not None and parent is not None and not _same_parent(name.partition("@")[0], parent):
         raise Drift("lineage", f"the recipe's `parent_adapter` is {name}, the record pins {parent.id}")
     if (folder / recipe_file(record.name)).read_text(encoding="utf-8") != recipe_yaml(recipe):
         raise Drift("lineage", f"{record.name}.yaml is not the recipe that the record holds")
     _check_pins(record)
     return f"trained on {base.id}@{base.revision[:12]}, as the recipe says"
+
+
+def _same_parent(name: str, parent: Pin) -> bool:
+    """Whether a recipe's `parent_adapter` is the pinned one; without an owner it is one of the publisher's own."""
+    return same_repository(name if "/" in name else f"{parent.id.partition('/')[0]}/{name}", parent)
 
 
 def _check_pins(record: Record) -> None:
@@ -91,7 +96,9 @@ def _check_pins(record: Record) -> None:
         if pinned is None or constants.HF_HUB_OFFLINE:
             continue
         commit = f"{pinned.id}@{pinned.revision}"
-        if differs := first_difference(pin(kind, pinned.id, pinned.revision), pinned):
+        on_hub = pin(kind, pinned.id, pinned.revision)
+        # It may have been moved since.
+        if differs := first_difference(on_hub.model_copy(update={"id": pinned.id}), pinned):
             raise Drift("lineage", f"{differs.where} of {commit} is {differs.ours}, the record states {differs.theirs}")
         if not on_a_branch(pinned):
             raise Drift(
@@ -279,6 +286,13 @@ def _check_numbers(ours: Section, theirs: Section, what: str, here: Contract, th
 
 def _digits(value: Any) -> str:
     return f"{value:.6f}" if isinstance(value, float) else str(value)
+
+
+def explain_name(named: str, adapter: str) -> str:
+    """Why a card may state another id than that of its repository, in a few words."""
+    if not constants.HF_HUB_OFFLINE and name_on_hub("model", named) == adapter:
+        return f"published as {named}, which the Hub calls {adapter} now"
+    return f"its card names {named}, of which this is a copy"
 
 
 def check_card(adapter: str, folder: Path, record: Record, predictions: Predictions) -> tuple[bool, str]:

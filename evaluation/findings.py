@@ -14,7 +14,7 @@ class Findings:
     Parameters:
         published: the published predictions.
         fresh: what the models wrote now for the test rows with the numbers `rows` (all other columns as published).
-        revision: the commit that is checked.
+        adapter, revision: the Hub's own name for the adapter, and the commit that is checked.
         hashes: the sha256 of every published file by its path, once all bytes are known to have it.
         sample: how many test rows are generated again; None for all of them.
         differing: numbers of the test rows whose outputs differ, per model.
@@ -26,6 +26,7 @@ class Findings:
     published: Predictions | None = None
     fresh: Predictions | None = None
     rows: list[int] = field(default_factory=list)
+    adapter: str = ""
     revision: str | None = None
     hashes: dict[str, str] = field(default_factory=dict)
     sample: int | None = None

@@ -153,7 +153,7 @@ def _verdict(adapter: str, level: Level, date: str, findings: Findings, failure:
     return Verdict(
         verdict=verdict,
         reason=reason,
-        adapter=adapter,
+        adapter=findings.adapter or adapter,
         revision=findings.revision,
         level=level,
         sample=findings.sample,
@@ -189,10 +189,11 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
     from huggingface_hub import hf_hub_download
 
     from evaluation import checks
-    from hub.pins import commit_of
+    from hub.pins import locate
+    from model_cards.card_check import name_on_card
     from recipes.data.tokenizer import load_tokens
 
-    findings.revision = commit = commit_of(adapter, revision)
+    adapter, commit = findings.adapter, findings.revision = locate(adapter, revision)
     folder, record = _pull(findings, adapter, commit, key)
     # The cache then knows the branch or tag when the Hub is out of reach.
     hf_hub_download(adapter, RECORD_FILE, revision=revision)
@@ -205,7 +206,8 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
     _note(findings, "data", checks.check_rows(record, predictions, splits.test))
     _note(findings, "leakage", checks.check_leakage(record, predictions, splits))
     _note(findings, "scoring", checks.check_scores(folder, record, predictions, tokens))
-    whole, card = checks.check_card(adapter, folder, record, predictions)
+    named = name_on_card(folder) or adapter
+    whole, card = checks.check_card(named, folder, record, predictions)
     _note(findings, "card", card)
     if level == "score":
         findings.evidence = "numbers"
@@ -218,6 +220,8 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
         _regenerate(findings, run, commit, folder, record, predictions, splits.test)
     if not whole:
         findings.reason += f"; {card}"
+    if named != adapter:
+        findings.reason += f"; {checks.explain_name(named, adapter)}"
 
 
 def _retrain(findings: Findings, adapter: str, commit: str, record: ScoredRecord) -> Path:
@@ -271,12 +275,15 @@ def _pull(findings: Findings, adapter: str, commit: str, key: Path | None) -> tu
     folder = published.folder
     if published.differing:
         raise Drift("files", f"not the files that the record names: {', '.join(published.differing)}")
-    if extra := unlisted(adapter, commit, published.record):
-        raise Drift("files", f"the repository holds what the record does not list: {', '.join(extra)}")
+    strange, added = unlisted(adapter, commit, published.record)
+    if strange:
+        raise Drift("files", f"the repository holds what the record does not list: {', '.join(strange)}")
     record = require_scores(published.record)
     checks.check_files(record)
     findings.hashes = record.files
     _note(findings, "files", f"{len(record.files)} files, every hash as recorded")
+    if added:
+        _note(findings, "files", one_line(f"also in the repository: {', '.join(added)}"))
     if key is not None:
         try:
             signing.check(adapter, commit, folder, record, key)

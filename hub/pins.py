@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from huggingface_hub import HfApi, constants, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
 from record.errors import UserError, one_line
 from record.release_files import RECORD_FILE
@@ -12,6 +13,8 @@ from record.run_record import Pin
 
 def pin(kind: Literal["model", "dataset"], repo_id: str, revision: str) -> Pin:
     """Asks the Hub which commit `revision` of a `"model"` or `"dataset"` repository is now.
+
+    The Hub knows an id in any case, and under the names that a repository had before: the pin has its own name for it.
 
     Raises:
         `UserError`: the id is a local path.
@@ -26,7 +29,7 @@ def pin(kind: Literal["model", "dataset"], repo_id: str, revision: str) -> Pin:
     licences = [licence] if isinstance(licence, str) else licence if isinstance(licence, list) else []
     return Pin(
         kind=kind,
-        id=repo_id,
+        id=info.id,
         revision=info.sha,
         license=one_line(", ".join(str(name) for name in licences), 300) or None,
         miniature="miniature" in (info.tags or []),
@@ -58,15 +61,45 @@ def on_a_branch(pinned: Pin) -> bool:
     return any(commit.commit_id == pinned.revision for commit in commits)
 
 
-def commit_of(adapter: str, revision: str) -> str:
-    """The commit that `revision` of a published adapter is, from the Hub, or from the cache where the Hub is offline.
+def same_repository(name: str, pinned: Pin) -> bool:
+    """Whether the Hub knows the pinned repository under another name, too: in another case, or from before a move.
+
+    Raises:
+        as `pin`; `UserError`: the Hub is offline, and the names differ in more than case.
+    """
+    if name.casefold() == pinned.id.casefold():
+        return True
+    if constants.HF_HUB_OFFLINE:
+        raise UserError(f"offline, and whether {name} and {pinned.id} are the same repository is not known: try online")
+    return name_on_hub(pinned.kind, name) == name_on_hub(pinned.kind, pinned.id)
+
+
+def name_on_hub(kind: str, repo_id: str) -> str:
+    """The Hub's own name for a repository: `repo_id` may have another case, or be from before a move.
+
+    Where there is no such repository, or none that the token may see, it is `repo_id` itself.
+    """
+    try:
+        return HfApi().repo_info(repo_id, repo_type=kind).id
+    except (HFValidationError, RepositoryNotFoundError):
+        return repo_id
+
+
+def locate(adapter: str, revision: str) -> tuple[str, str]:
+    """The Hub's own name for a published adapter, and the commit that `revision` of it is.
+
+    Both are from the cache where the Hub is offline.
 
     Raises:
         as `pin`; `UserError`: the Hub is offline and the cache does not know.
     """
     if not constants.HF_HUB_OFFLINE:
-        return pin("model", adapter, revision).revision
-    path = try_to_load_from_cache(adapter, RECORD_FILE, revision=revision)
-    if not isinstance(path, str):
-        raise UserError(f"offline, and the cache does not hold {adapter} at {revision}: check it once online")
-    return Path(path).parent.name
+        pinned = pin("model", adapter, revision)
+        return pinned.id, pinned.revision
+    cached = f"models--{adapter.replace('/', '--')}".casefold()
+    names = [path.name for path in Path(constants.HF_HUB_CACHE).glob("models--*") if path.name.casefold() == cached]
+    for name in ["/".join(folder.split("--")[1:]) for folder in names]:
+        path = try_to_load_from_cache(name, RECORD_FILE, revision=revision)
+        if isinstance(path, str):
+            return name, Path(path).parent.name
+    raise UserError(f"offline, and the cache does not hold {adapter} at {revision}: check it once online")

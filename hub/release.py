@@ -14,11 +14,12 @@ from record.published_recipe import refused_key
 from record.release_files import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_FILE,
-    BESIDE_THE_CARD,
+    HUB_WRITTEN,
     PREDICTIONS_FILE,
     RECORD_FILE,
-    UNSIGNED_FILES,
+    SIGNATURE_FILE,
     largest_size,
+    may_lie_beside,
 )
 from record.run_record import Pin, Record, load_record
 
@@ -180,17 +181,23 @@ def refuse_large(repo_id: str, entries: dict[str, RepoFile], record: Record | No
             raise UserError(f"the {path} of {repo_id} has {size:,} bytes, more than {most:,}: it is not downloaded")
 
 
-def unlisted(repo_id: str, revision: str, record: Record) -> list[str]:
-    """Files of a published commit that its record does not list, and that who loads the repository may run or read.
+def unlisted(repo_id: str, revision: str, record: Record) -> tuple[list[str], list[str]]:
+    """Files of a published commit that its record does not list, sorted.
 
-    The Hub and a signature add files of their own, and people add pictures and pages for the card. Offline nothing is
-    known of them, and there are none.
+    Offline nothing is known of them, and there are none.
+
+    Returns:
+        Those that who loads the repository may run or read, and those that the Hub and its community added
+        (`record.release_files.may_lie_beside`).
     """
     if constants.HF_HUB_OFFLINE:
-        return []
+        return [], []
     there = HfApi().list_repo_files(repo_id, revision=revision)
-    strange = set(there) - {*record.files, RECORD_FILE, *UNSIGNED_FILES}
-    return sorted(name for name in strange if Path(name).suffix.lower() not in BESIDE_THE_CARD)
+    others = sorted(set(there) - {*record.files, RECORD_FILE, SIGNATURE_FILE})
+    return (
+        [name for name in others if not may_lie_beside(name)],
+        [name for name in others if may_lie_beside(name) and name not in HUB_WRITTEN],
+    )
 
 
 def _differing(folder: Path, record: Record, names: list[str]) -> list[str]:

@@ -87,6 +87,19 @@ def add_org(root: Path, org: str, members: Mapping[str, str]) -> None:
         durable.write_json(root / "orgs.json", organizations)
 
 
+def make_private_by_default(root: Path, org: str) -> None:
+    """Make an organisation's new repositories private where whoever creates them says nothing of it."""
+    with durable.locked(root / "orgs.lock"):
+        durable.write_json(
+            root / "private_orgs.json", sorted({*durable.read_json(root / "private_orgs.json", []), org})
+        )
+
+
+def private_by_default(root: Path, namespace: str) -> bool:
+    """Whether a namespace's new repositories are private where nothing is said of it."""
+    return namespace in durable.read_json(root / "private_orgs.json", [])
+
+
 def authenticate(root: Path, header: str | None) -> Identity | None:
     """Who an ``Authorization`` header stands for; None without one, 401 for a token nobody has."""
     if not header:
@@ -124,6 +137,12 @@ def role_in(identity: Identity | None, namespace: str) -> str | None:
     if identity is None:
         return None
     return "admin" if namespace == identity.user else identity.orgs.get(namespace)
+
+
+def own_name(identity: Identity, namespace: str) -> str:
+    """The name of the user or of one of their organisations, as the Hub has it, for one that is asked for in any case."""
+    names = (identity.user, *identity.orgs)
+    return next((name for name in names if name.lower() == namespace.lower()), namespace)
 
 
 def may_read_all(identity: Identity | None, repository: Repository) -> bool:

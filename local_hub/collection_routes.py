@@ -107,7 +107,7 @@ def _target(request: Request, identity: access.Identity | None, kind: str, id: s
             return None
         summary = {key: collection[key] for key in ("id", "title", "theme", "description", "lastUpdated")}
         return {**summary, "slug": _slug(collection), "numberItems": len(collection["items"]), "upvotes": 0}
-    repository = store.find(kind, id) or store.find(kind, store.moved_to(kind, id) or "")
+    repository = store.find(kind, store.true_id(kind, id) or "")
     if repository is None:
         return None
     try:

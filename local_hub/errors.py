@@ -19,7 +19,7 @@ class HubError(Exception):
 
 
 class Moved(Exception):
-    """The repository lives under another id now; ``id`` is the new one."""
+    """The repository was moved, or its id has another case; ``id`` is its own one."""
 
     def __init__(self, id: str):
         super().__init__(id)

@@ -11,6 +11,7 @@ A rule is a JSON object:
              "delay"       wait ``seconds``, then answer normally
              "stall"       answer, but wait ``seconds`` after half of the body
              "cut"         answer, but close the connection after half of the body
+             "omit"        answer, with null for every ``field`` in the JSON
              "corrupt"     answer with a body of the same size and other bytes: all of them, or the one at ``offset``
              "drop"        close the connection without an answer, and do nothing of what is asked
              "lose_reply"  do what is asked, then close the connection without an answer
@@ -30,6 +31,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import hmac
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -45,11 +47,11 @@ from .errors import HubError
 from .web import answer, json_body, refusal, request_id, route, settings_of, store_of
 
 # Each action, with the fields that it needs.
-ACTIONS = {"status": {"code"}, "delay": {"seconds"}, "stall": {"seconds"}} | {
+ACTIONS = {"status": {"code"}, "delay": {"seconds"}, "stall": {"seconds"}, "omit": {"field"}} | {
     action: set[str]() for action in ("cut", "corrupt", "drop", "lose_reply")
 }
 FILTERS = {"route", "method", "path", "user", "skip", "times"}
-FIELDS = FILTERS | {"action", "code", "headers", "message", "seconds", "offset"}
+FIELDS = FILTERS | {"action", "code", "headers", "message", "seconds", "offset", "field"}
 LOG_SIZE = 20_000
 
 
@@ -172,6 +174,10 @@ async def _act(rule: dict[str, Any], app: ASGIApp, scope: Scope, receive: Receiv
         await _hang_up(scope, receive)
         return
     body = b"".join(message.get("body", b"") for message in messages)
+    if action == "omit":
+        value = json.loads(body, object_hook=lambda found: found | dict.fromkeys({rule["field"]} & found.keys()))
+        await JSONResponse(value, messages[0]["status"])(scope, receive, send)
+        return
     if action == "corrupt":
         changed = range(len(body)) if "offset" not in rule else [rule["offset"]] if rule["offset"] < len(body) else []
         other = bytearray(body)

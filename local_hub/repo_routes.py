@@ -83,11 +83,12 @@ def create(request: Request, body: bytes) -> Response:
     kind = payload.get("type") or "model"
     if kind not in PREFIXES:
         raise HubError(400, f"Unknown repository type: {kind}")
-    namespace = payload.get("organization") or identity.user
+    namespace = access.own_name(identity, str(payload.get("organization") or identity.user))
     id = f"{namespace}/{payload.get('name')}"
     split_id(id)
     access.check_namespace(identity, namespace, f"create a {kind}")
-    visibility = payload.get("visibility") or ("private" if payload.get("private") else "public")
+    private = payload.get("private", access.private_by_default(store_of(request).root, namespace))
+    visibility = payload.get("visibility") or ("private" if private else "public")
     url = f"{base_url(request)}/{PREFIXES[kind]}{id}"
     try:
         facts = {"sdk": payload["sdk"]} if kind == "space" and "sdk" in payload else {}
@@ -96,6 +97,7 @@ def create(request: Request, body: bytes) -> Response:
         if error.status != 409:
             raise
         # huggingface_hub's create_repo(exist_ok=True) swallows the 409 and then reads ``url`` from its body.
+        url = f"{base_url(request)}/{PREFIXES[kind]}{store_of(request).true_id(kind, id)}"
         return answer({"error": error.message, "url": url}, 409, {"X-Error-Message": error.message})
     return answer({"url": url, "name": id, "id": id})
 

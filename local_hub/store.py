@@ -4,7 +4,7 @@
         hub.json                            visibility, gating, who was let in, when it was created
         discussions.json                    discussions and pull requests
     ROOT/lfs/  ROOT/xet/                    large files by their hash, shared between repositories
-    ROOT/users.json  orgs.json  quotas.json  publishers.json  collections.json  redirects.json  store.json
+    ROOT/users.json  orgs.json  private_orgs.json  quotas.json  publishers.json  collections.json  redirects.json  store.json
 
 A repository appears and disappears by one rename, so a kill leaves it whole or absent.
 """
@@ -105,7 +105,7 @@ class Store:
         return self.root / "tmp" / uuid.uuid4().hex
 
     def find(self, kind: str, id: str) -> Repository | None:
-        """The repository, or None."""
+        """The repository of exactly this id, or None."""
         if not all(NAME.fullmatch(part) for part in id.split("/")) or id.count("/") != 1:
             return None
         path = self._path(kind, id)
@@ -116,21 +116,31 @@ class Store:
                 self._open[path] = Repository(kind, id, path, Repo(str(path)))
             return self._open[path]
 
-    def moved_to(self, kind: str, id: str) -> str | None:
-        """The id that a moved repository has now, or None."""
+    def true_id(self, kind: str, id: str) -> str | None:
+        """The own id of a repository that is asked for in another case, or by the id that it had before a move."""
         redirects = durable.read_json(self.root / "redirects.json", {}).get(kind, {})
-        seen = set()
-        while id in redirects and id not in seen:
-            seen.add(id)
-            id = redirects[id]
-        return id if seen else None
+        moves = {old.lower(): new for old, new in redirects.items()}
+        seen: set[str] = set()
+        while id.lower() not in seen:
+            seen.add(id.lower())
+            if present := self._in_any_case(kind, id):
+                return present
+            id = moves.get(id.lower(), id)
+        return None
+
+    def _in_any_case(self, kind: str, id: str) -> str | None:
+        for path in (self.root / "repos" / FOLDERS[kind]).glob("*/*.git"):
+            present = f"{path.parent.name}/{path.name.removesuffix('.git')}"
+            if present.lower() == id.lower():
+                return present
+        return None
 
     def create(self, kind: str, id: str, **facts: Any) -> Repository:
-        """Make an empty repository; raises 409 where the id is taken and 400 where it is no id."""
+        """Make an empty repository; raises 409 where the id is taken, in any case, and 400 where it is no id."""
         path = self._path(kind, id)
         with self._lock:
-            if self.find(kind, id):
-                raise HubError(409, f"You already created this {kind} repo: {id}")
+            if present := self._in_any_case(kind, id):
+                raise HubError(409, f"You already created this {kind} repo: {present}")
             building = self.temporary()
             building.mkdir()
             git = Repo.init_bare(str(building), default_branch=b"main")
@@ -159,8 +169,9 @@ class Store:
         """Give a repository another id; its old id redirects. Raises 409 where the new id is taken."""
         path = self._path(repository.kind, id)
         with self._lock, repository.exclusive():
-            if self.find(repository.kind, id):
-                raise HubError(409, f"A repository named {id} exists already")
+            present = self._in_any_case(repository.kind, id)
+            if present is not None and (present != repository.id or present == id):
+                raise HubError(409, f"A repository named {present} exists already")
             # The redirect goes first: until the rename it is not consulted, because the old id is still there.
             redirects = durable.read_json(self.root / "redirects.json", {})
             redirects.setdefault(repository.kind, {})[repository.id] = id

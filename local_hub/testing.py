@@ -59,6 +59,10 @@ class Hub:
         """Give an organisation members with the role ``read``, ``write`` or ``admin``; creates whoever is missing."""
         access.add_org(self.root, org, members)
 
+    def make_private_by_default(self, org: str) -> None:
+        """Make an organisation's new repositories private where whoever creates them says nothing of it."""
+        access.make_private_by_default(self.root, org)
+
     def trust(self, resource: str, seconds: int = oidc.SECONDS) -> str:
         """An id token of a trusted publisher of one repository, ``namespace/name`` or ``datasets/namespace/name``.
 

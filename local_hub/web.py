@@ -85,9 +85,8 @@ def find(request: Request, kind: str, id: str, identity: access.Identity | None)
     store = store_of(request)
     repository = store.find(kind, id)
     if repository is None:
-        new_id = store.moved_to(kind, id)
-        if new_id and store.find(kind, new_id):
-            raise Moved(new_id)
+        if true_id := store.true_id(kind, id):
+            raise Moved(true_id)
         raise repository_not_found(anonymous=identity is None)
     access.check_read(identity, repository)
     return repository
@@ -147,7 +146,7 @@ async def on_error(request: Request, error: Exception) -> Response:
 
 
 async def on_moved(request: Request, error: Exception) -> Response:
-    """Send the client to where a moved repository is now; the path stays relative so that the token goes along."""
+    """Send the client to a repository's own id; the path stays relative so that the token goes along."""
     assert isinstance(error, Moved)
     old = f"{request.path_params['namespace']}/{request.path_params['name']}"
     path = request.scope["path"].replace(old, error.id, 1)

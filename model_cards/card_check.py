@@ -16,6 +16,13 @@ from record.verdict import Verdict
 STATED = ("base_model", "base_model_relation", "datasets", "license", "model-index")
 
 
+def name_on_card(folder: Path) -> str | None:
+    """The id that a published card states as its own, in the command that checks it; None where it states none."""
+    text = (folder / CARD_FILE).read_text(encoding="utf-8")
+    command = re.search(r"^make reproduce ADAPTER=(\w[\w.-]*/[\w.-]+)$", text, re.MULTILINE | re.ASCII)
+    return command[1] if command else None
+
+
 def find_difference(
     adapter: str, folder: Path, record: Record, predictions: Predictions, verdict: Verdict | None = None
 ) -> str | None:
@@ -25,7 +32,7 @@ def find_difference(
     Plots are compared where the same matplotlib draws them.
 
     Parameters:
-        adapter: the id under which the card is published.
+        adapter: the id that the card states as its own.
         folder: the published files.
         verdict: the one among them, if there is one.
     """

@@ -18,7 +18,7 @@ import click
 from record.command_line import Command, RunOrId, run_command, runs
 from record.errors import UserError, one_line_errors
 from record.predictions import Predictions, load_predictions
-from record.release_files import PREDICTIONS_FILE, RECORD_FILE, VERDICT_FILE
+from record.release_files import CARD_FILE, PREDICTIONS_FILE, RECORD_FILE, VERDICT_FILE
 from record.run_record import METRIC_NAMES, Record, load_record
 from record.verdict import DECIDING, Verdict, load_verdict, why_unrelated
 
@@ -95,26 +95,31 @@ def read_run(run: Path) -> Entry | None:
 
 def read_published(adapter: str) -> Entry | None:
     """The adapter published under an id, at its newest commit; None where it is not scored."""
-    from hub.pins import commit_of
+    from hub.pins import locate
     from hub.release import pull
 
     if adapter.count("/") != 1 or adapter.startswith("."):
         raise UserError(f"{adapter} is neither the folder of a run nor an id on the Hub (owner/name)")
-    commit = commit_of(adapter, "main")
+    adapter, commit = locate(adapter, "main")
     record = pull(adapter, commit, names=[]).record
     if record.scores is None:
         return None
-    names = [name for name in (PREDICTIONS_FILE, VERDICT_FILE) if name in record.files]
+    names = [name for name in (CARD_FILE, PREDICTIONS_FILE, VERDICT_FILE) if name in record.files]
     published = pull(adapter, commit, names).require_whole()
     return _entry(adapter, commit, published.record, published.folder)
 
 
 def _entry(name: str, commit: str | None, record: Record, folder: Path) -> Entry:
+    from model_cards.card_check import name_on_card
+
     if record.training is None or record.contract is None:
         raise UserError(f"{folder / RECORD_FILE} holds scores without the training or the contract behind them")
     predictions = load_predictions(folder, rows=record.scores.rows)
     verdict = load_verdict(folder)
-    if verdict and (reason := why_unrelated(verdict, name if commit else verdict.adapter, record, folder)):
+    # A published verdict speaks of the name that its card states: the Hub may call the adapter otherwise since.
+    if verdict and (
+        reason := why_unrelated(verdict, name_on_card(folder) or name if commit else verdict.adapter, record, folder)
+    ):
         print(f"{name}: its {VERDICT_FILE} is left out: {reason}", flush=True)
         verdict = None
     return Entry(name, commit, record, predictions, verdict)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, ModelCard
 
+from hub.pins import name_on_hub
 from hub.release import pull
 from hub.retry import retry
 from hub.signing import BadSignature, check, sign, write_public_half
@@ -37,11 +38,16 @@ class Options:
 
 @dataclass
 class Delivery(Progress):
-    """What came of publishing one run. `note` is a line about the adapter, `failure` why it ended early."""
+    """What came of publishing one run.
+
+    `note` is a line about the adapter, `failure` why it ended early; `private` says that only members of its owner may
+    see the repository.
+    """
 
     run: Path
     repo_id: str = ""
     tag: str = ""
+    private: bool = False
     note: str = ""
     failure: str = ""
 
@@ -63,7 +69,10 @@ def deliver(delivery: Delivery, owner: str, options: Options = Options()) -> Del
     run, key, api = delivery.run, options.sign, HfApi()
     if key is not None and key.resolve().is_relative_to(run.resolve()):
         raise UserError(f"the key {key} lies in the run's folder: keep it where nothing is published from")
-    delivery.repo_id = repo_id = f"{owner}/{load_record(run).recipe['adapter_name']}"
+    delivery.repo_id = f"{owner}/{load_record(run).recipe['adapter_name']}"
+    # The card states it, and a commit does not follow a repository that was moved.
+    name = retry(f"looking for {delivery.repo_id}", lambda: name_on_hub("model", delivery.repo_id))
+    delivery.repo_id = repo_id = name
     target = _target(delivery, options)
     with _alone(run):
         if options.verdict is not None:
@@ -78,6 +87,7 @@ def deliver(delivery: Delivery, owner: str, options: Options = Options()) -> Del
             lambda there: _lay_out(delivery, there, options), options.overwrite,
         )  # fmt: skip
         retry(f"checking {repo_id}", lambda: verify(repo_id, delivery.commit, run, key))
+        delivery.private = retry(f"looking at {repo_id}", lambda: bool(api.model_info(repo_id).private))
         if options.revision == "main" and not options.pr:
             delivery.tag = retry(f"tagging {repo_id}", lambda: repository.tag(api, repo_id, delivery.commit))
     return delivery

@@ -17,7 +17,7 @@ from push.release import tree
 from push.repository import RemoteState, Target
 from record.errors import UserError
 from record.hashes import sha256_file
-from record.release_files import CARD_FILE, HUB_WRITTEN
+from record.release_files import CARD_FILE, may_lie_beside
 
 # So often the branch may move on under a folder (somebody edits the card) before it is given up.
 MOVES = 5
@@ -201,13 +201,13 @@ def _look(api: HfApi, target: Target, marker: str, other: str) -> RemoteState:
     repository.refuse_public(target, info.private)
     head = info.sha or ""
     files = frozenset(sibling.rfilename for sibling in info.siblings or [])
-    if marker not in files and files - HUB_WRITTEN - {CARD_FILE}:
+    if marker not in files and not all(map(may_lie_beside, files)):
         raise UserError(f"{target.repo_id} {other}")
     if target.kind == "space":
         # The Hub writes a README.md into a new Space, and nobody's words in a later one are kept.
         return RemoteState(head, files, marker=marker)
     card = repository.read(target.repo_id, head, CARD_FILE).decode() if CARD_FILE in files else None
-    stale = files - HUB_WRITTEN if marker in files else frozenset()
+    stale = frozenset(path for path in files if not may_lie_beside(path)) if marker in files else frozenset()
     edited = card is not None and marker not in files
     return RemoteState(head, files, card, edited=edited, marker=marker, stale=stale)
 

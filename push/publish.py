@@ -175,18 +175,22 @@ def owner_of(user: str | None, org: str | None = None) -> str:
         raise UserError("no token: run `hf auth login` or set HF_TOKEN, or add HUB=local to try on the local Hub")
     if org is not None:
         mine = [member["name"] for member in retry("signing in", HfApi().whoami).get("orgs", [])]
-        if org not in mine:
+        own = next((name for name in mine if name.casefold() == org.casefold()), None)
+        if own is None:
             raise UserError(f"you are not a member of the organisation {org} (yours: {', '.join(mine) or 'none'})")
-        return org
-    if user is not None:
-        return user
+        return own
     if resource := os.environ.get("HF_OIDC_RESOURCE"):
         # A Trusted Publisher's token is the repository's, not a user's.
-        return resource.rpartition("/")[0].rpartition("/")[2]
-    return retry("signing in", lambda: str(HfApi().whoami(cache=True)["name"]))
+        return user or resource.rpartition("/")[0].rpartition("/")[2]
+    me = retry("signing in", lambda: HfApi().whoami(cache=True))
+    names = [str(account["name"]) for account in (me, *me.get("orgs", []))]
+    # The Hub takes a name in any case, and has one of its own for it, which the card states.
+    return next((name for name in names if name.casefold() == (user or names[0]).casefold()), user or names[0])
 
 
 def _deliver(delivery: "Delivery", owner: str, options: "Options") -> None:
+    from huggingface_hub.constants import ENDPOINT
+
     from push.delivery import deliver
 
     print(f"Publishing {delivery.run}", flush=True)
@@ -195,6 +199,12 @@ def _deliver(delivery: "Delivery", owner: str, options: "Options") -> None:
     if delivery.state != "dry run":
         print(
             f"  {named}: every file came back as it was sent, and the adapter wrote the first row's answer again",
+            flush=True,
+        )
+    if delivery.private and not options.private:
+        print(
+            f"  {delivery.repo_id} is private, though --private was not given (an organisation may make new repositories "
+            f"so): only its members can check it, until it is made public at {ENDPOINT}/{delivery.repo_id}/settings",
             flush=True,
         )
 

@@ -19,7 +19,7 @@ from huggingface_hub.utils import build_hf_headers, paginate, parse_datetime
 from hub.release import entries_of, fetch, pull, unlisted
 from push.release import tree
 from record.errors import UserError, xet_errors
-from record.release_files import BESIDE_THE_CARD, CARD_FILE, HUB_WRITTEN, RECORD_FILE, SIGNATURE_FILE
+from record.release_files import CARD_FILE, RECORD_FILE, SIGNATURE_FILE, may_lie_beside
 from record.run_record import Record
 
 
@@ -83,14 +83,15 @@ def look(api: HfApi, target: Target) -> RemoteState:
             published = pull(target.repo_id, head, names=[CARD_FILE], cache=Path(cache))
             path = published.folder / CARD_FILE
             card = path.read_text(encoding="utf-8") if path.is_file() else None
-        if strange := unlisted(target.repo_id, head, published.record):
+        strange, _ = unlisted(target.repo_id, head, published.record)
+        if strange:
             raise UserError(
                 f"{target.repo_id} holds {', '.join(strange)} next to its release, which checks call drift: remove it "
                 "there"
             )
         stale = files & {*published.record.files, SIGNATURE_FILE}
         return RemoteState(head, files, card, published.record, edited=bool(published.differing), stale=stale)
-    if files - HUB_WRITTEN - {CARD_FILE}:
+    if not all(map(may_lie_beside, files)):
         raise UserError(f"{target.repo_id} exists and holds other things than a release: set another `adapter_name`")
     if CARD_FILE in files:
         card = read(target.repo_id, head, CARD_FILE).decode()
@@ -101,10 +102,10 @@ def look(api: HfApi, target: Target) -> RemoteState:
 def holds(api: HfApi, repo_id: str, revision: str, folder: Path, kind: str = "model") -> bool:
     """Whether a revision holds exactly the folder, every file by the hash that the Hub states.
 
-    Pictures and pages may lie next to it, in a Space any other file.
+    What the Hub and its community add may lie next to it, in a Space any other file.
     """
     checks = api.verify_repo_checksums(repo_id, repo_type=kind, revision=revision, local_dir=folder)
-    others = {path for path in checks.missing_paths if Path(path).suffix.lower() not in BESIDE_THE_CARD} - HUB_WRITTEN
+    others = [path for path in checks.missing_paths if not may_lie_beside(path)]
     return not (checks.mismatches or checks.extra_paths or (others and kind != "space"))
 
 
@@ -174,9 +175,19 @@ def author(api: HfApi, repo_id: str, revision: str) -> tuple[str, str]:
 
 
 def publisher(api: HfApi, repo_id: str, revision: str, marker: str = RECORD_FILE) -> tuple[str, str]:
-    """As `author`, of the commit that brought the release which stands in `revision`."""
+    """As `author`, of the commit that brought the release which stands in `revision`.
+
+    The Hub may not say which that was; then the history is searched.
+    """
     (entry,) = api.get_paths_info(repo_id, [marker], revision=revision, expand=True)
-    return author(api, repo_id, entry.last_commit.oid if entry.last_commit else revision)
+    if entry.last_commit is not None:
+        return author(api, repo_id, entry.last_commit.oid)
+    brought = revision
+    for commit in api.list_repo_commits(repo_id, revision=revision):
+        if _blob(repo_id, commit.commit_id, marker) != entry.blob_id:
+            break
+        brought = commit.commit_id
+    return author(api, repo_id, brought)
 
 
 def me(api: HfApi) -> str | None:
@@ -202,7 +213,7 @@ def tag(api: HfApi, repo_id: str, commit: str) -> str:
         if re.fullmatch(r"v[1-9]\d{0,5}", ref.name)
     }
     newest = max(versions, default=0)
-    if newest and _record_blob(repo_id, versions[newest]) == _record_blob(repo_id, commit):
+    if newest and _blob(repo_id, versions[newest], RECORD_FILE) == _blob(repo_id, commit, RECORD_FILE):
         return f"v{newest}"
     try:
         api.create_tag(repo_id, tag=f"v{newest + 1}", revision=commit)
@@ -214,9 +225,9 @@ def tag(api: HfApi, repo_id: str, commit: str) -> str:
     return f"v{newest + 1}"
 
 
-def _record_blob(repo_id: str, commit: str) -> str | None:
-    entries = entries_of(repo_id, [RECORD_FILE], commit)
-    return entries[RECORD_FILE].blob_id if entries else None
+def _blob(repo_id: str, commit: str, path: str) -> str | None:
+    entries = entries_of(repo_id, [path], commit)
+    return entries[path].blob_id if entries else None
 
 
 def collect(api: HfApi, owner: str, title: str, notes: dict[str, str], private: bool) -> str:

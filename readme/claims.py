@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import click
 
 from evaluation.reproduce import reproduce
-from hub.pins import commit_of
+from hub.pins import locate
 from hub.release import pull
 from readme.render import ROOT, Claim, Listed, folder_of, listed, load_claim, render
 from record.command_line import Command, run_command
@@ -96,8 +96,8 @@ def renew(entry: Listed, folder: Path, check: bool, level: Level) -> None:
         `UserError`: the adapter has no scores, or could not be checked.
         `huggingface_hub.errors.HfHubHTTPError`: the Hub refused.
     """
-    commit = commit_of(entry.adapter, entry.revision)
-    published = pull(entry.adapter, commit, names=[])
+    adapter, commit = locate(entry.adapter, entry.revision)
+    published = pull(adapter, commit, names=[])
     if published.record.scores is None:
         raise UserError(f"the {RECORD_FILE} at {commit} holds no scores")
     claim = load_claim(folder)
@@ -105,7 +105,7 @@ def renew(entry: Listed, folder: Path, check: bool, level: Level) -> None:
     if claim is not None and claim.verdict.verdict != "UNCHECKED":
         verdict = claim.verdict
     if check or verdict is None or verdict.revision != commit:
-        present, _ = reproduce(entry.adapter, commit, level)
+        present, _ = reproduce(adapter, commit, level)
         print(present.line, flush=True)
         unchecked = present.reason if present.verdict == "UNCHECKED" else None
         verdict = verdict if unchecked and verdict else present
@@ -113,7 +113,7 @@ def renew(entry: Listed, folder: Path, check: bool, level: Level) -> None:
     shutil.copyfile(published.folder / RECORD_FILE, folder / RECORD_FILE)
     Claim(commit=commit, verdict=verdict).save(folder)
     if entry.pictures:
-        keep_pictures(entry.adapter, commit, folder)
+        keep_pictures(adapter, commit, folder)
     if unchecked:
         raise UserError(f"not checked: {unchecked}")
 

@@ -4,7 +4,7 @@ import os
 
 from huggingface_hub import HfApi, get_token
 
-from hub.pins import pin
+from hub.pins import pin, same_repository
 from hub.release import pull_parent
 from record.errors import UserError
 from record.run_record import Pins
@@ -15,21 +15,29 @@ def pin_recipe(recipe) -> Pins:
 
     An adapter that is continued brings its own base model commit: on another one it would be another model.
 
+    The recipe then has the Hub's own names for all of them, which may differ in case, or since a move.
+
     Raises:
         `UserError`: the parent adapter has no record, another base model, or other added tokens than the recipe.
     """
     dataset = pin("dataset", recipe.arguments.dataset_name, recipe.arguments.dataset_revision)
+    _rename(recipe, recipe.arguments, "dataset_name", dataset.id)
     if recipe.arguments.parent_adapter is None:
         base = pin("model", recipe.model.model_name_or_path, recipe.model.model_revision)
+        _rename(recipe, recipe.model, "model_name_or_path", base.id)
         return Pins(base_model=base, dataset=dataset)
     parent = pin("model", *_parent_id(recipe.arguments.parent_adapter))
     record = pull_parent(parent).record
     base = record.pins.base_model
-    if base.id != recipe.model.model_name_or_path:
+    if not same_repository(recipe.model.model_name_or_path, base):
         raise UserError(
             f"{parent.id} is an adapter of {base.id}: set `model_name_or_path` to that, not "
             f"{recipe.model.model_name_or_path}"
         )
+    _rename(recipe, recipe.model, "model_name_or_path", base.id)
+    name, _, revision = recipe.arguments.parent_adapter.partition("@")
+    if not f"/{parent.id}".endswith(f"/{name}"):
+        _rename(recipe, recipe.arguments, "parent_adapter", f"{parent.id}@{revision}" if revision else parent.id)
     tokens = record.recipe.get("added_tokens", [])
     if tokens != recipe.arguments.added_tokens:
         raise UserError(
@@ -37,6 +45,12 @@ def pin_recipe(recipe) -> Pins:
             f"{recipe.arguments.added_tokens}"
         )
     return Pins(base_model=base, dataset=dataset, parent_adapter=parent)
+
+
+def _rename(recipe, arguments, key: str, name: str) -> None:
+    if getattr(arguments, key) != name:
+        setattr(arguments, key, name)
+        recipe.resolved[key] = name
 
 
 def _parent_id(parent: str) -> tuple[str, str]:

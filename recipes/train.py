@@ -48,6 +48,11 @@ def train(recipe: Recipe, published: Record | None = None) -> None:
     run = Path(recipe.training.output_dir)
     previous = load_record(run) if (run / RECORD_FILE).exists() else None
     if previous is not None:
+        if {"dataset_name", "model_name_or_path", "parent_adapter"} & set(
+            changed_keys(previous.recipe, recipe.resolved)
+        ):
+            # The record has the Hub's own names, the recipe may have others for the same repositories.
+            _pin(recipe)
         _refuse_other_run(run, previous, recipe)
         if _is_trained(run, previous):
             say(f"{run} is trained already ({previous.training.steps} steps). To train again, remove that folder.")

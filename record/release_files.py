@@ -1,5 +1,6 @@
 """The files that a release consists of: which there are, who writes them, and how large each may be."""
 
+import re
 from pathlib import Path
 
 RECORD_FILE = "record.json"
@@ -24,6 +25,8 @@ HUB_WRITTEN = {".gitattributes"}
 UNSIGNED_FILES = (CARD_FILE, *HUB_WRITTEN, SIGNATURE_FILE)
 # Suffixes of what people put into a repository to show it on the card; no library loads it.
 BESIDE_THE_CARD = {".md", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf"}
+# Results of others, merged from pull requests (https://huggingface.co/docs/hub/eval-results).
+COMMUNITY_RESULTS = re.compile(r"\.eval_results/[^/]+\.ya?ml")
 # Bytes that a published file may have, by its name or its suffix: many times what an honest one has.
 LARGEST_FILES = {RECORD_FILE: 16 * 2**20, CARD_FILE: 2 * 2**20, TOKENIZER_FILE: 64 * 2**20, ".json": 2**20,
                  ".yaml": 2**20, ".png": 8 * 2**20, ".parquet": 256 * 2**20, ".safetensors": 16 * 2**30}  # fmt: skip
@@ -43,6 +46,15 @@ def required_files(name: str, forgetting: bool) -> set[str]:
     """
     files = {CARD_FILE, *RUN_FILES, recipe_file(name), *PLOTS.values()}
     return files | {FORGETTING_FILE} if forgetting else files
+
+
+def may_lie_beside(path: str) -> bool:
+    """Whether a file may lie next to a release: the Hub or its community added it, and no library loads it."""
+    return (
+        path in HUB_WRITTEN
+        or Path(path).suffix.lower() in BESIDE_THE_CARD
+        or COMMUNITY_RESULTS.fullmatch(path) is not None
+    )
 
 
 def largest_size(path: str) -> int:

@@ -9,7 +9,7 @@ from huggingface_hub import constants
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hub.pins import commit_of
+from hub.pins import locate
 from hub.release import entries_of, pull
 from recipes.config import recipe_from_record
 from recipes.training.model import load_adapter, load_base, load_tokenizer, on_gpu, pick_dtype
@@ -117,7 +117,7 @@ def find(adapter: str) -> Source:
         record = load_trained_run(folder)
         return Source(folder.resolve().name, folder, record, None)
     name, _, revision = adapter.partition("@")
-    commit = commit_of(name, revision or "main")
+    name, commit = locate(name, revision or "main")
     if not constants.HF_HUB_OFFLINE and entries_of(name, [EXPORT_FILE], commit):
         raise _export(adapter)
     published = pull(name, commit, [ADAPTER_CONFIG_FILE, ADAPTER_FILE]).require_whole()

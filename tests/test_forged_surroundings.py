@@ -90,13 +90,6 @@ def test_a_pin_to_other_bytes_of_the_same_repository_is_found(finance, hub, tmp_
     found_out(verdict, part, told)
 
 
-def test_a_release_under_another_name_is_found(finance):
-    run, _ = finance
-    HfApi().create_repo("local-user/forged-copy")
-    commit = HfApi().upload_folder(repo_id="local-user/forged-copy", folder_path=run / "release").oid
-    found_out(reproduce.reproduce("local-user/forged-copy", commit, "score")[0], "card", "forged-copy")
-
-
 def test_a_moved_tag_is_found_and_a_commit_stays_what_it_is(finance, tmp_path):
     run, commit = finance
     HfApi().create_tag(REPO, tag="stable", revision=commit)

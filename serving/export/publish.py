@@ -8,7 +8,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, ModelCardData, get_token
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from markupsafe import Markup
 
-from hub.pins import pin
+from hub.pins import name_on_hub, pin
 from hub.release import pull
 from hub.retry import bounded_silence, retry, time_limit
 from model_cards.card import HUB, SNIPPET_CHARACTERS, keep_free_sections, licence
@@ -54,7 +54,7 @@ def publish_export(source, form: str, user: str | None, private: bool, overwrite
     owner = owner_of(user)
     if source.pin is None:
         source.pin = find_adapter(source, owner)
-    repo_id = f"{owner}/{source.pin.id.rpartition('/')[2]}-{form}"
+    repo_id = name_on_hub("model", f"{owner}/{source.pin.id.rpartition('/')[2]}-{form}")
     folder = source.into / form
 
     def lay_out_without_traces(card: str | None) -> str:

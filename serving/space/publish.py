@@ -79,7 +79,7 @@ def lay_out(adapter: str, revision: str, folder: Path) -> dict[str, str | None]:
     """
     from huggingface_hub import SpaceCard, SpaceCardData
 
-    from hub.pins import commit_of
+    from hub.pins import locate
     from hub.release import pull
     from recipes.training.model import refuse_shape
     from record.adapter_config import check_adapter_config
@@ -90,7 +90,7 @@ def lay_out(adapter: str, revision: str, folder: Path) -> dict[str, str | None]:
         release, commit = Path(adapter).resolve(), None
         record = load_record(release)
     else:
-        commit = commit_of(adapter, revision)
+        adapter, commit = locate(adapter, revision)
         published = pull(adapter, commit, [*RUN_FILES]).require_whole()
         release, record = published.folder, published.record
     if record.training is None or record.scores is None or record.contract is None:
@@ -150,6 +150,7 @@ def publish(arguments: argparse.Namespace, folder: Path) -> None:
     """
     from huggingface_hub import constants
 
+    from hub.pins import name_on_hub
     from hub.retry import bounded_silence, time_limit
     from push.one_commit import publish_folder
     from push.publish import owner_of
@@ -160,7 +161,7 @@ def publish(arguments: argparse.Namespace, folder: Path) -> None:
         raise UserError(f"{adapter} is a folder: publish the adapter first, then its Space by the adapter's id")
     with bounded_silence(), time_limit(MINUTES):
         owner = owner_of(arguments.user or (arguments.space or "").partition("/")[0] or None)
-    space = arguments.space or f"{owner}/{adapter.rpartition('/')[2][:90]}-space"
+    space = name_on_hub("space", arguments.space or f"{owner}/{adapter.rpartition('/')[2][:90]}-space")
 
     def lay_out_page(card: str | None) -> str:
         lay_out(adapter, arguments.revision, folder)
