@@ -77,7 +77,9 @@ def command(
     The last line starts with REPRODUCED (exit code 0), DRIFTED (1) or UNCHECKED
     (2). With HF_HUB_OFFLINE=1 it works from the cache alone.
     """
-    with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+    from hub.retry import waiting_out_limits
+
+    with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout), waiting_out_limits():
         verdict, findings = reproduce(adapter, revision, level, sample, key)
         if report:
             from evaluation.verdict_page import render_report

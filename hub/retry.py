@@ -4,14 +4,19 @@ import json
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx2
 from huggingface_hub import set_client_factory
 from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, XetDownloadError
-from huggingface_hub.utils._http import default_client_factory, parse_ratelimit_headers
+from huggingface_hub.utils._http import (
+    RateLimitInfo,
+    default_client_factory,
+    hf_request_event_hook,
+    parse_ratelimit_headers,
+)
 
 from record.errors import Damaged, UserError, chain
 
@@ -19,6 +24,10 @@ T = TypeVar("T")
 # Seconds. The client itself waits without end; the Hub takes long over a large commit.
 SILENCE, CONNECT = 120.0, 20.0
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
+# As long as publishing takes at most unless told otherwise.
+LONGEST_PATIENCE = 3600.0
+# What the Hub last said of each of its limits, and when.
+LIMITS: dict[str, tuple[RateLimitInfo, float]] = {}
 # A request that came too late, too early or too often; every 5xx passes too.
 PASSING = {408, 425, 429}
 
@@ -58,6 +67,57 @@ def bounded_silence() -> Iterator[None]:
         yield
     finally:
         set_client_factory(default_client_factory)
+
+
+class PatientClient(httpx2.Client):
+    """Waits where the Hub answers that it was asked too often, on whatever route, and asks again."""
+
+    def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        """The answer; one of 429 only after waits of `LONGEST_PATIENCE` in all."""
+        wait, waited = FIRST_WAIT, 0.0
+        while True:
+            response = super().send(request, **options)
+            if (limit := parse_ratelimit_headers(response.headers)) is not None:
+                LIMITS[limit.resource_type] = limit, time.monotonic()
+            if response.status_code != 429:
+                return response
+            pause = _pause(response.headers)
+            if pause is None:
+                pause, wait = wait * random.uniform(0.5, 1), min(2 * wait, LONGEST_WAIT)
+            if (waited := waited + pause) > LONGEST_PATIENCE:
+                return response
+            response.close()
+            print(f"  the Hub answered 429, too many requests: trying again in {pause:.0f} s", flush=True)
+            time.sleep(pause)
+
+
+@contextmanager
+def waiting_out_limits() -> Iterator[None]:
+    """In the block the clients' requests wait out the Hub's limits instead of failing."""
+
+    def client() -> httpx2.Client:
+        return PatientClient(event_hooks={"request": [hf_request_event_hook]}, follow_redirects=True, timeout=None)
+
+    set_client_factory(client)
+    try:
+        yield
+    finally:
+        set_client_factory(default_client_factory)
+
+
+def requests_left() -> str | None:
+    """How often the Hub may be asked still, in one line, as its last answers said; None where they said nothing.
+
+    An anonymous address has 500 requests and 3,000 downloads in 5 minutes (https://huggingface.co/docs/hub/rate-limits).
+    """
+    parts = []
+    for kind, (limit, when) in sorted(LIMITS.items()):
+        seconds = limit.reset_in_seconds - (time.monotonic() - when)
+        left = limit.remaining if seconds > 0 or limit.limit is None else limit.limit
+        of = "" if limit.limit is None else f" of {limit.limit:,}"
+        what = {"api": "requests", "resolvers": "downloads"}.get(kind, kind)
+        parts.append(f"{left:,}{of} {what} for {max(seconds, 0):.0f} s")
+    return f"the Hub lets you have {', '.join(parts)}" if parts else None
 
 
 def retry(what: str, step: Callable[[], T]) -> T:
@@ -111,11 +171,13 @@ def retry_after(error: BaseException) -> float | None:
     """Seconds for which the Hub asked to be left alone; None where it did not."""
     for cause in chain(error):
         headers = getattr(getattr(cause, "response", None), "headers", None)
-        if headers is None:
-            continue
-        limit = parse_ratelimit_headers(headers)
-        if limit is not None and limit.remaining == 0:
-            return limit.reset_in_seconds
-        if headers.get("Retry-After", "").isdigit():
-            return int(headers["Retry-After"])
+        if headers is not None and (pause := _pause(headers)) is not None:
+            return pause
     return None
+
+
+def _pause(headers: Mapping[str, str]) -> float | None:
+    limit = parse_ratelimit_headers(headers)
+    if limit is not None and limit.remaining == 0:
+        return limit.reset_in_seconds
+    return int(headers["Retry-After"]) if headers.get("Retry-After", "").isdigit() else None

@@ -140,7 +140,7 @@ def role_in(identity: Identity | None, namespace: str) -> str | None:
 
 
 def own_name(identity: Identity, namespace: str) -> str:
-    """The name of the user or of one of their organisations, as the Hub has it, for one that is asked for in any case."""
+    """The name, as the Hub has it, of the user or of one of their organisations that is asked for in any case."""
     names = (identity.user, *identity.orgs)
     return next((name for name in names if name.lower() == namespace.lower()), namespace)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import traceback
+
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
@@ -21,6 +24,10 @@ from .errors import HubError, Moved
 from .store import Store
 from .web import Settings, on_error, on_moved, refusal, route
 
+# A full disk, a full quota of the user's, and a limit on the size of files.
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+
 
 def home(request: Request, body: bytes) -> Response:
     """What this address is, for people who open it in a browser."""
@@ -29,6 +36,19 @@ def home(request: Request, body: bytes) -> Response:
 
 async def _not_found(request: Request, error: Exception) -> Response:
     return refusal(HubError(404, "Sorry, we can't find the page you are looking for."))
+
+
+async def _malformed(request: Request, error: Exception) -> Response:
+    # What a handler stumbles over is what it was sent; a bug of its own is seen in the log.
+    traceback.print_exception(error)
+    return refusal(HubError(400, f"Malformed request: {type(error).__name__}: {error}"))
+
+
+async def _no_room(request: Request, error: Exception) -> Response:
+    assert isinstance(error, OSError)
+    if error.errno not in FULL:
+        raise error
+    return refusal(HubError(507, "Insufficient storage: the disk of this Hub is full, nothing was kept"))
 
 
 async def _client_gone(request: Request, error: Exception) -> Response:
@@ -49,8 +69,8 @@ def build(store: Store, settings: Settings) -> ASGIApp:
         *revision_routes.routes,
         *repo_routes.routes,
     ]
-    handlers = {HubError: on_error, Moved: on_moved, ClientDisconnect: _client_gone, 404: _not_found}
-    app = Starlette(routes=routes, exception_handlers=handlers)
+    handlers = {HubError: on_error, Moved: on_moved, ClientDisconnect: _client_gone, OSError: _no_room, 404: _not_found}
+    app = Starlette(routes=routes, exception_handlers={**handlers, **dict.fromkeys(MALFORMED, _malformed)})
     # Clients add no slashes, and a redirect would hide which route a request met.
     app.router.redirect_slashes = False
     app.state.store = store

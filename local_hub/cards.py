@@ -123,6 +123,8 @@ def validate(content: str, kind: str) -> tuple[list[str], list[str]]:
     for field in ("tags", "language", "datasets", "metrics", "task_categories"):
         if not isinstance(card.get(field, []), (list, str)):
             errors.append(f'"{field}" must be a string or an array')
+    if isinstance(card.get("datasets"), list) and None in card["datasets"]:
+        errors.append('"datasets" must be an array of strings')
     if kind == "model":
         errors += _model_errors(card)
         tag = card.get("pipeline_tag")
@@ -167,6 +169,8 @@ def _model_errors(card: dict[str, Any]) -> list[str]:
     for name in _many(card.get("datasets")):
         if not _is_id(name):
             errors.append(f'"datasets" with value {name!r} is not valid. Use a dataset id from https://hf.co/datasets.')
+    if not isinstance(card.get("widget", []), list):
+        errors.append('"widget" must be an array')
     if not isinstance(card.get("pipeline_tag"), (str, type(None))):
         errors.append('"pipeline_tag" must be a string')
     if "model-index" in card:

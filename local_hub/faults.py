@@ -21,6 +21,10 @@ A rule is a JSON object:
 The first rule that matches and is not used up acts. A file is asked for by HEAD and then by GET: a rule about its body
 names the method. "corrupt", "cut" and "stall" act on the part that a request with ``Range`` gets.
 
+Limits are set at ``/__hub__/limits`` (POST one, DELETE): ``{"api": 500, "resolvers": 3000, "seconds": 300}`` lets each
+user, and each address that is not signed in, ask so often in so many seconds, and says in every answer what is left
+(https://huggingface.co/docs/hub/rate-limits); what is above is answered by 429. Without it nothing is counted.
+
 Rules are set at ``/__hub__/faults`` (POST one, DELETE all), and the log is read at ``/__hub__/requests`` (GET, DELETE),
 with the header ``X-Local-Hub-Secret``. Both exist only where the server was started with that secret in
 ``LOCAL_HUB_ADMIN_SECRET``.
@@ -32,7 +36,9 @@ import asyncio
 import collections
 import hmac
 import json
+import math
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +66,8 @@ class Faults:
 
     def __init__(self) -> None:
         self.rules: list[dict[str, Any]] = []
+        self.limits: dict[str, int] = {}
+        self.windows: dict[tuple[str, str | None], tuple[float, int]] = {}
         self.log: collections.deque[dict[str, Any]] = collections.deque(maxlen=LOG_SIZE)
         self._lock = threading.Lock()
 
@@ -70,6 +78,28 @@ class Faults:
             raise HubError(400, f"Not a fault rule: {rule}")
         with self._lock:
             self.rules.append({"skip": 0, "times": 1, **rule})
+
+    def limit(self, limits: dict[str, int]) -> None:
+        """Put limits in force, all windows being new; raises 400 where they are none."""
+        if limits.keys() not in ({"api", "resolvers", "seconds"}, set()) or not all(map(_is_count, limits.values())):
+            raise HubError(400, f"Not limits: {limits}")
+        with self._lock:
+            self.limits = limits
+            self.windows.clear()
+
+    def count(self, name: str, user: str | None) -> tuple[dict[str, str], bool]:
+        """Count a request: the headers that say what is left, and whether it is one too many."""
+        if not (limits := self.limits):
+            return {}, False
+        group, now = "resolvers" if name in ("resolve", "raw") else "api", time.monotonic()
+        with self._lock:
+            start, asked = self.windows.get((group, user), (now, 0))
+            if now - start >= limits["seconds"]:
+                start, asked = now, 0
+            self.windows[group, user] = start, asked + 1
+        left, seconds = limits[group] - asked - 1, math.ceil(start + limits["seconds"] - now)
+        policy = f'"fixed window";"{group}";q={limits[group]};w={limits["seconds"]}'
+        return {"RateLimit": f'"{group}";r={max(left, 0)};t={seconds}', "RateLimit-Policy": policy}, left < 0
 
     def match(self, name: str, method: str, path: str, user: str | None) -> dict[str, Any] | None:
         """The rule that breaks this request, counted as used; None where none does."""
@@ -117,15 +147,20 @@ class Front:
         if requested := Headers(scope=scope).get("range"):
             entry["range"] = requested
         self.faults.log.append(entry)
-        rule = self.faults.match(name, scope["method"], scope["path"], entry["user"])
+        counted, too_many = self.faults.count(name, entry["user"])
+        rule = None if too_many else self.faults.match(name, scope["method"], scope["path"], entry["user"])
 
         async def log_status(message: Message) -> None:
             if message["type"] == "http.response.start":
                 entry["status"] = message["status"]
                 message["headers"].append((b"x-request-id", request_id().encode()))
+                message["headers"] += [(key.lower().encode(), value.encode()) for key, value in counted.items()]
             await send(message)
 
-        if rule is None:
+        if too_many:
+            await Request(scope, receive).body()
+            await refusal(HubError(429, "Too many requests: see the header RateLimit"))(scope, receive, log_status)
+        elif rule is None:
             await self.app(scope, receive, log_status)
         else:
             entry["fault"] = rule["action"]
@@ -138,6 +173,10 @@ def route_name(routes: list[Route], scope: Scope) -> str:
         if candidate.matches(scope)[0] is Match.FULL:
             return candidate.name
     return "unknown"
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value >= 0
 
 
 def _user(root: Path, scope: Scope) -> str | None:
@@ -222,6 +261,12 @@ def clear_faults(request: Request, body: bytes) -> Response:
     return answer({})
 
 
+def set_limits(request: Request, body: bytes) -> Response:
+    """Put limits in force, or take them out of it."""
+    _check_secret(request).limit(json_body(body) if request.method == "POST" else {})
+    return answer({})
+
+
 def get_log(request: Request, body: bytes) -> Response:
     """The requests seen, oldest first."""
     return JSONResponse(list(_check_secret(request).log))
@@ -242,6 +287,8 @@ routes: list[Route] = [
     route("GET", "/__hub__/health", "hub_health", health),
     route("POST", "/__hub__/faults", "hub_faults", set_fault),
     route("DELETE", "/__hub__/faults", "hub_faults", clear_faults),
+    route("POST", "/__hub__/limits", "hub_limits", set_limits),
+    route("DELETE", "/__hub__/limits", "hub_limits", set_limits),
     route("GET", "/__hub__/requests", "hub_requests", get_log),
     route("DELETE", "/__hub__/requests", "hub_requests", clear_log),
 ]

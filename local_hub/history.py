@@ -33,6 +33,18 @@ _LARGE = """
 """
 # The file that the Hub puts into every new repository as its first commit.
 GITATTRIBUTES = "".join(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in _LARGE.split()).encode()
+# The file that it puts into a new Space besides.
+SPACE_README = """---
+title: {title}
+emoji: 🏢
+colorFrom: red
+colorTo: purple
+sdk: {sdk}
+pinned: false
+---
+
+Check out the configuration reference at https://huggingface.co/docs/hub/spaces-config-reference
+"""
 
 
 @dataclass(frozen=True)
@@ -171,7 +183,9 @@ def last_change(git: Repo, commit: str, path: str) -> Commit:
 
 
 def check_path(path: str) -> str:
-    """``path`` if a repository may hold a file there; raises 400."""
+    """``path`` if a repository may hold a file there; raises 400, and 422 where it climbs on Windows."""
+    if "..\\" in path:
+        raise HubError(422, f"Invalid path in repository: {path!r}")
     parts = path.split("/")
     if not path or any(part in ("", ".", "..") or part.lower() == ".git" for part in parts) or "\0" in path:
         raise HubError(400, f"Invalid path in repository: {path!r}")
@@ -232,11 +246,23 @@ def lfs_patterns(gitattributes: bytes) -> GitAttributes:
     return GitAttributes(compile_gitattributes_patterns(parse_git_attributes(gitattributes.splitlines(keepends=True))))
 
 
+def attribute(path: str) -> bytes:
+    """The line of ``.gitattributes`` that makes the file ``path`` a large one."""
+    # As `git lfs track` writes them: a space would end the pattern, and the others would be one.
+    pattern = re.sub(r"([\[\]*?\\])", r"\\\1", path).replace(" ", "[[:space:]]")
+    return f"{pattern} filter=lfs diff=lfs merge=lfs -text\n".encode()
+
+
+def is_covered(patterns: GitAttributes, path: str) -> bool:
+    """Whether a rule makes the file ``path`` a large one."""
+    return patterns.match_path(path.encode()).get(b"filter") == b"lfs"
+
+
 def is_large(patterns: GitAttributes, path: str, size: int, sample: bytes) -> bool:
     """Whether the Hub stores a file as a large file: its name says so, or it is binary, or above 10 MB."""
     if size == 0:
         return False
-    if patterns.match_path(path.encode()).get(b"filter") == b"lfs":
+    if is_covered(patterns, path):
         return True
     return size > 10_000_000 or _is_binary(sample)
 

@@ -6,6 +6,7 @@ own.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import AsyncIterator
@@ -49,9 +50,13 @@ class Writer:
 
     def finish(self, sha256: str, size: int | None = None) -> None:
         """Publish, durably; raises 422 and keeps nothing where the content has another hash or size."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+        except OSError:
+            self.abandon()
+            raise
         if self._hash.hexdigest() != sha256 or size not in (None, self.size):
             self._partial.unlink()
             raise HubError(422, f"Content does not match: expected sha256 {sha256}, got {self._hash.hexdigest()}")
@@ -59,8 +64,10 @@ class Writer:
 
     def abandon(self) -> None:
         """Drop what was written."""
-        self._file.close()
         self._partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            # Closing writes what is left in the buffer, for which there may be no room.
+            self._file.close()
 
 
 async def receive(store: Store, chunks: AsyncIterator[bytes], sha256: str, size: int) -> None:

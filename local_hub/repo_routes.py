@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from . import access, cards, history
-from .errors import HubError
+from .errors import HubError, repository_not_found
 from .store import KINDS, PREFIXES, Repository, Store, split_id
 from .web import (
     answer,
@@ -67,12 +67,22 @@ def _org(request: Request, name: str, role: str) -> dict[str, Any]:
 
 
 def create_in(store: Store, kind: str, id: str, author: str, date: int | None = None, **facts: Any) -> Repository:
-    """Create a repository with its first commit, the standard ``.gitattributes``; raises 409 where it exists."""
+    """Create a repository with its first commit: the standard ``.gitattributes``, and a Space's ``README.md``.
+
+    Raises 409 where it exists.
+    """
     repository = store.create(kind, id, createdBy=author, **facts)
-    with repository.exclusive():
-        tree = {".gitattributes": history.add_blob(repository.git, history.GITATTRIBUTES)}
-        commit = history.write_commit(repository.git, tree, None, "initial commit", author, date)
-        history.set_ref(repository.git, b"refs/heads/main", commit)
+    try:
+        with repository.exclusive():
+            tree = {".gitattributes": history.add_blob(repository.git, history.GITATTRIBUTES)}
+            if kind == "space":
+                readme = history.SPACE_README.format(title=split_id(id)[1], sdk=facts.get("sdk") or "static")
+                tree["README.md"] = history.add_blob(repository.git, readme.encode())
+            commit = history.write_commit(repository.git, tree, None, "initial commit", author, date)
+            history.set_ref(repository.git, b"refs/heads/main", commit)
+    except OSError:
+        store.delete(repository)
+        raise
     return repository
 
 
@@ -104,7 +114,7 @@ def create(request: Request, body: bytes) -> Response:
 
 def _owned(request: Request, kind: str, id: str) -> Repository:
     identity = access.check_token_writes(identity_of(request))
-    repository = find(request, kind, id, identity)
+    repository = find(request, kind, store_of(request).true_id(kind, id) or id, identity)
     access.check_write(identity, repository)
     return repository
 
@@ -170,9 +180,12 @@ def auth_check(request: Request, body: bytes) -> Response:
 
 
 def validate_yaml(request: Request, body: bytes) -> Response:
-    """Check a README's front matter; see ``cards.validate`` for how far."""
+    """Check a README's front matter; see ``cards.validate`` for how far. For people who read text there is a list."""
     payload = json_body(body)
     errors, warnings = cards.validate(str(payload.get("content", "")), payload.get("repoType") or "model")
+    if "text/plain" in request.headers.get("accept", ""):
+        lines = [*(f"- Error: {text}" for text in errors), *(f"- Warning: {text}" for text in warnings)]
+        return PlainTextResponse("\n".join(lines), 400 if errors else 200)
     report = {"errors": [{"message": text} for text in errors], "warnings": [{"message": text} for text in warnings]}
     return answer(report, 400 if errors else 200)
 
@@ -283,10 +296,8 @@ def list_repositories(request: Request, body: bytes) -> Response:
 
 
 def missing(request: Request, body: bytes) -> Response:
-    """A repository id without a namespace: none is served."""
-    identity = identity_of(request)
-    find(request, KINDS.get(request.path_params["types"], "model"), f"{request.path_params['name']}", identity)
-    raise AssertionError("find raises for an id without a namespace")
+    """A repository id without a namespace: none is served, and the Hub says so to everybody."""
+    raise repository_not_found(anonymous=False)
 
 
 routes = [
@@ -302,5 +313,9 @@ routes = [
     route("GET", api_path("/revision/{revision}"), "info", info),
     route("GET", api_path(""), "info", info),
     route("GET", "/api/{types}/{name}", "info", missing),
+    route("GET", "/api/{types}/{name}/revision/{rest:path}", "info", missing),
+    route("GET", "/api/{types}/{name}/tree/{rest:path}", "tree", missing),
+    route("GET", "/api/{types}/{name}/commits/{rest:path}", "commits", missing),
+    route("GET", "/{name}/resolve/{rest:path}", "resolve", missing),
     route("GET", "/api/{types}", "list", list_repositories),
 ]

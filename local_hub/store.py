@@ -4,7 +4,8 @@
         hub.json                            visibility, gating, who was let in, when it was created
         discussions.json                    discussions and pull requests
     ROOT/lfs/  ROOT/xet/                    large files by their hash, shared between repositories
-    ROOT/users.json  orgs.json  private_orgs.json  quotas.json  publishers.json  collections.json  redirects.json  store.json
+    ROOT/users.json  orgs.json  private_orgs.json  quotas.json  publishers.json  collections.json  redirects.json
+        store.json
 
 A repository appears and disappears by one rename, so a kill leaves it whole or absent.
 """
@@ -108,7 +109,7 @@ class Store:
         """The repository of exactly this id, or None."""
         if not all(NAME.fullmatch(part) for part in id.split("/")) or id.count("/") != 1:
             return None
-        path = self._path(kind, id)
+        path = self.root / "repos" / FOLDERS[kind] / f"{id}.git"
         with self._lock:
             if path not in self._open:
                 if not path.exists():
@@ -143,15 +144,20 @@ class Store:
                 raise HubError(409, f"You already created this {kind} repo: {present}")
             building = self.temporary()
             building.mkdir()
-            git = Repo.init_bare(str(building), default_branch=b"main")
-            config = git.get_config()
-            config.set((b"core",), b"fsyncObjectFiles", True)
-            config.write_to_path()
-            git.close()
-            created = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
-            durable.write_json(building / "hub.json", {"private": False, "gated": False, "createdAt": created, **facts})
-            self._forget_redirect(kind, id)
-            durable.publish(building, path)
+            try:
+                git = Repo.init_bare(str(building), default_branch=b"main")
+                config = git.get_config()
+                config.set((b"core",), b"fsyncObjectFiles", True)
+                config.write_to_path()
+                git.close()
+                created = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
+                facts = {"private": False, "gated": False, "createdAt": created, **facts}
+                durable.write_json(building / "hub.json", facts)
+                self._forget_redirect(kind, id)
+                durable.publish(building, path)
+            except OSError:
+                shutil.rmtree(building, ignore_errors=True)
+                raise
             repository = self.find(kind, id)
             assert repository is not None
             return repository

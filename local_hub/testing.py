@@ -92,6 +92,14 @@ class Hub:
         """Take every fault rule out of force."""
         self._admin("DELETE", "faults")
 
+    def limit(self, api: int, resolvers: int, seconds: int) -> None:
+        """Let each user, and each address that is not signed in, ask so often in so many seconds."""
+        self._admin("POST", "limits", {"api": api, "resolvers": resolvers, "seconds": seconds})
+
+    def clear_limits(self) -> None:
+        """Count no requests any more."""
+        self._admin("DELETE", "limits")
+
     def requests(self) -> list[dict[str, Any]]:
         """The requests seen since the start, oldest first: route, method, path, query, status, user."""
         return self._admin("GET", "requests")

@@ -143,7 +143,17 @@ def apply(repository: Repository, changes: CommitRequest, commit: str) -> dict[s
     for path, sha256, size in changes.large:
         assert size is not None
         history.put(tree, path, history.add_blob(git, history.pointer(sha256, size)))
+    _cover(git, tree, [path for path, *_ in changes.large])
     return tree
+
+
+def _cover(git: Repo, tree: dict[str, bytes], large: list[str]) -> None:
+    """Give ``.gitattributes`` a line for each large file that none of its patterns covers, as the Hub does."""
+    attributes = git[tree[".gitattributes"]].data if ".gitattributes" in tree else b""
+    patterns = history.lfs_patterns(attributes)
+    if added := [path for path in large if not history.is_covered(patterns, path)]:
+        attributes += b"\n" if attributes and not attributes.endswith(b"\n") else b""
+        tree[".gitattributes"] = history.add_blob(git, attributes + b"".join(map(history.attribute, added)))
 
 
 def parent_of(request: Request, changes: CommitRequest, git: Repo, ref: bytes) -> str:

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from . import access, history
 from .errors import HubError, Moved, repository_not_found
-from .store import KINDS, Repository, Store
+from .store import KINDS, RESERVED, Repository, Store
 
 
 @dataclass
@@ -75,6 +75,9 @@ def repository_of(request: Request) -> Repository:
     kind = KINDS.get(request.path_params.get("types", "models"))
     if kind is None:
         raise HubError(404, "Sorry, we can't find the page you are looking for.")
+    if param(request, "namespace") in RESERVED:
+        # As in /datasets/NAME/resolve/…: an id without a namespace.
+        raise repository_not_found(anonymous=False)
     id = f"{param(request, 'namespace')}/{param(request, 'name')}"
     identity = identity_of(request)
     return find(request, kind, id, identity)

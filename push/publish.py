@@ -168,13 +168,14 @@ def owner_of(user: str | None, org: str | None = None) -> str:
         `UserError`: there is no token, or the organisation is not one of its owner's.
     """
     from huggingface_hub import HfApi, get_token
+    from huggingface_hub.errors import HfHubHTTPError
 
     from hub.retry import retry
 
     if get_token() is None:
         raise UserError("no token: run `hf auth login` or set HF_TOKEN, or add HUB=local to try on the local Hub")
     if org is not None:
-        mine = [member["name"] for member in retry("signing in", HfApi().whoami).get("orgs", [])]
+        mine = [str(member["name"]) for member in retry("signing in", HfApi().whoami).get("orgs", [])]
         own = next((name for name in mine if name.casefold() == org.casefold()), None)
         if own is None:
             raise UserError(f"you are not a member of the organisation {org} (yours: {', '.join(mine) or 'none'})")
@@ -182,10 +183,17 @@ def owner_of(user: str | None, org: str | None = None) -> str:
     if resource := os.environ.get("HF_OIDC_RESOURCE"):
         # A Trusted Publisher's token is the repository's, not a user's.
         return user or resource.rpartition("/")[0].rpartition("/")[2]
-    me = retry("signing in", lambda: HfApi().whoami(cache=True))
+    try:
+        me = retry("signing in", lambda: HfApi().whoami(cache=True))
+    except HfHubHTTPError:
+        if user is None:
+            raise
+        # What is wrong with the token is told where it is used.
+        return user
     names = [str(account["name"]) for account in (me, *me.get("orgs", []))]
     # The Hub takes a name in any case, and has one of its own for it, which the card states.
-    return next((name for name in names if name.casefold() == (user or names[0]).casefold()), user or names[0])
+    owner = user or names[0]
+    return next((name for name in names if name.casefold() == owner.casefold()), owner)
 
 
 def _deliver(delivery: "Delivery", owner: str, options: "Options") -> None:
@@ -203,8 +211,9 @@ def _deliver(delivery: "Delivery", owner: str, options: "Options") -> None:
         )
     if delivery.private and not options.private:
         print(
-            f"  {delivery.repo_id} is private, though --private was not given (an organisation may make new repositories "
-            f"so): only its members can check it, until it is made public at {ENDPOINT}/{delivery.repo_id}/settings",
+            f"  {delivery.repo_id} is private, though --private was not given (an organisation may make new "
+            f"repositories so): only its members can check it, until it is made public at "
+            f"{ENDPOINT}/{delivery.repo_id}/settings",
             flush=True,
         )
 

@@ -182,9 +182,9 @@ def publisher(api: HfApi, repo_id: str, revision: str, marker: str = RECORD_FILE
     (entry,) = api.get_paths_info(repo_id, [marker], revision=revision, expand=True)
     if entry.last_commit is not None:
         return author(api, repo_id, entry.last_commit.oid)
-    brought = revision
+    brought, blob = revision, _blob(repo_id, revision, marker)
     for commit in api.list_repo_commits(repo_id, revision=revision):
-        if _blob(repo_id, commit.commit_id, marker) != entry.blob_id:
+        if _blob(repo_id, commit.commit_id, marker) != blob:
             break
         brought = commit.commit_id
     return author(api, repo_id, brought)

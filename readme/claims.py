@@ -18,6 +18,7 @@ import click
 from evaluation.reproduce import reproduce
 from hub.pins import locate
 from hub.release import pull
+from hub.retry import requests_left, waiting_out_limits
 from readme.render import ROOT, Claim, Listed, folder_of, listed, load_claim, render
 from record.command_line import Command, run_command
 from record.errors import UserError, one_line_errors
@@ -52,7 +53,7 @@ def command(check: bool, level: Level) -> None:
     verdict yet, keeps both in docs/claims/, and renders README. An adapter that
     cannot be reached keeps its last known row, and the exit code is 1.
     """
-    with one_line_errors():
+    with one_line_errors(), waiting_out_limits():
         if renew_all(ROOT, check, level):
             sys.exit(1)
 
@@ -83,6 +84,8 @@ def renew_all(root: Path, check: bool, level: Level) -> list[str]:
                 renew(entry, folder_of(root, entry), check, level)
         except SystemExit:
             failed.append(entry.adapter)
+        if left := requests_left():
+            print(f"  {left}", flush=True)
     render(root)
     return failed
 

@@ -1,6 +1,7 @@
 """What a Hub and its community do to a published release: it is no drift, and hinders no later release."""
 
-import pytest
+from pathlib import Path
+
 from huggingface_hub import HfApi
 from publishers import copy_of, told
 from short_runs import train_short
@@ -39,9 +40,7 @@ def test_a_merged_result_and_pictures_are_no_drift_and_stay_in_the_next_release(
     assert told(capsys, folder)[0] == 0
     merge_result(hub, repo_id)
     api.upload_file(path_or_fileobj=b"\x89PNG", path_in_repo="shot.png", repo_id=repo_id)
-    attributes = api.hf_hub_download(repo_id, ".gitattributes")
-    with open(attributes, "ab+") as file:
-        file.write(b"shot.png filter=lfs diff=lfs merge=lfs -text\n")
+    attributes = Path(api.hf_hub_download(repo_id, ".gitattributes")).read_bytes() + b"*.x -text\n"
     api.upload_file(path_or_fileobj=attributes, path_in_repo=".gitattributes", repo_id=repo_id)
     assert "also in the repository: .eval_results/hle.yaml, shot.png" in reproduced(repo_id)[1]
     code, line = told(capsys, folder)
@@ -129,8 +128,9 @@ def test_an_owner_is_published_to_as_the_hub_has_the_name(run, tmp_path, capsys)
     assert code == 0 and line.startswith("Published local-user/of-local-user@")
 
 
-def test_an_organisation_that_is_private_by_default_is_told(run, tmp_path, capsys, hub):
-    hub.add_org("Acme-Private", {"local-user": "write"})
+def test_an_organisation_that_is_private_by_default_is_told(run, tmp_path, capsys, hub, monkeypatch):
+    hub.add_org("Acme-Private", {"carol": "write"})
+    monkeypatch.setenv("HF_TOKEN", hub.token("carol"))
     hub.make_private_by_default("Acme-Private")
     folder = copy_of(run, tmp_path / "run", "kept-private")
     from push import publish
