@@ -53,7 +53,7 @@ def command(check: bool, level: Level) -> None:
     verdict yet, keeps both in docs/claims/, and renders README. An adapter that
     cannot be reached keeps its last known row, and the exit code is 1.
     """
-    with one_line_errors(), waiting_out_limits():
+    with one_line_errors():
         if renew_all(ROOT, check, level):
             sys.exit(1)
 
@@ -80,7 +80,7 @@ def renew_all(root: Path, check: bool, level: Level) -> list[str]:
             print(f"{entry.adapter} stays as it is: it was published on the {entry.hub} Hub", flush=True)
             continue
         try:
-            with one_line_errors(f"error: {entry.adapter}:"):
+            with one_line_errors(f"error: {entry.adapter}:"), waiting_out_limits():
                 renew(entry, folder_of(root, entry), check, level)
         except SystemExit:
             failed.append(entry.adapter)

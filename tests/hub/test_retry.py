@@ -75,3 +75,19 @@ def test_a_users_error_is_raised_at_once_whatever_caused_it():
 
     with pytest.raises(UserError, match="name it otherwise"):
         retry.retry("naming", step)
+
+
+def test_a_client_that_asks_too_often_waits_until_it_may_ask_again(hub, capsys):
+    api, repo_id = HfApi(), "google/flan-t5-large"
+    hub.limit(api=2, resolvers=100, seconds=2)
+    try:
+        with retry.waiting_out_limits():
+            assert {api.model_info(repo_id).id for _ in range(5)} == {repo_id}
+            assert [entry.path for entry in api.get_paths_info(repo_id, ["config.json"])] == ["config.json"]
+    finally:
+        hub.clear_limits()
+    assert "the Hub answered 429, too many requests: trying again in " in capsys.readouterr().out
+    assert "of 2 requests for " in retry.requests_left()
+    hub.fault("info", "status", code=429, headers={"Retry-After": "9999"})
+    with retry.waiting_out_limits(), pytest.raises(HfHubHTTPError, match="429"):
+        api.model_info(repo_id)

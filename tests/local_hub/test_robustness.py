@@ -114,7 +114,7 @@ def test_a_malformed_request_is_refused_and_is_no_failure_of_the_server(hub: Hub
         requests = [*REQUESTS, *(("GET", path, b"") for path in QUERIES)]
         statuses = {request: client.request(*request[:2], content=request[2]).status_code for request in requests}
         form = {"Content-Type": "application/x-www-form-urlencoded"}
-        for body in b"\xff":
+        for body in (b"paths=%ff&expand=x", b"\xff"):
             answer = client.post("/api/models/alice/m/paths-info/main", content=body, headers=form)
             statuses["POST", "form", body] = answer.status_code
         assert not {request: status for request, status in statuses.items() if status >= 500}

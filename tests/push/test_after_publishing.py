@@ -1,5 +1,7 @@
 """What a Hub and its community do to a published release: it is no drift, and hinders no later release."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 from huggingface_hub import HfApi
@@ -140,3 +142,24 @@ def test_an_organisation_that_is_private_by_default_is_told(run, tmp_path, capsy
     assert out.count("is private, though --private was not given") == 1
     assert f"{hub.url}/Acme-Private/kept-private/settings" in out
     assert HfApi().model_info("Acme-Private/kept-private").private
+
+
+def test_a_check_waits_out_429_on_every_route(run, tmp_path, capsys, hub):
+    folder = copy_of(run, tmp_path / "run", "asked-often")
+    assert told(capsys, folder)[0] == 0
+    routes = ["info", "paths_info", "tree", "refs", "commits", "resolve", "xet_read_token", "xet_reconstruction"]
+    for route in routes:
+        hub.fault(route, "status", code=429, headers={"Retry-After": "0"}, times=2)
+    hub.clear_requests()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "evaluation.reproduce", "local-user/asked-often", "--level", "score"],
+            env=hub.env(tmp_path / "home"), text=True, capture_output=True, timeout=300,
+        )  # fmt: skip
+    finally:
+        hub.clear_faults()
+    assert done.returncode == 0 and "\nREPRODUCED local-user/asked-often@" in done.stdout, done.stdout + done.stderr
+    seen = hub.requests()
+    assert {entry["route"] for entry in seen} - {"xet_data", "unknown"} <= set(routes)
+    refused = {entry["route"] for entry in seen if entry["status"] == 429}
+    assert {"info", "paths_info", "tree", "refs", "resolve"} <= refused

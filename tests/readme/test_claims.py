@@ -1,6 +1,7 @@
 """README's results: what is kept of each published adapter, and how the table tells it."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -157,6 +158,16 @@ def test_the_verdict_of_an_earlier_commit_is_not_given_to_a_new_one(published, r
         hub.clear_faults()
     assert renew_all(root, check=False, level="score") == []
     assert f"`{new.oid[:12]}` |" in line(root) and "REPRODUCED<br>level score" in line(root)
+
+
+def test_what_is_left_of_the_hub_s_limit_is_told_after_each_adapter(root, hub, capsys):
+    hub.limit(api=500, resolvers=3000, seconds=300)
+    try:
+        assert renew_all(root, check=True, level="score") == []
+    finally:
+        hub.clear_limits()
+    told = re.search(r"the Hub lets you have (\d+) of 500 requests .*of 3,000 downloads for", capsys.readouterr().out)
+    assert told and 400 < int(told[1]) < 500
 
 
 def test_an_adapter_of_the_other_hub_is_not_asked_for(root, hub):
