@@ -27,6 +27,7 @@ TAKES_readme := ARGS
 TAKES_hub := PORT ARGS
 TAKES_bench := DEVICE ARGS
 TAKES_test := ARGS
+TAKES_conformance := ARGS
 OWN := $(sort PYTHON VENV LOCAL_HUB_ROOT $(foreach list,$(filter TAKES_%,$(.VARIABLES)),$($(list))))
 SWITCHES := PR PRIVATE DRY_RUN FORCE PUBLISH JSON OFFLINE CHECK
 
@@ -76,7 +77,7 @@ EXPORT_AS = $(foreach form,$(or $(value FORMAT),merged),--format '$(form)') $(ca
 	$(call option,SAMPLE,sample) $(call switch,FORCE,force) $(call switch,PUBLISH,publish) \
 	$(call switch,PRIVATE,private) $(call option,OVERWRITE,overwrite) $(HUB_OPTION) $(ARGUMENTS)
 
-.PHONY: help install demo test lint hub publish reproduce retrain claims compare report readme bench serve space publish-space export
+.PHONY: help install demo test lint hub publish reproduce retrain claims compare report readme bench serve space publish-space export conformance
 help: ## print this list
 	@sed -nE 's/^([a-zA-Z][a-zA-Z0-9_%-]*):.*## (.*)/\1\t\2/p' Makefile | sed 's/%/R/' | expand -t 14
 	echo
@@ -177,6 +178,9 @@ bench: $(READY) ## measure this project next to its peers (long): [DEVICE=cuda]
 test: $(READY)-extras ## run the tests
 	@$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 15 \
 		--cov --cov-report=term:skip-covered $(ARGUMENTS)
+
+conformance: $(READY) ## huggingface_hub's own tests against the local Hub
+	@$(PY) tests/conformance/run.py $(ARGUMENTS)
 
 lint: $(READY) ## check style, spelling, types, and which room imports which
 	@$(VENV)/bin/ruff check .

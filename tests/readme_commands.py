@@ -44,6 +44,7 @@ READ = {
     "make claims CHECK=1 LEVEL=score": "tests/readme/test_claims.py",
     "make bench": "tests/benchmarks/test_contenders.py",
     "make hub": "tests/local_hub/test_processes.py",
+    "make conformance": "tests/conformance/test_expected_failures.py",
 }
 # uvx is not everywhere: the file next to it runs the part from `pubrep` on, installed from a wheel without a clone.
 INSTALLED = {"uvx --from ADDRESS pubrep reproduce owner/name --level score": "tests/test_package.py"}
