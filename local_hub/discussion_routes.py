@@ -72,6 +72,14 @@ def comment(request: Request, body: bytes) -> Response:
     return answer({"newMessage": discussions.comment(repository, request.path_params["number"], identity.user, text)})
 
 
+def edit(request: Request, body: bytes) -> Response:
+    """Change one's own comment."""
+    repository, identity = _writer(request)
+    place, text = request.path_params, str(json_body(body).get("content", ""))
+    event = discussions.edit(repository, place["number"], identity.user, place["comment"], text)
+    return answer({"updatedComment": event})
+
+
 def title(request: Request, body: bytes) -> Response:
     """Change the title: for the discussion's author and the repository's owner."""
     repository, identity, number = _moderated(request)
@@ -101,6 +109,7 @@ routes = [
     route("POST", api_path("/discussions"), "discussions", create),
     route("GET", api_path("/discussions/{number:int}"), "discussion", details),
     route("POST", api_path("/discussions/{number:int}/comment"), "comment", comment),
+    route("POST", api_path("/discussions/{number:int}/comment/{comment}/edit"), "comment_edit", edit),
     route("POST", api_path("/discussions/{number:int}/title"), "title", title),
     route("POST", api_path("/discussions/{number:int}/status"), "status", status),
     route("POST", api_path("/discussions/{number:int}/merge"), "merge", merge),

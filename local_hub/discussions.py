@@ -110,6 +110,24 @@ def comment(repository: Repository, number: int, author: str, text: str) -> dict
         return _change(repository, number, _comment(author, text))
 
 
+def edit(repository: Repository, number: int, author: str, comment: str, text: str) -> dict[str, Any]:
+    """Change the author's own comment of that id; the event. Raises 404, and 403 for somebody else's."""
+    with repository.exclusive():
+        items = _read(repository)
+        for event in (event for item in items if item["num"] == number for event in item["events"]):
+            if event["id"] == comment and event["type"] == "comment":
+                if event["author"]["name"] != author:
+                    raise HubError(403, "Only its author can edit a comment")
+                event["data"] = {
+                    **_comment(author, text)["data"],
+                    "edited": True,
+                    "numEdits": event["data"]["numEdits"] + 1,
+                }
+                _write(repository, items)
+                return event
+    raise HubError(404, f"No comment {comment} in discussion {number}")
+
+
 def rename(repository: Repository, number: int, author: str, title: str) -> dict[str, Any]:
     """Change the title; the event."""
     with repository.exclusive():

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from . import access, history, lfs, xet
-from .errors import HubError, entry_not_found
+from .errors import HubError, entry_not_found, revision_not_found
 from .store import Repository
 from .web import (
     answer,
@@ -147,7 +147,7 @@ def _check_free(repository: Repository, ref: str) -> None:
     # In git a reference is a file: next to "a" there can be no "a/b".
     for other in map(bytes.decode, repository.git.refs.as_dict()):
         if f"{other}/".startswith(f"{ref}/") or f"{ref}/".startswith(f"{other}/"):
-            raise HubError(409, f"Reference already exists: {other}")
+            raise HubError(409, f"Reference {other} already exists")
 
 
 def _writable(request: Request) -> tuple[Repository, access.Identity]:
@@ -170,11 +170,11 @@ def create_tag(request: Request, body: bytes) -> Response:
     """Name a revision by a tag, annotated if there is a message; 409 where it exists."""
     repository, identity = _writable(request)
     payload = json_body(body)
-    name = _check_ref_name(str(payload.get("tag", "")))
-    ref = f"refs/tags/{name}".encode()
     git = repository.git
     with repository.exclusive():
         commit = history.resolve(git, revision_of(request))
+        name = _check_ref_name(str(payload.get("tag", "")))
+        ref = f"refs/tags/{name}".encode()
         _check_free(repository, ref.decode())
         if payload.get("message"):
             tag = Tag()
@@ -194,12 +194,23 @@ def delete_ref(request: Request, body: bytes) -> Response:
     group = "heads" if request.scope["route_name"] == "branch" else "tags"
     name = revision_of(request)
     if (group, name) == ("heads", history.DEFAULT_BRANCH):
-        raise HubError(403, "The default branch cannot be deleted")
+        raise HubError(403, f"Cannot delete refs/heads/{name}")
     ref = f"refs/{group}/{name}".encode()
     with repository.exclusive():
         if ref not in repository.git.refs:
-            raise HubError(404, f"Reference does not exist: {ref.decode()}", "RevisionNotFound")
+            raise revision_not_found(name)
         repository.git.refs.remove_if_equals(ref, None)
+    return answer({})
+
+
+def squash(request: Request, body: bytes) -> Response:
+    """Replace the history of a branch or a pull request by one commit of its files."""
+    repository, identity = _writable(request)
+    git, message = repository.git, str(json_body(body).get("message") or "Super-squash")
+    with repository.exclusive():
+        ref = history.writable_ref(git, revision_of(request))
+        tree = history.files(git, history.resolve(git, ref.decode()))
+        history.set_ref(git, ref, history.write_commit(git, tree, None, message, identity.user))
     return answer({})
 
 
@@ -278,6 +289,7 @@ routes = [
     route("DELETE", api_path("/branch/{revision}"), "branch", delete_ref),
     route("POST", api_path("/tag/{revision}"), "tag", create_tag),
     route("DELETE", api_path("/tag/{revision}"), "tag", delete_ref),
+    route("POST", api_path("/super-squash/{revision}"), "squash", squash),
     *(
         route("GET", f"{prefix}/{{namespace}}/{{name}}/{verb}/{{rest:path}}", verb, resolve)
         for verb in ("resolve", "raw")

@@ -177,7 +177,7 @@ class Store:
         with self._lock, repository.exclusive():
             present = self._in_any_case(repository.kind, id)
             if present is not None and (present != repository.id or present == id):
-                raise HubError(409, f"A repository named {present} exists already")
+                raise HubError(409, f"A {repository.kind} repository called {present} already exists")
             # The redirect goes first: until the rename it is not consulted, because the old id is still there.
             redirects = durable.read_json(self.root / "redirects.json", {})
             redirects.setdefault(repository.kind, {})[repository.id] = id

@@ -165,7 +165,7 @@ def parent_of(request: Request, changes: CommitRequest, git: Repo, ref: bytes) -
     if changes.parent and _wants_pull_request(request):
         return history.resolve(git, changes.parent)
     if changes.parent and not head.startswith(changes.parent.lower()):
-        raise HubError(412, "A commit has happened since. Please refresh and try again.")
+        raise HubError(412, "The branch was updated since you opened this page. Please refresh and try again.")
     return head
 
 

@@ -157,9 +157,10 @@ async def on_moved(request: Request, error: Exception) -> Response:
     return Response(status_code=307, headers={"Location": path + query})
 
 
-def request_id() -> str:
-    """A fresh id for ``X-Request-Id``, which clients print with an error."""
-    return f"Root=1-{uuid.uuid4().hex[:8]}-{uuid.uuid4().hex[:24]}"
+def request_id(trace: str | None) -> str:
+    """A fresh id for ``X-Request-Id``, which clients print with an error; it ends with the client's own."""
+    fresh = f"Root=1-{uuid.uuid4().hex[:8]}-{uuid.uuid4().hex[:24]}"
+    return f"{fresh};{trace}" if trace else fresh
 
 
 def api_path(rest: str) -> str:

@@ -27,7 +27,9 @@ from local_hub.testing import running  # noqa: E402
 
 LEAST = 1_250
 # Products of the company that are no repositories.
-LEFT_OUT = ("buckets", "bucket", "inference", "jobs", "sandbox", "kernels", "copy_files")
+LEFT_OUT = ("bucket", "inference", "jobs", "sandbox", "kernels", "copy_files", "generate_cli_reference")
+# A folder without permissions, which root may write to all the same.
+DESELECTED = "tests/test_utils_cache.py::TestTryDeletePath::test_delete_path_on_local_folder_with_wrong_permission"
 
 
 def main(options: list[str]) -> None:
@@ -37,7 +39,12 @@ def main(options: list[str]) -> None:
         report = Path(folder, "report.xml")
         run_suite(suite, python, report, options, Path(folder))
         results = read_report(report)
-    sys.exit(judge(results, yaml.safe_load((HERE / "expected_failures.yaml").read_text(encoding="utf-8"))))
+    sys.exit(judge(results, read_expected()))
+
+
+def read_expected() -> dict[str, list[str]]:
+    """The tests that are known to fail, by the reason."""
+    return yaml.safe_load((HERE / "expected_failures.yaml").read_text(encoding="utf-8"))
 
 
 def pinned_version() -> str:
@@ -82,10 +89,12 @@ def run_suite(suite: Path, python: Path, report: Path, options: list[str], folde
         hub.make_private_by_default(org)
         tokens = {user: {"write": token, "read": f"{token}-read"} for user, token in users.items()}
         durable.write_json(hub.root / "users.json", tokens, mode=0o600)
-        environment = hub.env(folder / "home", DISABLE_SYMLINKS_IN_WINDOWS_TESTS="1", HF_TOKEN="")
-        environment.pop("HF_HUB_DISABLE_PROGRESS_BARS")
+        # Nothing else of whoever runs them: the tests look at proxies, colours, and names of programs around them.
+        environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder), "NO_COLOR": "1",
+                       "HF_HOME": str(folder / "home"), "HF_ENDPOINT": hub.url, "HF_TOKEN": ""}  # fmt: skip
         command = [python, "-m", "pytest", "tests", "-o", "addopts=", "-o", "asyncio_mode=auto", "-q", "-n", "auto",
-                   "-m", "not production and not inference", "--timeout", "120", f"--junitxml={report}", "--tb=short"]  # fmt: skip
+                   "-m", "not production and not inference", "--timeout", "120", "--tb=short",
+                   f"--junitxml={report}", "--deselect", DESELECTED]  # fmt: skip
         subprocess.run([*command, *left_out, *options], cwd=suite.parent, env=environment, check=False)
 
 
@@ -94,13 +103,14 @@ def read_report(report: Path) -> dict[str, str]:
     results = {}
     for case in ElementTree.parse(report).iter("testcase"):
         _, _, place = case.attrib["classname"].partition("tests.")
-        name = "::".join([place.replace(".", ".py::", 1) if "." in place else f"{place}.py", case.attrib["name"]])
+        file, _, inside = place.partition(".")
+        name = "::".join(filter(None, [f"{file}.py", inside.replace(".", "::"), case.attrib["name"]]))
         tags = {child.tag for child in case}
         results[name] = "failed" if tags & {"failure", "error"} else "skipped" if "skipped" in tags else "passed"
     return results
 
 
-def judge(results: dict[str, str], expected: dict[str, dict[str, str]]) -> int:
+def judge(results: dict[str, str], expected: dict[str, list[str]]) -> int:
     """Compares the outcomes with the listed failures and prints both; the exit code."""
     listed = {name for tests in expected.values() for name in tests}
     failed = {name for name, outcome in results.items() if outcome == "failed"}
@@ -109,8 +119,10 @@ def judge(results: dict[str, str], expected: dict[str, dict[str, str]]) -> int:
     _print("are listed as failing, and pass", listed & passed)
     _print("are listed, and are no tests", listed - results.keys())
     for reason, tests in expected.items():
-        print(f"{len(failed & tests.keys()):>6,} fail as listed: {reason}")
-    print(f"{len(passed):>6,} passed, {len(failed):,} failed, {len(results) - len(passed) - len(failed):,} were skipped")
+        print(f"{len(failed.intersection(tests)):>6,} fail as listed: {reason}")
+    print(
+        f"{len(passed):>6,} passed, {len(failed):,} failed, {len(results) - len(passed) - len(failed):,} were skipped"
+    )
     wrong = failed - listed or listed & passed or listed - results.keys() or len(passed) < LEAST
     return 1 if wrong else 0
 

@@ -1,7 +1,7 @@
 """The fixtures that huggingface_hub's own tests ask for: its source distribution comes without them.
 
-Copied next to those tests as their ``conftest.py``. HF_ENDPOINT names the local Hub, which takes the place of the staging
-Hub that they are written for.
+Copied next to those tests as their ``conftest.py``. HF_ENDPOINT names the local Hub, which takes the place of the
+staging Hub that they are written for.
 """
 
 import os
@@ -12,12 +12,8 @@ from typing import Any, Protocol
 from unittest.mock import patch
 
 import pytest
-
-# The client reads its endpoint when it is imported.
-assert os.environ["HF_ENDPOINT"].startswith("http://127.0.0.1:")
-
 from huggingface_hub import HfApi, RepoUrl, constants
-from huggingface_hub.utils import SoftTemporaryDirectory
+from huggingface_hub.utils import SoftTemporaryDirectory, _auth
 
 from . import testing_constants
 from .testing_utils import repo_name
@@ -38,8 +34,9 @@ def own_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Gives each test caches and stored tokens of its own."""
     with SoftTemporaryDirectory() as home:
         for name in ("HF_HUB_CACHE", "HF_XET_CACHE", "HF_ASSETS_CACHE", "HF_TOKEN_PATH", "HF_STORED_TOKENS_PATH"):
-            monkeypatch.setattr(constants, name, os.path.join(home, name.lower()))
+            monkeypatch.setattr(constants, name, f"{home}/{name.lower()}")
         monkeypatch.setattr(constants, "HF_HOME", home)
+        monkeypatch.setattr(_auth, "_OAUTH_REFRESH_CACHE", None)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_EXPERIMENTAL_WARNING", True)
         yield
         shutil.rmtree(home, ignore_errors=True)
@@ -99,6 +96,14 @@ def repo_factory() -> Iterator[RepoFactory]:
     yield make
     for client, url in made:
         client.delete_repo(url.repo_id, repo_type=url.repo_type, missing_ok=True)
+
+
+@pytest.fixture
+def new_repo_id(api: HfApi) -> Iterator[str]:
+    """A name for a model that the test makes; it is deleted after it."""
+    name = f"{testing_constants.USER}/{repo_name()}"
+    yield name
+    api.delete_repo(name, missing_ok=True)
 
 
 @pytest.fixture(autouse=True)

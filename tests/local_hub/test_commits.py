@@ -244,7 +244,7 @@ def test_parent_commit(hub: Hub, clients: Clients) -> None:
 
     found = clients(client)
     assert found["stale"][0] == 412
-    assert "A commit has happened since" in found["stale"][1]
+    assert "The branch was updated since" in found["stale"][1]
     assert len(found["short"]) == 40
     assert found["files"] == [".gitattributes", "one.txt", "three.txt"]
 
