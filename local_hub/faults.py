@@ -147,14 +147,13 @@ class Front:
         if requested := Headers(scope=scope).get("range"):
             entry["range"] = requested
         self.faults.log.append(entry)
-        trace = Headers(scope=scope).get("x-amzn-trace-id")
         counted, too_many = self.faults.count(name, entry["user"])
         rule = None if too_many else self.faults.match(name, scope["method"], scope["path"], entry["user"])
 
         async def log_status(message: Message) -> None:
             if message["type"] == "http.response.start":
                 entry["status"] = message["status"]
-                message["headers"].append((b"x-request-id", request_id(trace).encode()))
+                message["headers"].append((b"x-request-id", request_id(Headers(scope=scope)).encode()))
                 message["headers"] += [(key.lower().encode(), value.encode()) for key, value in counted.items()]
             await send(message)
 

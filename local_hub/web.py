@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -157,9 +158,11 @@ async def on_moved(request: Request, error: Exception) -> Response:
     return Response(status_code=307, headers={"Location": path + query})
 
 
-def request_id(trace: str | None) -> str:
-    """A fresh id for ``X-Request-Id``, which clients print with an error; it ends with the client's own."""
-    fresh = f"Root=1-{uuid.uuid4().hex[:8]}-{uuid.uuid4().hex[:24]}"
+def request_id(headers: Headers) -> str:
+    """The id in ``X-Request-Id``, which clients print with an error: the one they sent, or a fresh one with theirs."""
+    if own := headers.get("x-request-id"):
+        return own
+    fresh, trace = f"Root=1-{uuid.uuid4().hex[:8]}-{uuid.uuid4().hex[:24]}", headers.get("x-amzn-trace-id")
     return f"{fresh};{trace}" if trace else fresh
 
 

@@ -91,7 +91,8 @@ def run_suite(suite: Path, python: Path, report: Path, options: list[str], folde
         durable.write_json(hub.root / "users.json", tokens, mode=0o600)
         # Nothing else of whoever runs them: the tests look at proxies, colours, and names of programs around them.
         environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder), "NO_COLOR": "1",
-                       "HF_HOME": str(folder / "home"), "HF_ENDPOINT": hub.url, "HF_TOKEN": ""}  # fmt: skip
+                       "COLUMNS": "200", "HF_HOME": str(folder / "home"), "HF_ENDPOINT": hub.url,
+                       "HF_TOKEN": ""}  # fmt: skip
         command = [python, "-m", "pytest", "tests", "-o", "addopts=", "-o", "asyncio_mode=auto", "-q", "-n", "auto",
                    "-m", "not production and not inference", "--timeout", "120", "--tb=short",
                    f"--junitxml={report}", "--deselect", DESELECTED]  # fmt: skip
