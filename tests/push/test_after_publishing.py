@@ -15,10 +15,12 @@ RESULT = b"- dataset: {id: cais/hle, task_id: default}\n  value: 41.2\n"
 
 
 def reproduced(adapter, revision="main"):
-    """The last line of a check that must reproduce, and what it says of each part."""
+    """Name and reason of a check that must reproduce, and what it says of each part."""
     verdict, _ = reproduce.reproduce(adapter, revision, "score")
     assert verdict.verdict == "REPRODUCED", verdict.line
-    return verdict.line, [check.detail for check in verdict.checks]
+    return f"{verdict.verdict} {verdict.adapter}@{verdict.revision} {verdict.reason}", [
+        check.detail for check in verdict.checks
+    ]
 
 
 def newer(folder):
