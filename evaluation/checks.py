@@ -307,7 +307,9 @@ def _digits(value: Any) -> str:
 
 def explain_name(named: str, adapter: str) -> str:
     """Why a card may state another id than that of its repository, in a few words."""
-    if not constants.HF_HUB_OFFLINE and name_on_hub("model", named) == adapter:
+    if constants.HF_HUB_OFFLINE:
+        return f"its card names {named}"
+    if name_on_hub("model", named) == adapter:
         return f"published as {named}, which the Hub calls {adapter} now"
     return f"its card names {named}, of which this is a copy"
 
