@@ -9,13 +9,15 @@ import sys
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from datasketch import MinHash
 
+from recipes.data import disguises
+from recipes.data.disguises import Words
 from record.cache import code_of
 
 # Lee et al. 2022, "Deduplicating Training Data Makes Language Models Better" (arXiv:2107.06499): near-duplicates have
@@ -36,8 +38,6 @@ LAYOUT_WORDS = 0.95
 # unless thousands of texts are alike.
 QUERIES, CHUNK = 1_000, 10_000
 
-Words = tuple[str, ...]
-
 # Punctuation, currency signs and accents that stand alone. Kept are `<`, `=`, `+`, emoji and the like.
 _DROPPED = "".join(
     re.escape(character)
@@ -51,32 +51,43 @@ _THOUSANDS = re.compile(r",(?<=\d,)(?=\d{3})")
 
 def code() -> str:
     """The hash of all that decides which inputs are alike."""
-    return code_of([sys.modules[__name__]], ["datasketch", "numpy"]) + unicodedata.unidata_version
+    libraries = ["datasketch", "numpy", "confusable_homoglyphs"]
+    return code_of([sys.modules[__name__], disguises], libraries) + unicodedata.unidata_version
 
 
-def compare(test: list[str], training: list[str]) -> list[Literal["exact", "near", ""]]:
+def compare(
+    test: list[str], training: list[str], rules: Literal[1, 2] = 2
+) -> list[Literal["exact", "near", "disguised", ""]]:
     """How a training has seen each test input, if at all.
 
     Two inputs are exact copies if they have the same `words`, and near-duplicates if the Jaccard similarity of their
     sets of word pairs is at least `NEAR`. All exact copies are found, 99.7 % of the near-duplicates at 0.8 (see
-    `BANDS`), more above, and nothing else. Copies within `test` alone do not count.
+    `BANDS`), more above. Disguised is what only `recipes.data.disguises.alike` finds, and nothing else is found.
+    Copies within `test` alone do not count.
 
     Parameters:
         test: inputs of the test rows.
         training: inputs of the training rows of one dataset. Compare with each dataset by itself: each has its layout,
             which only ten different texts or more make known.
+        rules: 1 looks for no disguises (`record.run_record.Data.rules`).
 
     Returns:
         One finding a test input; the same on every machine and in any order of the rows.
     """
-    tests, trainings = _contents(test, training)
+    tests, trainings, layout = _contents(test, training)
     seen = set(trainings.values())
     rest = list(set(tests.values()) - seen)
     rest_pairs = {pair for text in rest for pair in _pairs(text)}
     # A text has a near-duplicate in the rest only if the rest holds this share of its pairs.
     likely = [text for text in seen if len((pairs := _pairs(text)) & rest_pairs) >= NEAR * len(pairs)]
     near = {rest[number] for number, _ in _near(rest, likely)}
-    return ["exact" if text in seen else "near" if text in near else "" for text in map(tests.__getitem__, test)]
+    kinds = {text: "exact" if content in seen else "near" if content in near else "" for text, content in tests.items()}
+    if rules > 1:
+        open_texts = [text for text, kind in kinds.items() if not kind]
+        bare = _undisguised(tests, open_texts, layout), _undisguised(trainings, trainings, layout)
+        for pairs in disguises.alike(*bare):
+            kinds.update(dict.fromkeys(map(open_texts.__getitem__, pairs[:, 0].tolist()), "disguised"))
+    return [kinds[text] for text in test]
 
 
 def groups(inputs: list[str]) -> np.ndarray:
@@ -85,7 +96,7 @@ def groups(inputs: list[str]) -> np.ndarray:
     Returns:
         The group of every input, shape `(len(inputs),)`; groups are numbered in the order of their first inputs.
     """
-    contents, _ = _contents(inputs, [])
+    contents, _, _ = _contents(inputs, [])
     numbers = {text: number for number, text in enumerate(dict.fromkeys(map(contents.__getitem__, inputs)))}
     texts, parents = list(numbers), list(range(len(numbers)))
 
@@ -110,19 +121,48 @@ def words(text: str) -> Words:
     return tuple(map(sys.intern, _WORD.findall(_THOUSANDS.sub("", folded)))) or (text.strip(),)
 
 
-def _contents(one: list[str], other: list[str]) -> tuple[dict[str, Words], dict[str, Words]]:
-    """The texts of both lists, each mapped to its words without the layout of either list.
+class _Layout(NamedTuple):
+    """The lines that many texts share, and the words that nearly all begin with, end with, or have in between."""
 
-    A layout is the lines that many texts share, and the words that nearly all begin with, end with, or have in
-    between. Every text is treated alike, whichever list it is in: equal texts stay equal.
+    lines: set[str]
+    starts: list[Words]
+    ends: list[Words]
+    between: set[str]
+
+
+def _contents(one: list[str], other: list[str]) -> tuple[dict[str, Words], dict[str, Words], _Layout]:
+    """The texts of both lists, each mapped to its words without the layout of either list; and that layout.
+
+    Every text is treated alike, whichever list it is in: equal texts stay equal.
     """
     lines = _shared_lines(set(one)) | _shared_lines(set(other))
     by_text = [{text: words(_without_lines(text, lines)) for text in dict.fromkeys(texts)} for texts in (one, other)]
-    bare = _without_layout(*(set(texts.values()) for texts in by_text))
+    both = [set(texts.values()) for texts in by_text]
+    large = [texts for texts in both if len(texts) >= LAYOUT_TEXTS]
+    layout = _Layout(lines, list(map(_shared_start, large)), list(map(_shared_end, large)), set())
+    cores = [{text: _core(text, layout) for text in texts} for texts in both]
+    ours, theirs = (list(texts.values()) for texts in cores)
+    layout.between.update(_words_between(ours, theirs) | _words_between(theirs, ours))
     one, other = (
-        {text: cores[content] for text, content in texts.items()} for texts, cores in zip(by_text, bare, strict=True)
+        {text: _without_between(parts[content], layout) or content for text, content in texts.items()}
+        for texts, parts in zip(by_text, cores, strict=True)
     )
-    return one, other
+    return one, other, layout
+
+
+def _undisguised(contents: dict[str, Words], texts: Iterable[str], layout: _Layout) -> list[Words]:
+    """The words of the folded texts without the folded layout; `contents` has those of the texts as they are."""
+    fold = disguises.fold
+    starts, ends = ([tuple(map(fold, side)) for side in sides] for sides in (layout.starts, layout.ends))
+    folded_layout = _Layout(set(map(fold, layout.lines)), starts, ends, set(map(fold, layout.between)))
+    folded_contents = []
+    for text in texts:
+        content = contents[text]
+        if (folded := fold(text)) != text:
+            whole = words(_without_lines(folded, folded_layout.lines))
+            content = _without_between(_core(whole, folded_layout), folded_layout) or whole
+        folded_contents.append(content)
+    return folded_contents
 
 
 def _shared_lines(texts: set[str]) -> set[str]:
@@ -132,22 +172,6 @@ def _shared_lines(texts: set[str]) -> set[str]:
 
 def _without_lines(text: str, lines: set[str]) -> str:
     return "\n".join(line for line in text.splitlines() if line.strip() not in lines) or text
-
-
-def _without_layout(one: set[Words], other: set[Words]) -> tuple[dict[Words, Words], dict[Words, Words]]:
-    large = [texts for texts in (one, other) if len(texts) >= LAYOUT_TEXTS]
-    starts = [_shared_start(texts) for texts in large]
-    ends = [_shared_end(texts) for texts in large]
-    cores = [{text: _core(text, starts, ends) for text in texts} for texts in (one, other)]
-    ours, theirs = (list(texts.values()) for texts in cores)
-    between = _words_between(ours, theirs) | _words_between(theirs, ours)
-    if between:
-        cores = [
-            {text: tuple(word for word in core if word not in between) for text, core in texts.items()}
-            for texts in cores
-        ]
-    one, other = ({text: core or text for text, core in texts.items()} for texts in cores)
-    return one, other
 
 
 def _shared_start(texts: set[Words]) -> Words:
@@ -171,12 +195,16 @@ def _shared_end(texts: set[Words]) -> Words:
         end = (word, *end)
 
 
-def _core(text: Words, starts: list[Words], ends: list[Words]) -> Words:
-    for start in starts:
+def _core(text: Words, layout: _Layout) -> Words:
+    for start in layout.starts:
         text = text[len(start) :] if text[: len(start)] == start else text
-    for end in ends:
+    for end in layout.ends:
         text = text[: len(text) - len(end)] if text[len(text) - len(end) :] == end else text
     return text
+
+
+def _without_between(text: Words, layout: _Layout) -> Words:
+    return tuple(word for word in text if word not in layout.between) if layout.between else text
 
 
 def _words_between(texts: list[Words], others: list[Words]) -> set[str]:
