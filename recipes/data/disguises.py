@@ -12,7 +12,7 @@ from confusable_homoglyphs.confusables import confusables_data
 Words = tuple[str, ...]
 
 # Fewer words than these say something else in another order or inside another text: "who owns whom".
-ORDERED = 5
+ORDERED = 4
 # Fewer words than these, added to a question, make it another one: "… that have at least two players". Of the questions
 # of sql-create-context 1.9 % would be called copies without this bound, 0.8 % are with it.
 ADDED = 5
@@ -25,7 +25,6 @@ CHUNK = 100_000
 _FILLERS = "\u115f\u1160"
 # Control characters that are no white space.
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")
-_PARTS = re.compile(r"\d+|\D")
 
 
 class _LookAlikes(dict[int, str]):
@@ -43,7 +42,7 @@ class _LookAlikes(dict[int, str]):
 
 _look_alikes = _LookAlikes()
 # What ASCII itself confuses, after case folding; `i` stands for a capital one, too.
-_ASCII = str.maketrans({"i": "l", "1": "l", "0": "o", "m": "rn"})
+_ASCII = str.maketrans({"i": "l", "1": "l", "0": "o", "m": "rn", "_": None})
 
 
 def fold(text: str) -> str:
@@ -66,11 +65,11 @@ def alike(index: Sequence[Words], queries: Sequence[Words]) -> Iterator[np.ndarr
     if not index or not queries:
         return
     vocabulary = {word: number for number, word in enumerate(set(chain.from_iterable(chain(index, queries))))}
-    skeletons = [word if word.isdigit() else word.translate(_ASCII) for word in vocabulary]
+    skeletons = [word.translate(_ASCII) for word in vocabulary]
     places = {skeleton: number for number, skeleton in enumerate(skeletons)}
     same = np.array([places[skeleton] for skeleton in skeletons])
     # The sum over a text tells its letters whatever their order; the letters themselves decide in the end.
-    letters = np.array([sum(map(hash, _PARTS.findall(word))) % 2**64 for word in skeletons], dtype=np.uint64)
+    letters = np.array([sum(map(hash, word)) % 2**64 for word in skeletons], dtype=np.uint64)
     sides = []
     for texts in (index, queries):
         lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
@@ -87,8 +86,18 @@ def alike(index: Sequence[Words], queries: Sequence[Words]) -> Iterator[np.ndarr
 
 
 def _same_letters(one: Words, other: Words) -> bool:
-    parts = [_PARTS.findall("".join(text).translate(_ASCII)) for text in (one, other)]
-    return parts[0] == parts[1] or (min(len(one), len(other)) >= ORDERED and sorted(parts[0]) == sorted(parts[1]))
+    letters = [_letters(text) for text in (one, other)]
+    numbers = [re.findall(r"\d+", " ".join(text)) for text in (one, other)]
+    if letters[0] == letters[1]:
+        # 3.5 is not 35. But where other words are split, numbers may be, too.
+        plain = [[word for word in text if not re.search(r"\d", word)] for text in (one, other)]
+        return numbers[0] == numbers[1] or plain[0] != plain[1]
+    same = sorted(letters[0]) == sorted(letters[1]) and sorted(numbers[0]) == sorted(numbers[1])
+    return same and min(len(one), len(other)) >= ORDERED
+
+
+def _letters(text: Words) -> str:
+    return "".join(text).translate(_ASCII)
 
 
 def _equal(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -103,7 +112,7 @@ def _equal(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def _is_contained(short: Words, long: Words) -> bool:
     if len(long) - len(short) < ADDED:
         return False
-    inner, outer = ("".join(text).translate(_ASCII) for text in (short, long))
+    inner, outer = _letters(short), _letters(long)
     if inner in outer:
         return True
     same = len(commonprefix([inner, outer])) + len(commonprefix([inner[::-1], outer[::-1]]))

@@ -75,17 +75,19 @@ def compare(
         One finding a test input; the same on every machine and in any order of the rows.
     """
     tests, trainings, layout = _contents(test, training)
-    seen = set(trainings.values())
-    rest = list(set(tests.values()) - seen)
+    seen = set(trainings.bare.values())
+    rest = list(set(tests.bare.values()) - seen)
     rest_pairs = {pair for text in rest for pair in _pairs(text)}
     # A text has a near-duplicate in the rest only if the rest holds this share of its pairs.
     likely = [text for text in seen if len((pairs := _pairs(text)) & rest_pairs) >= NEAR * len(pairs)]
     near = {rest[number] for number, _ in _near(rest, likely)}
-    kinds = {text: "exact" if content in seen else "near" if content in near else "" for text, content in tests.items()}
-    if rules > 1:
+    kinds = {text: "exact" if content in seen else "near" if content in near else "" for text, content in tests.bare.items()}
+    # Where many copies are disguised, words of the rows themselves pass for a layout that the copies lack.
+    for removed in {layout, layout.of_lines()} if rules > 1 else ():
         open_texts = [text for text, kind in kinds.items() if not kind]
-        bare = _undisguised(tests, open_texts, layout), _undisguised(trainings, trainings, layout)
-        for pairs in disguises.alike(*bare):
+        for pairs in disguises.alike(
+            _undisguised(tests, open_texts, removed), _undisguised(trainings, list(trainings.bare), removed)
+        ):
             kinds.update(dict.fromkeys(map(open_texts.__getitem__, pairs[:, 0].tolist()), "disguised"))
     return [kinds[text] for text in test]
 
@@ -96,7 +98,7 @@ def groups(inputs: list[str]) -> np.ndarray:
     Returns:
         The group of every input, shape `(len(inputs),)`; groups are numbered in the order of their first inputs.
     """
-    contents, _, _ = _contents(inputs, [])
+    contents = _contents(inputs, [])[0].bare
     numbers = {text: number for number, text in enumerate(dict.fromkeys(map(contents.__getitem__, inputs)))}
     texts, parents = list(numbers), list(range(len(numbers)))
 
@@ -121,48 +123,59 @@ def words(text: str) -> Words:
     return tuple(map(sys.intern, _WORD.findall(_THOUSANDS.sub("", folded)))) or (text.strip(),)
 
 
+class _Contents(NamedTuple):
+    """The words of each text of a list: the `whole` text but for lines of a layout, and `bare` without any layout."""
+
+    whole: dict[str, Words]
+    bare: dict[str, Words]
+
+
 class _Layout(NamedTuple):
     """The lines that many texts share, and the words that nearly all begin with, end with, or have in between."""
 
-    lines: set[str]
-    starts: list[Words]
-    ends: list[Words]
-    between: set[str]
+    lines: frozenset[str]
+    starts: tuple[Words, ...] = ()
+    ends: tuple[Words, ...] = ()
+    between: frozenset[str] = frozenset()
+
+    def of_lines(self) -> "_Layout":
+        return _Layout(self.lines)
 
 
-def _contents(one: list[str], other: list[str]) -> tuple[dict[str, Words], dict[str, Words], _Layout]:
-    """The texts of both lists, each mapped to its words without the layout of either list; and that layout.
+def _contents(one: list[str], other: list[str]) -> tuple[_Contents, _Contents, _Layout]:
+    """The words of the texts of both lists, and the layout that they are told without.
 
     Every text is treated alike, whichever list it is in: equal texts stay equal.
     """
-    lines = _shared_lines(set(one)) | _shared_lines(set(other))
-    by_text = [{text: words(_without_lines(text, lines)) for text in dict.fromkeys(texts)} for texts in (one, other)]
-    both = [set(texts.values()) for texts in by_text]
+    lines = frozenset(_shared_lines(set(one)) | _shared_lines(set(other)))
+    wholes = [{text: words(_without_lines(text, lines)) for text in dict.fromkeys(texts)} for texts in (one, other)]
+    both = [set(texts.values()) for texts in wholes]
     large = [texts for texts in both if len(texts) >= LAYOUT_TEXTS]
-    layout = _Layout(lines, list(map(_shared_start, large)), list(map(_shared_end, large)), set())
+    layout = _Layout(lines, *(tuple(text for text in map(side, large) if text) for side in (_shared_start, _shared_end)))
     cores = [{text: _core(text, layout) for text in texts} for texts in both]
     ours, theirs = (list(texts.values()) for texts in cores)
-    layout.between.update(_words_between(ours, theirs) | _words_between(theirs, ours))
+    layout = layout._replace(between=frozenset(_words_between(ours, theirs) | _words_between(theirs, ours)))
     one, other = (
-        {text: _without_between(parts[content], layout) or content for text, content in texts.items()}
-        for texts, parts in zip(by_text, cores, strict=True)
+        _Contents(whole, {text: _without_between(parts[content], layout) or content for text, content in whole.items()})
+        for whole, parts in zip(wholes, cores, strict=True)
     )
     return one, other, layout
 
 
-def _undisguised(contents: dict[str, Words], texts: Iterable[str], layout: _Layout) -> list[Words]:
-    """The words of the folded texts without the folded layout; `contents` has those of the texts as they are."""
+def _undisguised(contents: _Contents, texts: list[str], layout: _Layout) -> list[Words]:
+    """The words of the folded texts without the folded layout."""
     fold = disguises.fold
-    starts, ends = ([tuple(map(fold, side)) for side in sides] for sides in (layout.starts, layout.ends))
-    folded_layout = _Layout(set(map(fold, layout.lines)), starts, ends, set(map(fold, layout.between)))
-    folded_contents = []
+    starts, ends = (tuple(tuple(map(fold, side)) for side in sides) for sides in (layout.starts, layout.ends))
+    folded_layout = _Layout(frozenset(map(fold, layout.lines)), starts, ends, frozenset(map(fold, layout.between)))
+    as_they_are = contents.whole if layout == layout.of_lines() else contents.bare
+    undisguised = []
     for text in texts:
-        content = contents[text]
+        content = as_they_are[text]
         if (folded := fold(text)) != text:
             whole = words(_without_lines(folded, folded_layout.lines))
             content = _without_between(_core(whole, folded_layout), folded_layout) or whole
-        folded_contents.append(content)
-    return folded_contents
+        undisguised.append(content)
+    return undisguised
 
 
 def _shared_lines(texts: set[str]) -> set[str]:
@@ -170,7 +183,7 @@ def _shared_lines(texts: set[str]) -> set[str]:
     return {line for line, count in counts.items() if count >= max(LAYOUT_TEXTS, LAYOUT_LINES * len(texts))}
 
 
-def _without_lines(text: str, lines: set[str]) -> str:
+def _without_lines(text: str, lines: frozenset[str]) -> str:
     return "\n".join(line for line in text.splitlines() if line.strip() not in lines) or text
 
 
