@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from os.path import commonprefix
+from typing import NamedTuple
 
 import numpy as np
 from confusable_homoglyphs.confusables import confusables_data
@@ -18,17 +18,18 @@ ORDERED = 4
 ADDED = 5
 # A text that is parted by what is added needs more words: two short questions about one table often have this form.
 PARTED = 10
-# Pairs whose overlap is counted at once: some 50 MB.
+# Candidates whose pairs are looked up at once: some 100 MB.
 CHUNK = 100_000
 
 # Fillers that are letters to Unicode and are not drawn (Default_Ignorable_Code_Point of DerivedCoreProperties.txt).
 _FILLERS = "\u115f\u1160"
 # Control characters that are no white space.
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")
+_DIGITS = re.compile(r"\d+")
 
 
 class _LookAlikes(dict[int, str]):
-    """For `str.translate`: ASCII for the characters that look like it in Unicode's confusables.txt, "" for hidden ones."""
+    """For `str.translate`: ASCII for what looks like it in Unicode's confusables.txt, "" for hidden characters."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
@@ -52,61 +53,75 @@ def fold(text: str) -> str:
     return unicodedata.normalize("NFKD", text).translate(_look_alikes)
 
 
-def alike(index: Sequence[Words], queries: Sequence[Words]) -> Iterator[np.ndarray]:
-    """Numbers of an indexed and of a queried text, shape `(m, 2)`, that are the same in disguise.
+def alike(index: Sequence[Words], queries: Sequence[Words]) -> Iterator[tuple[int, int]]:
+    """Numbers of an indexed and of a queried text that are the same in disguise.
 
     They consist of the same letters and numbers, in any order from `ORDERED` words on; or one, of at least `ORDERED`
     words, is the other without `ADDED` or more words around it, or without as many at one place within it, if it has
-    at least `PARTED` words. Each pair may come more than once.
+    at least `PARTED` words.
 
     Parameters:
-        index, queries: words of folded texts, at least one each.
+        index, queries: words of folded texts.
+
+    Returns:
+        At least one pair for each indexed text that is like a queried one; a pair may come more than once. Where
+        `index` is `queries`, the pairs connect all that are alike.
     """
     if not index or not queries:
         return
     vocabulary = {word: number for number, word in enumerate(set(chain.from_iterable(chain(index, queries))))}
-    skeletons = [word.translate(_ASCII) for word in vocabulary]
-    places = {skeleton: number for number, skeleton in enumerate(skeletons)}
-    same = np.array([places[skeleton] for skeleton in skeletons])
+    bare = [word.translate(_ASCII) for word in vocabulary]
+    places = {word: number for number, word in enumerate(bare)}
+    same = np.array([places[word] for word in bare])
     # The sum over a text tells its letters whatever their order; the letters themselves decide in the end.
-    letters = np.array([sum(map(hash, word)) % 2**64 for word in skeletons], dtype=np.uint64)
-    sides = []
+    sums = np.array([sum(map(hash, word)) % 2**64 for word in bare], dtype=np.uint64)
+    sides, totals = [], []
     for texts in (index, queries):
         lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
         numbers = np.fromiter(map(vocabulary.__getitem__, chain.from_iterable(texts)), np.int64, count=lengths.sum())
-        sides.append((numbers, lengths))
-    sums = [np.add.reduceat(letters[numbers], lengths.cumsum() - lengths) for numbers, lengths in sides]
-    pairs = _equal(*sums)
-    yield pairs[[_same_letters(index[number], queries[place]) for number, place in pairs.tolist()]]
-    one, other = _shared_pairs(*((same[numbers], lengths) for numbers, lengths in sides), len(vocabulary))
-    for pairs in _containing(one, other):
-        yield pairs[[_is_contained(index[number], queries[place]) for number, place in pairs.tolist()]]
-    for pairs in _containing(other, one):
-        yield pairs[[_is_contained(queries[place], index[number]) for place, number in pairs.tolist()]][:, ::-1]
+        sides.append((same[numbers], lengths))
+        totals.append(np.add.reduceat(sums[numbers], lengths.cumsum() - lengths))
+    yield from _same_letters(index, queries, *totals)
+    one, other = _shared_pairs(*sides, len(vocabulary))
+    for number, place in _holding(one, other):
+        if _is_contained(index[number], queries[place]):
+            yield number, place
+    for place, number in _holding(other, one):
+        if _is_contained(queries[place], index[number]):
+            yield number, place
 
 
-def _same_letters(one: Words, other: Words) -> bool:
-    letters = [_letters(text) for text in (one, other)]
-    numbers = [re.findall(r"\d+", " ".join(text)) for text in (one, other)]
-    if letters[0] == letters[1]:
+def _same_letters(
+    index: Sequence[Words], queries: Sequence[Words], index_sums: np.ndarray, query_sums: np.ndarray
+) -> Iterator[tuple[int, int]]:
+    """Pairs with the same letters and numbers; of many alike among the queries the first ones stand for all."""
+    exact, ordered = {}, {}
+    split: dict[str, dict[Words, int]] = {}
+    for place in np.flatnonzero(np.isin(query_sums, index_sums)).tolist():
+        letters, numbers, others = _parts(queries[place])
+        exact.setdefault((letters, *numbers), place)
+        if len(queries[place]) >= ORDERED:
+            ordered.setdefault(("".join(sorted(letters)), *sorted(numbers)), place)
+        if len(different := split.setdefault(letters, {})) < 2:
+            different.setdefault(others, place)
+    for number in np.flatnonzero(np.isin(index_sums, query_sums)).tolist():
+        letters, numbers, others = _parts(index[number])
+        hits = [exact.get((letters, *numbers))]
+        if len(index[number]) >= ORDERED:
+            hits.append(ordered.get(("".join(sorted(letters)), *sorted(numbers))))
         # 3.5 is not 35. But where other words are split, numbers may be, too.
-        plain = [[word for word in text if not re.search(r"\d", word)] for text in (one, other)]
-        return numbers[0] == numbers[1] or plain[0] != plain[1]
-    same = sorted(letters[0]) == sorted(letters[1]) and sorted(numbers[0]) == sorted(numbers[1])
-    return same and min(len(one), len(other)) >= ORDERED
+        hits += [place for words, place in split.get(letters, {}).items() if words != others]
+        yield from ((number, place) for place in hits if place is not None)
+
+
+def _parts(text: Words) -> tuple[str, list[str], Words]:
+    """The text's letters, its numbers, and its words without digits."""
+    numbers = _DIGITS.findall(" ".join(text))
+    return _letters(text), numbers, tuple(word for word in text if not _DIGITS.search(word)) if numbers else text
 
 
 def _letters(text: Words) -> str:
     return "".join(text).translate(_ASCII)
-
-
-def _equal(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The places of equal values, shape `(m, 2)`."""
-    order = np.argsort(one, kind="stable")
-    first, last = (np.searchsorted(one[order], other, side) for side in ("left", "right"))
-    many = last - first
-    places = np.arange(many.sum()) - np.repeat(many.cumsum() - many - first, many)
-    return np.stack([order[places], np.repeat(np.arange(len(other)), many)], axis=1)
 
 
 def _is_contained(short: Words, long: Words) -> bool:
@@ -115,67 +130,78 @@ def _is_contained(short: Words, long: Words) -> bool:
     inner, outer = _letters(short), _letters(long)
     if inner in outer:
         return True
-    same = len(commonprefix([inner, outer])) + len(commonprefix([inner[::-1], outer[::-1]]))
-    return len(short) >= PARTED and same >= len(inner)
+    if len(short) < PARTED:
+        return False
+    start = next(place for place, character in enumerate(outer) if inner[place : place + 1] != character)
+    return outer.endswith(inner[start:])
 
 
-class _Pairs:
-    """The word pairs of texts that stand on the other side, too: `codes` of `owners`; `sizes` counts all of a text."""
+class _Pairs(NamedTuple):
+    """Word pairs of texts that stand on the other side, too: their `codes`, and the number of each pair's text.
 
-    def __init__(self, codes: np.ndarray, owners: np.ndarray, sizes: np.ndarray):
-        self.codes, self.owners, self.sizes = codes, owners, sizes
+    `sizes` counts all pairs of every text.
+    """
+
+    codes: np.ndarray
+    owners: np.ndarray
+    sizes: np.ndarray
 
 
-def _shared_pairs(index: tuple, queries: tuple, many: int) -> tuple[_Pairs, _Pairs]:
+def _shared_pairs(
+    index: tuple[np.ndarray, np.ndarray], queries: tuple[np.ndarray, np.ndarray], vocabulary: int
+) -> tuple[_Pairs, _Pairs]:
+    """The pairs of both sides, each given as the words of all its texts and the texts' lengths."""
     sides = []
     for numbers, lengths in (index, queries):
         owners = np.repeat(np.arange(len(lengths)), lengths)
         inside = owners[1:] == owners[:-1]
-        sides.append(((numbers[:-1] * many + numbers[1:])[inside], owners[1:][inside], lengths - 1))
-    known = np.unique(sides[1][0])
+        sides.append(_Pairs((numbers[:-1] * vocabulary + numbers[1:])[inside], owners[1:][inside], lengths - 1))
+    known = np.unique(sides[0].codes)
     shared = []
     for codes, owners, sizes in sides:
-        places = np.minimum(np.searchsorted(known, codes), len(known) - 1)
-        stands = known[places] == codes if len(known) else np.zeros(len(codes), dtype=bool)
+        places = np.searchsorted(known, codes)
+        stands = known[np.minimum(places, len(known) - 1)] == codes if len(known) else places < 0
         shared.append(_Pairs(places[stands], owners[stands], sizes))
     return shared[0], shared[1]
 
 
-def _containing(short: _Pairs, long: _Pairs) -> Iterator[np.ndarray]:
-    """Numbers of a text on one side and of one on the other that holds all its pairs but one, shape `(m, 2)`.
+def _holding(short: _Pairs, long: _Pairs) -> Iterator[list[int]]:
+    """Numbers of a text on one side and of one on the other that holds all its pairs, or all but one.
 
     What is added at one place parts one pair. So of any two pairs the other text holds one: the two rarest lead to the
     few texts that come into question.
     """
-    needed = short.sizes - 1
+    needed, texts = short.sizes - 1, len(short.sizes)
     frequency = np.bincount(long.codes, minlength=short.codes.max(initial=0) + 1)
     stands = frequency[short.codes] > 0
-    held = np.bincount(short.owners[stands], minlength=len(short.sizes))
+    held = np.bincount(short.owners[stands], minlength=texts)
     stands &= ((held >= needed) & (short.sizes >= ORDERED - 1))[short.owners]
     codes, owners = short.codes[stands], short.owners[stands]
     order = np.lexsort((frequency[codes], owners))
     codes, owners = codes[order], owners[order]
-    rank = np.arange(len(owners)) - np.searchsorted(owners, owners)
+    starts, ends = (np.searchsorted(owners, np.arange(texts), side) for side in ("left", "right"))
     # Pairs that stand nowhere on the other side are the rarest of all.
-    rarest = rank + (short.sizes - held)[owners] < 2
+    rarest = np.flatnonzero(np.arange(len(owners)) - starts[owners] + (short.sizes - held)[owners] < 2)
     wanted = np.zeros(len(frequency), dtype=bool)
     wanted[codes[rarest]] = True
-    holding = wanted[long.codes]
-    hits = _equal(long.codes[holding], codes[rarest])
-    width = len(long.sizes)
-    candidates = np.unique(owners[rarest][hits[:, 1]] * width + long.owners[holding][hits[:, 0]])
-    ends = np.searchsorted(owners, np.arange(len(short.sizes)), "right")
-    starts = np.searchsorted(owners, np.arange(len(short.sizes)))
-    asked = np.zeros(width, dtype=bool)
-    asked[candidates % width] = True
+    among = np.flatnonzero(wanted[long.codes])
+    among = among[np.argsort(long.codes[among], kind="stable")]
+    firsts = np.searchsorted(long.codes[among], codes[rarest])
+    asked = np.zeros(len(long.sizes), dtype=bool)
+    asked[long.owners[among]] = True
     keys = np.sort((long.owners * len(frequency) + long.codes)[asked[long.owners]])
-    if not len(keys):
-        return
-    for chunk in np.array_split(candidates, len(candidates) // CHUNK + 1):
-        one, other = np.divmod(chunk, width)
-        many = ends[one] - starts[one]
-        places = np.arange(many.sum()) - np.repeat(many.cumsum() - many - starts[one], many)
-        looked_up = np.repeat(other, many) * len(frequency) + codes[places]
-        at = np.minimum(np.searchsorted(keys, looked_up), len(keys) - 1)
-        overlap = np.bincount(np.repeat(np.arange(len(chunk)), many)[keys[at] == looked_up], minlength=len(chunk))
-        yield np.stack([one, other], axis=1)[overlap >= needed[one]]
+    many = frequency[codes[rarest]]
+    for part in np.split(np.arange(len(rarest)), np.flatnonzero(np.diff(many.cumsum() // CHUNK)) + 1):
+        one = np.repeat(owners[rarest[part]], many[part])
+        other = long.owners[among[_ranges(firsts[part], many[part])]]
+        one, other = np.divmod(np.unique(one * len(long.sizes) + other), len(long.sizes))
+        sizes = ends[one] - starts[one]
+        looked_up = np.repeat(other, sizes) * len(frequency) + codes[_ranges(starts[one], sizes)]
+        hits = keys[np.minimum(np.searchsorted(keys, looked_up), len(keys) - 1)] == looked_up if len(keys) else []
+        overlap = np.bincount(np.repeat(np.arange(len(one)), sizes)[hits], minlength=len(one))
+        yield from np.stack([one, other], axis=1)[overlap >= needed[one]].tolist()
+
+
+def _ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The numbers from each start on, as many as its size, in one array."""
+    return np.arange(sizes.sum()) + np.repeat(starts - sizes.cumsum() + sizes, sizes)

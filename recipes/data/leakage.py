@@ -9,7 +9,7 @@ import sys
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain, pairwise
 from typing import Literal, NamedTuple
 
@@ -81,25 +81,34 @@ def compare(
     # A text has a near-duplicate in the rest only if the rest holds this share of its pairs.
     likely = [text for text in seen if len((pairs := _pairs(text)) & rest_pairs) >= NEAR * len(pairs)]
     near = {rest[number] for number, _ in _near(rest, likely)}
-    kinds = {text: "exact" if content in seen else "near" if content in near else "" for text, content in tests.bare.items()}
-    # Where many copies are disguised, words of the rows themselves pass for a layout that the copies lack.
-    for removed in {layout, layout.of_lines()} if rules > 1 else ():
+    kinds = {
+        text: "exact" if content in seen else "near" if content in near else "" for text, content in tests.bare.items()
+    }
+    for removed in layout.variants() if rules > 1 else ():
         open_texts = [text for text, kind in kinds.items() if not kind]
-        for pairs in disguises.alike(
-            _undisguised(tests, open_texts, removed), _undisguised(trainings, list(trainings.bare), removed)
-        ):
-            kinds.update(dict.fromkeys(map(open_texts.__getitem__, pairs[:, 0].tolist()), "disguised"))
+        contents = _undisguised(tests, open_texts, removed)
+        index = list(dict.fromkeys(contents))
+        queries = list(dict.fromkeys(_undisguised(trainings, list(trainings.bare), removed)))
+        alike = {index[number] for number, _ in disguises.alike(index, queries)}
+        kinds.update(
+            {text: "disguised" for text, content in zip(open_texts, contents, strict=True) if content in alike}
+        )
     return [kinds[text] for text in test]
 
 
-def groups(inputs: list[str]) -> np.ndarray:
-    """Numbers the groups of inputs that exact copies and near-duplicates (as in `compare`) connect in any steps.
+def groups(inputs: list[str], prompts: list[str], rules: Literal[1, 2] = 2) -> np.ndarray:
+    """Numbers the groups of rows that copies of any kind (as in `compare`) connect in any steps.
+
+    Parameters:
+        inputs, prompts: of all rows; rows with the same prompt are copies, too.
+        rules: 1 knows exact copies and near-duplicates of inputs alone.
 
     Returns:
-        The group of every input, shape `(len(inputs),)`; groups are numbered in the order of their first inputs.
+        The group of every row, shape `(len(inputs),)`; groups are numbered in the order of their first rows.
     """
-    contents = _contents(inputs, [])[0].bare
-    numbers = {text: number for number, text in enumerate(dict.fromkeys(map(contents.__getitem__, inputs)))}
+    contents, _, layout = _contents(inputs, [])
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(map(contents.bare.__getitem__, inputs)))}
+    own = [numbers[contents.bare[text]] for text in inputs]
     texts, parents = list(numbers), list(range(len(numbers)))
 
     def first(number: int) -> int:
@@ -107,10 +116,25 @@ def groups(inputs: list[str]) -> np.ndarray:
             parents[number] = number = parents[parents[number]]
         return number
 
-    for one, other in _near(texts, texts):
+    def connect(one: int, other: int) -> None:
         one, other = sorted((first(one), first(other)))
         parents[other] = one
-    _, labels = np.unique([first(numbers[contents[text]]) for text in inputs], return_inverse=True)
+
+    for one, other in _near(texts, texts):
+        connect(one, other)
+    if rules > 1:
+        firsts: dict[str, int] = {}
+        for prompt, number in zip(prompts, own, strict=True):
+            connect(number, firsts.setdefault(prompt, number))
+        raw = list(contents.bare)
+        for removed in layout.variants():
+            firsts_alike: dict[Words, int] = {}
+            for text, content in zip(raw, _undisguised(contents, raw, removed), strict=True):
+                connect(numbers[contents.bare[text]], firsts_alike.setdefault(content, numbers[contents.bare[text]]))
+            alike = list(firsts_alike)
+            for one, other in disguises.alike(alike, alike):
+                connect(firsts_alike[alike[one]], firsts_alike[alike[other]])
+    _, labels = np.unique([first(number) for number in own], return_inverse=True)
     return labels
 
 
@@ -138,8 +162,9 @@ class _Layout(NamedTuple):
     ends: tuple[Words, ...] = ()
     between: frozenset[str] = frozenset()
 
-    def of_lines(self) -> "_Layout":
-        return _Layout(self.lines)
+    def variants(self) -> set["_Layout"]:
+        """This layout and its lines alone: where many copies are disguised, words that they lack pass for a layout."""
+        return {self, _Layout(self.lines)}
 
 
 def _contents(one: list[str], other: list[str]) -> tuple[_Contents, _Contents, _Layout]:
@@ -151,7 +176,9 @@ def _contents(one: list[str], other: list[str]) -> tuple[_Contents, _Contents, _
     wholes = [{text: words(_without_lines(text, lines)) for text in dict.fromkeys(texts)} for texts in (one, other)]
     both = [set(texts.values()) for texts in wholes]
     large = [texts for texts in both if len(texts) >= LAYOUT_TEXTS]
-    layout = _Layout(lines, *(tuple(text for text in map(side, large) if text) for side in (_shared_start, _shared_end)))
+    layout = _Layout(
+        lines, *(tuple(text for text in map(side, large) if text) for side in (_shared_start, _shared_end))
+    )
     cores = [{text: _core(text, layout) for text in texts} for texts in both]
     ours, theirs = (list(texts.values()) for texts in cores)
     layout = layout._replace(between=frozenset(_words_between(ours, theirs) | _words_between(theirs, ours)))
@@ -167,7 +194,7 @@ def _undisguised(contents: _Contents, texts: list[str], layout: _Layout) -> list
     fold = disguises.fold
     starts, ends = (tuple(tuple(map(fold, side)) for side in sides) for sides in (layout.starts, layout.ends))
     folded_layout = _Layout(frozenset(map(fold, layout.lines)), starts, ends, frozenset(map(fold, layout.between)))
-    as_they_are = contents.whole if layout == layout.of_lines() else contents.bare
+    as_they_are = contents.bare if layout.starts or layout.ends or layout.between else contents.whole
     undisguised = []
     for text in texts:
         content = as_they_are[text]

@@ -74,7 +74,12 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer, ru
         )
     if recipe.split == "grouped":
         numbers = cached_value(
-            "groups", lambda: leakage.groups(rows["input"][:]).tolist(), leakage.code(), "", rows["input"]
+            "groups",
+            lambda: leakage.groups(rows["input"][:], rows["prompt"][:], rules).tolist(),
+            leakage.code(),
+            str(rules),
+            rows["input"],
+            rows["prompt"],
         )
         rows = rows.add_column("group", np.array(numbers))
     train, validation, test = _split_rows(rows, recipe)
