@@ -196,7 +196,7 @@ def check_rows(record: Record, predictions: Predictions, test: Dataset) -> str:
 
 
 def check_leakage(record: Record, predictions: Predictions, splits: Splits) -> str:
-    """Compares the test inputs with the chain's training inputs again."""
+    """Compares the test rows with the chain's training rows again."""
     seen, leakage = find_seen_rows(splits, record.pins)
     if leakage != record.leakage:
         raise Drift("leakage", "the training rows hold other copies of test rows than the record states")
@@ -206,7 +206,7 @@ def check_leakage(record: Record, predictions: Predictions, splits: Splits) -> s
             "leakage", f"row {row} is published as {predictions.seen[row] or 'clean'}: it is {seen[row] or 'clean'}"
         )
     many = sum(map(bool, seen))
-    return f"{many:,} of {len(seen):,} test inputs stand in the chain's training rows, as recorded"
+    return f"{many:,} of {len(seen):,} test inputs or prompts stand in the chain's training rows, as recorded"
 
 
 def _first_row(one: list[str], other: list[str]) -> int:
