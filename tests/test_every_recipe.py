@@ -116,6 +116,8 @@ def test_a_chain_names_its_parent_and_tells_what_was_forgotten(published):
     ours, theirs = record.leakage
     assert (ours.adapter, theirs.adapter) == (None, f"local-user/flan-t5-large-text2sql@{parent_commit}")
     assert theirs.exact + theirs.near == pytest.approx(0.9 * record.scores.rows, rel=0.03)
+    # Both recipes ask with the same words.
+    assert theirs.prompts == theirs.token_ids == pytest.approx(0.9 * record.scores.rows, rel=0.03)
     assert theirs.training_rows == parent.data.train + parent.data.validation
     seen = sum(record.scores.seen.values())
     assert 0.87 * record.scores.rows < seen == record.scores.rows - record.scores.clean.rows

@@ -96,11 +96,11 @@ def compare(
     return [kinds[text] for text in test]
 
 
-def groups(inputs: list[str], prompts: list[str], rules: Literal[1, 2] = 2) -> np.ndarray:
+def groups(inputs: list[str], prompts: list[str] | None = None, rules: Literal[1, 2] = 2) -> np.ndarray:
     """Numbers the groups of rows that copies of any kind (as in `compare`) connect in any steps.
 
     Parameters:
-        inputs, prompts: of all rows; rows with the same prompt are copies, too.
+        inputs, prompts: of all rows; rows with the same prompt are copies, too. None: the inputs are the prompts.
         rules: 1 knows exact copies and near-duplicates of inputs alone.
 
     Returns:
@@ -124,7 +124,7 @@ def groups(inputs: list[str], prompts: list[str], rules: Literal[1, 2] = 2) -> n
         connect(one, other)
     if rules > 1:
         firsts: dict[str, int] = {}
-        for prompt, number in zip(prompts, own, strict=True):
+        for prompt, number in zip(prompts or inputs, own, strict=True):
             connect(number, firsts.setdefault(prompt, number))
         raw = list(contents.bare)
         for removed in layout.variants():
