@@ -76,35 +76,41 @@ def alike(index: Sequence[Words], queries: Sequence[Words]) -> Iterator[tuple[in
     # The sum over a text tells its letters whatever their order; the letters themselves decide in the end.
     sums = np.array([sum(map(hash, word)) % 2**64 for word in bare], dtype=np.uint64)
     sides, totals = [], []
-    for texts in (index, queries):
+    alone = index is queries
+    for texts in (index,) if alone else (index, queries):
         lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
         numbers = np.fromiter(map(vocabulary.__getitem__, chain.from_iterable(texts)), np.int64, count=lengths.sum())
         sides.append((same[numbers], lengths))
         totals.append(np.add.reduceat(sums[numbers], lengths.cumsum() - lengths))
-    yield from _same_letters(index, queries, *totals)
-    one, other = _shared_pairs(*sides, len(vocabulary))
+    query_places = np.flatnonzero(np.isin(totals[-1], _shared(totals)))
+    index_places = np.flatnonzero(np.isin(totals[0], totals[-1][query_places]))
+    yield from _same_letters(index, index_places.tolist(), queries, query_places.tolist())
+    one, other = _shared_pairs(sides, len(vocabulary))
     for number, place in _holding(one, other):
         if _is_contained(index[number], queries[place]):
             yield number, place
-    for place, number in _holding(other, one):
+    for place, number in _holding(other, one) if not alone else ():
         if _is_contained(queries[place], index[number]):
             yield number, place
 
 
 def _same_letters(
-    index: Sequence[Words], queries: Sequence[Words], index_sums: np.ndarray, query_sums: np.ndarray
+    index: Sequence[Words], index_places: list[int], queries: Sequence[Words], query_places: list[int]
 ) -> Iterator[tuple[int, int]]:
-    """Pairs with the same letters and numbers; of many alike among the queries the first ones stand for all."""
+    """Pairs with the same letters and numbers among the texts at these places.
+
+    Of many alike among the queries the first ones stand for all.
+    """
     exact, ordered = {}, {}
     split: dict[str, dict[Words, int]] = {}
-    for place in np.flatnonzero(np.isin(query_sums, index_sums)).tolist():
+    for place in query_places:
         letters, numbers, others = _parts(queries[place])
         exact.setdefault((letters, *numbers), place)
         if len(queries[place]) >= ORDERED:
             ordered.setdefault(("".join(sorted(letters)), *sorted(numbers)), place)
         if len(different := split.setdefault(letters, {})) < 2:
             different.setdefault(others, place)
-    for number in np.flatnonzero(np.isin(index_sums, query_sums)).tolist():
+    for number in index_places:
         letters, numbers, others = _parts(index[number])
         hits = [exact.get((letters, *numbers))]
         if len(index[number]) >= ORDERED:
@@ -147,22 +153,28 @@ class _Pairs(NamedTuple):
     sizes: np.ndarray
 
 
-def _shared_pairs(
-    index: tuple[np.ndarray, np.ndarray], queries: tuple[np.ndarray, np.ndarray], vocabulary: int
-) -> tuple[_Pairs, _Pairs]:
-    """The pairs of both sides, each given as the words of all its texts and the texts' lengths."""
-    sides = []
-    for numbers, lengths in (index, queries):
+def _shared_pairs(sides: list[tuple[np.ndarray, np.ndarray]], vocabulary: int) -> tuple[_Pairs, _Pairs]:
+    """The pairs of both sides, or of the only one, given as the words of all its texts and the texts' lengths."""
+    pairs = []
+    for numbers, lengths in sides:
         owners = np.repeat(np.arange(len(lengths)), lengths)
         inside = owners[1:] == owners[:-1]
-        sides.append(_Pairs((numbers[:-1] * vocabulary + numbers[1:])[inside], owners[1:][inside], lengths - 1))
-    known = np.unique(sides[0].codes)
+        pairs.append(_Pairs((numbers[:-1] * vocabulary + numbers[1:])[inside], owners[1:][inside], lengths - 1))
+    known = _shared([side.codes for side in pairs])
     shared = []
-    for codes, owners, sizes in sides:
+    for codes, owners, sizes in pairs:
         places = np.searchsorted(known, codes)
         stands = known[np.minimum(places, len(known) - 1)] == codes if len(known) else places < 0
         shared.append(_Pairs(places[stands], owners[stands], sizes))
-    return shared[0], shared[1]
+    return shared[0], shared[-1]
+
+
+def _shared(sides: list[np.ndarray]) -> np.ndarray:
+    """The sorted values that stand on the first side and, where there are two, perhaps on the other; else twice."""
+    if len(sides) > 1:
+        return np.unique(sides[0])
+    values, counts = np.unique(sides[0], return_counts=True)
+    return values[counts > 1]
 
 
 def _holding(short: _Pairs, long: _Pairs) -> Iterator[list[int]]:
