@@ -58,7 +58,7 @@ def alike(index: Sequence[Words], queries: Sequence[Words]) -> Iterator[tuple[in
 
     They consist of the same letters and numbers, in any order from `ORDERED` words on; or one, of at least `ORDERED`
     words, is the other without `ADDED` or more words around it, or without as many at one place within it, if it has
-    at least `PARTED` words.
+    at least `PARTED` words. Split words with others around them are not told.
 
     Parameters:
         index, queries: words of folded texts.
