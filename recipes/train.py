@@ -58,7 +58,11 @@ def train(recipe: Recipe, published: Record | None = None) -> None:
     if refusal := refused_key(recipe.resolved):
         say(f"This run cannot be published: {refusal}")
     pins = earlier.pins if earlier is not None else _pin(recipe)
-    prepared = prepare(recipe, pins, 2 if earlier is None else earlier.data.rules)
+    rules = 2 if earlier is None else earlier.data.rules
+    if rules == 1:
+        # A recipe of then could state both; its run was trained without them.
+        recipe.training.label_smoothing_factor, recipe.training.neftune_noise_alpha = 0.0, None
+    prepared = prepare(recipe, pins, rules)
 
     def attempt(batch: Batch) -> Record:
         _set_arguments(recipe, prepared, batch)
