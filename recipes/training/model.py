@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, prepare_model_for_kbit_training
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoModelForSeq2SeqLM,
@@ -175,6 +176,25 @@ def add_adapter(
     if token_ids:
         _start_as_unknown(adapter)
     return adapter
+
+
+def refuse_targets(adapter: PeftModel) -> None:
+    """Refuses LoRA that would train less than its recipe says.
+
+    Raises:
+        `UserError`: a name in `lora_target_modules` is of no module, which PEFT 0.21 lets pass next to one that is; or
+            it is `shared`, which T5 of transformers 5.23 never calls.
+    """
+    modules = dict(adapter.get_base_model().named_modules())
+    targets = adapter.peft_config["default"].target_modules
+    for target in sorted(targets) if not isinstance(targets, str) else ():
+        if not any(f".{name}".endswith(f".{target}") for name in modules):
+            linear = {name.removesuffix(".base_layer").rpartition(".")[2] for name, module in modules.items()
+                      if isinstance(module, torch.nn.Linear) and "lora_" not in name}  # fmt: skip
+            raise UserError(f"`lora_target_modules` names `{target}`, which the base model lacks: it has "
+                            f"{', '.join(sorted(linear))}")  # fmt: skip
+    if isinstance(modules["shared"], BaseTunerLayer):
+        raise UserError("`lora_target_modules` names `shared`, which is never called: name `embed_tokens`")
 
 
 def _start_as_unknown(adapter: PeftModel) -> None:
