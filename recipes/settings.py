@@ -101,6 +101,8 @@ WITHOUT_EFFECT = {
     "expect": "what the run is compared with",
     "strict": "whether a run that misses `expect` is trained at all",
     "tokens_per_micro_batch": "how a step is cut: its loss is the same mean over the same rows",
+    # ModelConfig
+    "bnb_4bit_quant_storage": "how 4-bit weights are packed: the same numbers",
     # Seq2SeqTrainingArguments
     "output_dir": "where the run is written",
     "per_device_eval_batch_size": "the validation loss is the same mean over tokens however rows are batched",
@@ -121,6 +123,7 @@ WITHOUT_EFFECT = {
     "trackio_bucket_id": _LOG,
     "trackio_static_space_id": _LOG,
     "skip_memory_metrics": _LOG,
+    "metric_for_best_model": "the validation loss is the only metric: `loss` and `eval_loss` both name it",
     "save_total_limit": _KEPT,
     "save_on_each_node": _KEPT,
     "enable_jit_checkpoint": _KEPT,
