@@ -261,17 +261,16 @@ def _parse(name: str, keys: dict[str, Any], argv: list[str], own: bool) -> Recip
             raise UserError(f"recipe {name}: {message}")
 
     parser = Parser((RecipeArguments, Seq2SeqTrainingArguments, ModelConfig), allow_abbrev=False)
-    defaults = {action.dest: action.default for action in parser._actions}
+    # Of two options for a key, `--key` and `--no_key`, the first has its default; the second is left out.
+    defaults = {action.dest: action.default for action in reversed(parser._actions)}
     given = keys | _overrides(argv)
     names = list(given)
     # Otherwise accelerate 1.15 takes several processes without an accelerator for strangers to each other.
     on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" or not torch.accelerator.is_available()
     parser.set_defaults(use_cpu=on_cpu, output_dir=f"runs/{name}")
-    options = [option for action in parser._actions for option in action.option_strings]
-    parser_keys = {option.removeprefix("--").replace("-", "_") for option in options}
     for key in names:
-        if key not in parser_keys:
-            near = get_close_matches(str(key), parser_keys, 1)
+        if key not in defaults:
+            near = get_close_matches(str(key), defaults, 1)
             cure = f"did you mean `{near[0]}`?" if near else "`python -m recipes.train --help` says which there are"
             raise UserError(f"recipe {name}: unknown key `{key}`: {cure}")
     try:
@@ -290,7 +289,7 @@ def _parse(name: str, keys: dict[str, Any], argv: list[str], own: bool) -> Recip
     if refusal := refused_key(resolved, own=True):
         raise UserError(f"recipe {name}: {refusal}")
     if own:
-        refuse_combinations(training, model, given)
+        refuse_combinations(arguments, training, model, given)
     return Recipe(name, arguments, training, model, resolved)
 
 

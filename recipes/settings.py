@@ -179,10 +179,11 @@ def refuse_keys(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
             raise UserError(f"`{key}` is refused: {cure}")
 
 
-def refuse_combinations(training: Any, model: Any, given: Mapping[str, Any]) -> None:
+def refuse_combinations(arguments: Any, training: Any, model: Any, given: Mapping[str, Any]) -> None:
     """Refuses keys that have no effect with the others, and optimizers that cannot be built here.
 
     Parameters:
+        arguments: the `RecipeArguments`.
         training: the `Seq2SeqTrainingArguments`.
         model: the `ModelConfig`.
         given: the names of the keys that the recipe states.
@@ -196,6 +197,14 @@ def refuse_combinations(training: Any, model: Any, given: Mapping[str, Any]) -> 
     defaults = {item.name: item.default for part in (training, model) for item in fields(part)}
     values = {item.name: getattr(part, item.name) for part in (training, model) for item in fields(part)}
     changed = {key for key in given if key in values and values[key] != defaults[key]}
+    if (training.activation_checkpointing_kwargs or {}).get("use_reentrant"):
+        # T5 of transformers 5.23 never calls `shared`, on which PEFT 0.21 puts the hook that keeps them.
+        raise UserError("`use_reentrant: true` loses the gradients of the first layers: remove it")
+    for rule in arguments.parsed_rules():
+        if rule.action == "truncate" and rule.texts[0] not in ("prompt", "target"):
+            raise UserError(
+                f"length rule {rule.text!r} has no effect: `prompt` and `target` are filled before: cut one of them"
+            )
     for key in QUANTIZATION:
         if key in changed and not model.load_in_4bit:
             raise UserError(f"`{key}` has no effect without `load_in_4bit: true`: set that, or remove it")

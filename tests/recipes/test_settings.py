@@ -1,6 +1,7 @@
 """Every key of a recipe: it changes the adapter, or is refused, or is known not to change it."""
 
 import gc
+import itertools
 import json
 from dataclasses import fields
 from pathlib import Path
@@ -18,6 +19,7 @@ from recipes import train
 from recipes.config import NOT_RECIPE, RecipeArguments, parse_recipe
 from recipes.settings import OPTIMIZERS, OPTIMIZERS_OF_BITSANDBYTES, REFUSED, WITHOUT_EFFECT
 from recipes.training import model
+from recipes.training.trainer import AdapterTrainer
 from record.errors import Slip, UserError, one_line
 from record.run_record import Record, load_record
 
@@ -33,6 +35,8 @@ EPOCH = {"max_steps": -1, "num_train_epochs": 1, "per_device_train_batch_size": 
 BEST = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "best", "load_best_model_at_end": True,
         "greater_is_better": True, "validation_size": 0.2, "max_steps": 3}  # fmt: skip
 SAVED = BEST | {"save_strategy": "steps", "save_steps": 1}
+# So fast that the loss rises at the third step and falls again.
+LUCKY = BEST | {"greater_is_better": False, "warmup_steps": 8, "learning_rate": 1.0, "max_steps": 6}
 FOUR_BIT = {"load_in_4bit": True}
 EXTRACT = {"prompt": "{word}", "extract": {"question": r"What is (?P<word>\w+)"}}
 
@@ -53,7 +57,7 @@ EFFECTS = {
     "split": ("grouped", {}),
     "split_seed": (3, {}),
     "added_tokens": (["<"], {}),
-    "early_stopping_patience": (1, BEST | {"greater_is_better": False, "warmup_steps": 8, "learning_rate": 1.0, "max_steps": 6}),
+    "early_stopping_patience": (1, LUCKY),
     # ModelConfig
     "model_name_or_path": ("google/flan-t5-base", {}),
     "model_revision": ("first", {}),
@@ -109,10 +113,10 @@ ELSEWHERE = {"parent_adapter"}
 
 
 def rows(words: list[str], numbers: int) -> bytes:
-    """Questions of different lengths, one of them with several copies."""
+    """Questions of different lengths, some of them with copies."""
     made = [{"question": f"What is {word} {'x ' * (number % 7)}{number}?", "answer": f"{word} < {number} of {word}"}
             for word in words for number in range(numbers)]  # fmt: skip
-    return "\n".join(map(json.dumps, made + made[:1] * 4)).encode()
+    return "\n".join(map(json.dumps, made + made[:6] * 2)).encode()
 
 
 def publish(repo_id: str, repo_type: str, *commits: dict[str, bytes]) -> None:
@@ -145,7 +149,7 @@ def repositories():
 @pytest.fixture(scope="module")
 def adapter_of(repositories, tmp_path_factory):
     """Trains a recipe in this process: its adapter's sha256. Pins and rows of equal recipes are made once."""
-    pins, prepared, adapters = {}, {}, {}
+    pins, prepared, adapters, numbers = {}, {}, {}, itertools.count()
     folder = tmp_path_factory.mktemp("settings")
 
     def remembered(memory, make, names):
@@ -164,7 +168,7 @@ def adapter_of(repositories, tmp_path_factory):
     def adapter(keys, published: Record | None = None):
         name = repr(sorted(keys.items())) + repr(published)
         if name not in adapters:
-            path = folder / f"run{len(adapters)}.yaml"
+            path = folder / f"run{next(numbers)}.yaml"
             path.write_text(yaml.safe_dump(keys))
             run = path.with_suffix("")
             train.train(parse_recipe(["--config", str(path), "--output_dir", str(run)]), published)
@@ -199,13 +203,13 @@ def test_a_setting_changes_the_adapter(adapter_of, key):
 # Another value than the default for keys that cannot change the adapter, all at once.
 INERT = {
     "title": "y", "adapter_name": "y", "task": "summarization", "language": "de", "sql_schema": "{question}",
-    "max_new_tokens": 5, "num_beams": 2, "expect": {"train_rows": 47}, "strict": True,
+    "max_new_tokens": 5, "num_beams": 2, "expect": {"train_rows": 62}, "strict": True,
     "per_device_eval_batch_size": 3, "eval_accumulation_steps": 1, "eval_on_start": True,
     "logging_strategy": "epoch", "logging_steps": 1, "logging_first_step": True, "log_on_each_node": False,
     "logging_nan_inf_filter": False, "log_level": "error", "log_level_replica": "error", "disable_tqdm": True,
     "run_name": "y", "project": "y", "skip_memory_metrics": False, "metric_for_best_model": "eval_loss",
     "save_total_limit": 1, "save_on_each_node": True, "enable_jit_checkpoint": True, "activation_checkpointing": True,
-    "activation_checkpointing_kwargs": {"use_reentrant": False}, "torch_compile": True,
+    "activation_checkpointing_kwargs": {}, "torch_compile": True,
     "torch_compile_backend": "eager", "torch_compile_mode": "default", "full_determinism": True, "use_cpu": True,
     "dataloader_num_workers": 1, "dataloader_pin_memory": False, "dataloader_persistent_workers": True,
     "dataloader_prefetch_factor": 1, "dataloader_multiprocessing_context": "fork", "remove_unused_columns": False,
@@ -223,3 +227,139 @@ UNTRIED = {
 def test_other_settings_leave_the_adapter_as_it_is_bit_for_bit(adapter_of):
     assert INERT.keys() - {"eval_strategy", "save_strategy"} == WITHOUT_EFFECT.keys() - UNTRIED
     assert adapter_of(BASE) == adapter_of(BASE | INERT)
+    torch.use_deterministic_algorithms(False)
+
+
+def refusal(tmp_path, keys):
+    """The one line with which a recipe is refused."""
+    path = tmp_path / "refused.yaml"
+    path.write_text(yaml.safe_dump(keys))
+    with pytest.raises(Slip) as refused:
+        parse_recipe(["--config", str(path), "--output_dir", str(tmp_path / "run")])
+    line = str(refused.value)
+    assert line == one_line(line)
+    return line
+
+
+@pytest.mark.parametrize("key", REFUSED)
+def test_a_setting_that_has_no_place_here_is_refused_in_the_file_and_on_the_command_line(tmp_path, key):
+    assert refusal(tmp_path, BASE | {key: "x"}) == f"`{key}` is refused: {REFUSED[key]}"
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(BASE))
+    with pytest.raises(Slip, match=f"^`{key}` is refused: "):
+        parse_recipe(["--config", str(path), f"--{key}", "x"])
+
+
+def test_a_refused_setting_may_say_what_is_so_in_any_case(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(BASE | {"push_to_hub": False, "fp16": False, "deepspeed": None}))
+    parse_recipe(["--config", str(path), "--average_tokens_across_devices", "True", "--use-liger-kernel=false"])
+    assert refusal(tmp_path, BASE | {"do_train": False}).startswith("`do_train` is refused: ")
+
+
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        *(({key: value}, line) for key, (value, line) in ONE_VALUE.items()),
+        ({"tf32": True}, "--tf32 requires Ampere"),
+        ({"metric_for_best_model": "rougeL"}, "`metric_for_best_model` should be 'loss' or 'eval_loss', not 'rougeL'"),
+        ({"bnb_4bit_quant_type": "fp4"}, "`bnb_4bit_quant_type` has no effect without `load_in_4bit: true`"),
+        ({"optim_args": "momentum=0.9"}, "`optim_args` has no effect with `optim: adamw_torch_fused`: remove it"),
+        ({"optim": "sgd", "optim_args": "momentun=0.9"}, "`optim_args` has no effect with `optim: sgd`: remove it"),
+        ({"optim": "sgd", "optim_args": "momentum"}, "`optim: sgd` cannot be used here: "),
+        ({"optim": "adafactor", "adam_beta1": 0.5}, "`adam_beta1` has no effect with `optim: adafactor`: remove it"),
+        ({"lr_scheduler_type": "constant", "warmup_steps": 3}, "`warmup_steps` has no effect with "),
+        ({"lr_scheduler_type": "constant", "lr_scheduler_kwargs": {"a": 1}}, "`lr_scheduler_kwargs` has no effect"),
+        ({"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"a": 1}}, "`lr_scheduler_type: cosine` and "),
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "`lr_scheduler_type: cosine_with_min_lr` and "),
+        (
+            {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": True}},
+            "`use_reentrant: true` loses the gradients of the first layers: ",
+        ),
+        ({"length_rules": ["truncate words(answer) > 2"]}, "length rule 'truncate words(answer) > 2' has no effect: "),
+    ],
+)
+def test_settings_without_effect_next_to_others_are_refused_with_one_line(tmp_path, keys, line):
+    assert line in refusal(tmp_path, BASE | keys)
+
+
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+@pytest.mark.parametrize("key", ["optim", "lr_scheduler_type"])
+def test_optimizers_and_schedules_each_change_the_adapter_or_are_refused(adapter_of, tmp_path, key):
+    kinds = {"optim": OptimizerNames, "lr_scheduler_type": SchedulerType}[key]
+    context = BASE | {"eval_strategy": "steps", "eval_steps": 2} if key == "lr_scheduler_type" else BASE
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(BASE))
+    trained, refused = {}, []
+    for kind in kinds:
+        try:
+            if kind.value in OPTIMIZERS_OF_BITSANDBYTES[1:]:
+                parse_recipe(["--config", str(path), "--optim", kind.value])
+            else:
+                trained[kind.value] = adapter_of(context | {key: kind.value})
+        except UserError as error:
+            assert str(error) == one_line(str(error)) and f"`{key}: {kind.value}`" in str(error)
+            refused.append(kind.value)
+    assert refused and len({*trained.values()}) >= 4
+    if key == "optim":
+        assert {kind.value for kind in kinds} - {*OPTIMIZERS, *OPTIMIZERS_OF_BITSANDBYTES} <= {*refused}
+        assert {*OPTIMIZERS} <= trained.keys()
+    else:
+        # They need `lr_scheduler_kwargs`.
+        assert refused == ["cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay"]
+
+
+def test_a_run_of_the_first_rules_is_repeated_without_what_they_did_not_apply(adapter_of, tmp_path):
+    plain = adapter_of(BASE)
+    recipe = BASE | {"label_smoothing_factor": 0.5, "neftune_noise_alpha": 10}
+    path = tmp_path / "old.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    now = tmp_path / "now"
+    train.train(parse_recipe(["--config", str(path), "--output_dir", str(now)]))
+    record = load_record(now)
+    assert record.data.rules == 2 and record.training.adapter_sha256 != plain
+    record.data.rules = 1
+    train.train(parse_recipe(["--config", str(path), "--output_dir", str(tmp_path / "old")]), record)
+    assert load_record(tmp_path / "old").training.adapter_sha256 == plain
+
+
+@pytest.mark.parametrize(
+    ("targets", "line"),
+    [
+        (["q", "vv"], "`lora_target_modules` names `vv`, which the base model lacks: it has k, lm_head, o, q, "),
+        (["q", "shared"], "`lora_target_modules` names `shared`, which is never called: name `embed_tokens`"),
+        (["vv"], "the adapter cannot be made: "),
+    ],
+)
+def test_lora_on_modules_that_take_no_part_is_refused_with_one_line(adapter_of, targets, line):
+    with pytest.raises(UserError) as refused:
+        adapter_of(BASE | {"lora_target_modules": targets})
+    assert line in str(refused.value) and str(refused.value) == one_line(str(refused.value))
+
+
+def test_a_continued_run_stops_as_early_as_one_that_was_never_interrupted(adapter_of, tmp_path, monkeypatch):
+    # The loss falls, which counts as no improvement here: after steps 2 and 3 patience is at its end.
+    keys = SAVED | {"early_stopping_patience": 2, "max_steps": 6}
+    whole = adapter_of(BASE | keys)
+    path, run = tmp_path / "continued.yaml", tmp_path / "run"
+    path.write_text(yaml.safe_dump(BASE | keys))
+    words = ["--config", str(path), "--output_dir", str(run)]
+    save = AdapterTrainer._save_checkpoint
+
+    def save_and_die(trainer, *rest):
+        save(trainer, *rest)
+        if trainer.state.global_step == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(AdapterTrainer, "_save_checkpoint", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(parse_recipe(words))
+    monkeypatch.undo()
+    train.train(parse_recipe(words))
+    training = load_record(run).training
+    assert (training.resumed_from, training.steps, training.adapter_sha256) == (2, 3, whole)
+
+
+def test_a_learning_rate_of_zero_is_told(adapter_of, capsys):
+    adapter_of(BASE | {"learning_rate": 0})
+    assert "Training will change nothing: `learning_rate` is 0\n" in capsys.readouterr().out
