@@ -278,7 +278,7 @@ def _parse(name: str, keys: dict[str, Any], argv: list[str], own: bool) -> Recip
             refuse_keys(given, defaults)
         parser.set_defaults_with_config(**keys)
         parts = parser.parse_args_into_dataclasses(argv)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ImportError) as error:
         raise UserError(f"recipe {name}: {' '.join(str(error).split())}") from None
     arguments, training, model = parts
     values = {item.name: getattr(part, item.name) for part in reversed(parts) for item in fields(part)}
@@ -322,7 +322,10 @@ def recipe_yaml(resolved: dict[str, Any]) -> str:
 
 def recipe_help() -> str:
     """The keys of `RecipeArguments`, for `--help` (without importing torch)."""
-    others = "Any other key is one of transformers' Seq2SeqTrainingArguments or TRL's ModelConfig."
+    others = (
+        "Any other key is one of transformers' Seq2SeqTrainingArguments or TRL's ModelConfig;\n"
+        "    recipes/settings.py says which of them are refused, and which cannot change the adapter."
+    )
     return f"{RecipeArguments.__doc__}\n    {others}\n"
 
 

@@ -161,7 +161,7 @@ class AdapterTrainer(Seq2SeqTrainer):
     A step takes the rows that a stock trainer's would (the effective batch), cut into micro-batches of at most `tokens`
     tokens that lie flat. Losses are means over the step's real target tokens, however rows are cut and shared: T5
     ignores `num_items_in_batch`, so `Trainer` of transformers 5.23 multiplies T5's loss and gradient by the
-    accumulation steps.
+    accumulation steps. Label smoothing and NEFTune's noise are of training alone: the validation loss is the plain one.
 
     Parameters:
         model: its forward is replaced (`recipes.training.unpadded_t5.make_flat`).
