@@ -278,7 +278,9 @@ def _parse(name: str, keys: dict[str, Any], argv: list[str], own: bool) -> Recip
             refuse_keys(given, defaults)
         parser.set_defaults_with_config(**keys)
         parts = parser.parse_args_into_dataclasses(argv)
-    except (ValueError, TypeError, ImportError) as error:
+    except ImportError as error:
+        raise UserError(f"recipe {name}: a package must be installed first: {' '.join(str(error).split())}") from None
+    except (ValueError, TypeError) as error:
         raise UserError(f"recipe {name}: {' '.join(str(error).split())}") from None
     arguments, training, model = parts
     values = {item.name: getattr(part, item.name) for part in reversed(parts) for item in fields(part)}

@@ -16,11 +16,12 @@ from transformers.training_args import OptimizerNames
 from trl import ModelConfig
 
 from recipes import train
-from recipes.config import NOT_RECIPE, RecipeArguments, parse_recipe
+from recipes.config import NOT_RECIPE, RecipeArguments, parse_recipe, recipe_from_record
 from recipes.settings import OPTIMIZERS, OPTIMIZERS_OF_BITSANDBYTES, REFUSED, WITHOUT_EFFECT
 from recipes.training import model
 from recipes.training.trainer import AdapterTrainer
 from record.errors import Slip, UserError, one_line
+from record.published_recipe import refused_key
 from record.run_record import Record, load_record
 
 KEYS = {item.name for part in (RecipeArguments, Seq2SeqTrainingArguments, ModelConfig) for item in fields(part)}
@@ -321,6 +322,15 @@ def test_a_run_of_the_first_rules_is_repeated_without_what_they_did_not_apply(ad
     record.data.rules = 1
     train.train(parse_recipe(["--config", str(path), "--output_dir", str(tmp_path / "old")]), record)
     assert load_record(tmp_path / "old").training.adapter_sha256 == plain
+
+
+def test_a_published_recipe_of_before_is_still_read():
+    before = {"attn_implementation": "sdpa", "average_tokens_across_devices": False, "torch_empty_cache_steps": 1,
+              "lora_modules_to_save": ["lm_head"], "warmup_steps": 3.0, "lr_scheduler_type": "constant",
+              "length_rules": ["truncate words(answer) > 2"], "prompt": ["{question}"]}  # fmt: skip
+    recipe = {key: value for key, value in BASE.items() if key not in NOT_RECIPE} | before
+    assert refused_key(recipe) is None
+    assert recipe_from_record("before", recipe).resolved == recipe
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,20 @@ def test_a_process_without_rows_keeps_in_step_and_adds_nothing(tmp_path):
         assert (float(loss) > 0, any(sizes)) == (bool(len(share["numbers"])),) * 2
 
 
+def test_label_smoothing_over_several_processes_is_that_of_the_whole_step(tmp_path):
+    arguments = arguments_for(tmp_path, 8, 1, label_smoothing_factor=0.3)
+    trainer = AdapterTrainer(model=tiny_t5(), args=arguments, train_dataset=rows_of(LENGTHS))
+    config, rows, found = trainer.model.get_base_model().config, rows_of(LENGTHS[:8]).to_list(), []
+    for processes in (1, 3):
+        shares = [collate(rows, config, True, 20, processes, process) for process in range(processes)]
+        loss = sum(float(trainer.training_step(trainer.model, share)) for share in shares)
+        weights = [weight for weight in trainer.model.parameters() if weight.requires_grad]
+        found.append((loss, torch.cat([weight.grad.flatten() for weight in weights])))
+        trainer.model.zero_grad()
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-5)
+    assert float((found[1][1] - found[0][1]).norm() / found[0][1].norm()) < 1e-5
+
+
 CPU = torch.device("cpu")
 
 

@@ -195,7 +195,7 @@ def test_a_step_off_the_cpu_asks_the_device_for_nothing_and_mixes_neither_device
         if "lora" in name:
             weight.data = weight.data.float()
     batch = send_to_device(micro_batch(rows_of(LENGTHS), HEADS, 0, packed=True), "meta")
-    model(**batch).backward()
+    model(**batch, smoothing=0.1, noise=5.0).backward()
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     assert {(weight.grad.device.type, weight.grad.dtype) for weight in trained} == {("meta", torch.float32)}
 
