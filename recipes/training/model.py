@@ -257,7 +257,26 @@ def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         raise UserError(f"{path.name} is not a safetensors file: {error}") from None
 
 
+def _refuse_other_base(model: PreTrainedModel, folder: Path) -> None:
+    """PEFT 0.21 saves the head's own weight next to LoRA on it, and loads it over the base model's."""
+    weights = dict(model.named_parameters(remove_duplicate=False))
+    with safe_open(folder / ADAPTER_FILE, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118
+            if ".base_layer." not in name:
+                continue
+            saved = file.get_tensor(name)
+            own = weights.get(name.removeprefix("base_model.model.").replace(".base_layer.", "."))
+            if own is None:
+                raise UserError(f"{ADAPTER_FILE} does not fit {model.name_or_path}: {one_line(name, 300)}")
+            # One of them may have been rounded to bfloat16.
+            coarse = torch.bfloat16 if torch.bfloat16 in (saved.dtype, own.dtype) else saved.dtype
+            if not torch.equal(saved.to(coarse), own.cpu().to(coarse)):
+                raise UserError(f"{ADAPTER_FILE} changes the base model's own weights: {name} is not that of "
+                                f"{model.name_or_path}")  # fmt: skip
+
+
 def _with_adapter(model: PreTrainedModel, folder: Path, shapes: dict[str, tuple[int, ...]], **how: Any) -> PeftModel:
+    _refuse_other_base(model, folder)
     try:
         adapter = PeftModel.from_pretrained(model, folder, **how)
     except RuntimeError as error:

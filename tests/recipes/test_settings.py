@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
+from safetensors.torch import load_file, save_file
 from transformers import Seq2SeqTrainingArguments
 from transformers.trainer_utils import SchedulerType
 from transformers.training_args import OptimizerNames
@@ -22,6 +23,7 @@ from recipes.training import model
 from recipes.training.trainer import AdapterTrainer
 from record.errors import Slip, UserError, one_line
 from record.published_recipe import refused_key
+from record.release_files import ADAPTER_FILE
 from record.run_record import Record, load_record
 
 KEYS = {item.name for part in (RecipeArguments, Seq2SeqTrainingArguments, ModelConfig) for item in fields(part)}
@@ -345,6 +347,24 @@ def test_lora_on_modules_that_take_no_part_is_refused_with_one_line(adapter_of, 
     with pytest.raises(UserError) as refused:
         adapter_of(BASE | {"lora_target_modules": targets})
     assert line in str(refused.value) and str(refused.value) == one_line(str(refused.value))
+
+
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`")
+def test_lora_on_the_head_cannot_bring_another_head(adapter_of, tmp_path):
+    path, run = tmp_path / "head.yaml", tmp_path / "run"
+    path.write_text(yaml.safe_dump(BASE | {"lora_target_modules": ["q", "lm_head"]}))
+    recipe = parse_recipe(["--config", str(path), "--output_dir", str(run)])
+    train.train(recipe)
+    base = load_record(run).pins.base_model
+    model.load_adapter(model.load_base(base, recipe.model), run, base)
+    weights, name = load_file(run / ADAPTER_FILE), "base_model.model.lm_head.base_layer.weight"
+    for other in (
+        weights | {name: weights[name] + 1e-3},
+        weights | {"base_model.model.x.base_layer.weight": torch.ones(2)},
+    ):
+        save_file(other, run / ADAPTER_FILE)
+        with pytest.raises(UserError, match=r"^adapter_model\.safetensors (changes the base|does not fit)"):
+            model.load_adapter(model.load_base(base, recipe.model), run, base)
 
 
 def test_a_continued_run_stops_as_early_as_one_that_was_never_interrupted(adapter_of, tmp_path, monkeypatch):
