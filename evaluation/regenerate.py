@@ -177,15 +177,16 @@ def _refuse_changes(deciding: list[Change], rows: int, part: Part, of: str, more
         `Drift`, `Undecided`
     """
     shown = {kind: [c for c in deciding if outcome(c.difference, c.margin) == kind] for kind in get_args(Outcome)}
-    for change in shown["moved"]:
+    if shown["moved"]:
+        change = shown["moved"][0]
         moved = f"{METRIC_NAMES[change.metric]} of the {change.model}{of} moved by {_interval(change)}"
         raise Drift(part, f"{moved}, more than {change.margin:.4f}{more}", "statistics")
     if undecided := shown["undecided"]:
         needed = [rows_to_decide(rows, change.difference, change.margin) for change in undecided]
         change = undecided[int(np.argmax(needed))]
         raise Undecided(
-            f"{METRIC_NAMES[change.metric]} of the {change.model}{of} moved by {_interval(change)}: {rows:,} rows do "
-            f"not tell whether by more than {change.margin:.4f}; about {max(needed):,} test rows would decide, or a "
+            f"{METRIC_NAMES[change.metric]} of the {change.model}{of} moved by {_interval(change)}: too few "
+            f"rows ({rows:,}) to tell whether by more than {change.margin:.4f}; about {max(needed):,} test rows would decide, or a "
             f"check on the device and versions that the record names, where tokens must be equal{more}"
         )
 
@@ -242,7 +243,7 @@ def generate_row(folder: Path, record: Record) -> None:
             continue
         # Alone, a row is not rounded as among others.
         short = shortfalls(model, tokenizer, first.prompt, published, fresh, contract, adapter)
-        if unlikely(short) or (same and np.isnan(short).any()):
+        if unlikely(short, contract.num_beams) or (same and np.isnan(short).any()):
             raise Drift("weights", f"the {who} output of the first test row is another one")
 
 
@@ -276,7 +277,7 @@ def _refuse_unlikely(
         contract,
         adapter,
     )
-    if unlikely(short):
+    if unlikely(short, contract.num_beams):
         worst = int(np.argmax(short))
         raise Drift(
             "weights" if adapter else "generation",

@@ -22,12 +22,16 @@ FEW = 8
 # off by .5 % move the miniature's ROUGE-L by .006 or less (172 rows of the finance recipe). Another training with the
 # same recipe is another adapter: four seeds differ by up to .018 where the gain is .52, and such a gain may be so much.
 SHARE_OF_GAIN, MARGIN, LARGEST_MARGIN = 0.1, 0.01, 0.02
-# Nats by which a written token may fall short of the likeliest, whatever the other rows do.
-TIE = 2.0
-# Nats by which outputs that differ fall short in the mean at most, were their shortfalls exponential: weights in
-# bfloat16 give the miniature .03 to .06, weights off by .5 % .02 to .17, four beams .02 to .08 (1 to 4 of 172 rows).
-# The references, published as if they were outputs, fall short by 11 in the median. A larger model rounds more often.
+# Nats by which greedy outputs that differ fall short of the likeliest in the mean at most, were their shortfalls
+# exponential: weights in bfloat16 give the miniature .03 to .06, weights off by .5 % .02 to .17 (3 or 4 of 172 rows of
+# the finance recipe). The references, published as if they were outputs, fall short by 11 in the median.
 NEAR_TIE = 0.2
+# The same of beams: a near-tie early in the search can end in an output that is some nats less likely, or likelier. Two
+# or four beams and weights off by .1 to .5 % give the miniature 1.4 in the mean at most (one row of 115; .7 in 5 of 90
+# rows of a barely trained adapter, 3.0 at worst); the references give 28 in the median for the base, 3 for the adapter.
+NEAR_TIE_OF_BEAMS = 1.0
+# No output alone may fall short by more than so many times the mean: an exponential does once in 22,000.
+WORST = 10
 # An honest re-run falls short by more than the limit once in a thousand.
 UNLIKELY = 0.001
 
@@ -104,15 +108,15 @@ def visible_change(difference: Interval) -> float:
 
 
 def rows_to_decide(rows: int, difference: Interval, margin: float) -> int:
-    """About how many rows an honest re-run needs to lie within ± `margin`, as an interval shrinks by their root.
+    """About how many rows an honest re-run needs to show no change; two significant digits, rounded up.
 
-    Two significant digits, rounded up.
+    An interval shrinks by the root of the rows: with so many it is as wide as `margin`.
 
     Parameters:
         rows: number of the rows that gave the `difference`.
     """
-    needed = rows * (visible_change(difference) / margin) ** 2
-    unit: int = 10 ** max(0, math.floor(math.log10(needed)) - 1)
+    needed = rows * ((difference.high - difference.low) / margin) ** 2
+    unit: int = 10 ** max(0, len(str(math.ceil(needed))) - 2)
     return math.ceil(needed / unit) * unit
 
 
@@ -121,11 +125,12 @@ def hidden_share(rows: int) -> float:
     return 1.0 - math.pow(0.05, 1 / rows)
 
 
-def unlikely(shortfalls: list[float]) -> bool:
+def unlikely(shortfalls: list[float], num_beams: int) -> bool:
     """Whether the outputs that differ fall short of the likeliest by more than rounding explains.
 
-    One by more than `TIE`, or all together by more than a sum of exponentials with the mean `NEAR_TIE` reaches once in
-    1 / `UNLIKELY` (a gamma distribution): 1.4 nats for one row, .37 in the mean of 20, .26 in that of 100.
+    One by more than `WORST` near-ties, or all together by more than a sum of exponentials with the mean of a near-tie
+    reaches once in 1 / `UNLIKELY` (a gamma distribution): for greedy outputs 1.4 nats for one row, .37 in the mean of
+    20, .26 in that of 100.
 
     Parameters:
         shortfalls: nats, one for each output that differs; NaN where nothing is known.
@@ -135,5 +140,5 @@ def unlikely(shortfalls: list[float]) -> bool:
         return False
     from scipy import stats
 
-    limit = NEAR_TIE * stats.gamma.isf(UNLIKELY, len(shortfalls))
-    return max(shortfalls) > TIE or sum(shortfalls) > limit
+    near_tie = NEAR_TIE if num_beams == 1 else NEAR_TIE_OF_BEAMS
+    return max(shortfalls) > WORST * near_tie or sum(shortfalls) > near_tie * stats.gamma.isf(UNLIKELY, len(shortfalls))
