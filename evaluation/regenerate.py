@@ -186,8 +186,8 @@ def _refuse_changes(deciding: list[Change], rows: int, part: Part, of: str, more
         change = undecided[int(np.argmax(needed))]
         raise Undecided(
             f"{METRIC_NAMES[change.metric]} of the {change.model}{of} moved by {_interval(change)}: too few "
-            f"rows ({rows:,}) to tell whether by more than {change.margin:.4f}; about {max(needed):,} test rows would decide, or a "
-            f"check on the device and versions that the record names, where tokens must be equal{more}"
+            f"rows ({rows:,}) to tell whether by more than {change.margin:.4f}; about {max(needed):,} test rows would "
+            f"decide, or a check on the device and versions that the record names, where tokens must be equal{more}"
         )
 
 

@@ -39,7 +39,7 @@ def verdict(margin: float, *runs: list[float]) -> str:
      (500, 0.02, 0.3, 0.95), (500, 0.3, 0.1, 0.95), (1_000, 0.1, 0.3, 0.9), (4_800, 0.1, 0.3, 0.95)],
 )  # fmt: skip
 def test_honest_re_runs_are_seldom_called_drifted(rows, share, spread, same):
-    rng, trials = np.random.default_rng(rows), 100
+    rng, trials = np.random.default_rng(rows), 20 if rows > 500 else 100
     runs = [[differences(rng, rows, share, spread) for _ in range(2)] for _ in range(trials)]
     shown = [verdict(LARGEST_MARGIN, *pair) for pair in runs]
     moved, equal = shown.count("moved") / trials, shown.count("same") / trials
@@ -64,10 +64,9 @@ def test_flipped_rows_hide_no_claim(rows, claim, step):
     assert max(passed) <= LARGEST_MARGIN
 
 
-@pytest.mark.parametrize(("share", "spread"), [(0.05, 0.3), (0.1, 0.2)])
-def test_a_shift_on_4800_rows_is_found(share, spread):
-    rng, trials = np.random.default_rng(1), 50
-    runs = {shift: [differences(rng, 4_800, share, spread, shift) for _ in range(trials)] for shift in (0.01, 0.03)}
+def test_a_shift_on_4800_rows_is_found():
+    rng, trials = np.random.default_rng(1), 25
+    runs = {shift: [differences(rng, 4_800, 0.05, 0.3, shift) for _ in range(trials)] for shift in (0.01, 0.03)}
     shown = {shift: [outcome(change_interval(run), MARGIN) for run in runs[shift]] for shift in runs}
     print({shift: [shown[shift].count(kind) for kind in ("moved", "undecided", "same")] for shift in shown})
     assert shown[0.01].count("same") <= 1 and shown[0.03].count("moved") == trials
