@@ -15,7 +15,7 @@ from evaluation.tolerance import outcome
 from model_cards.card import HUB, SAMPLES
 from model_cards.html import PAGE_STYLE, TEXT, render_page, source, visible
 from record.predictions import Predictions
-from record.run_record import METRIC_NAMES, Environment
+from record.run_record import BASELINES, METRIC_NAMES, Environment
 from record.verdict import DECIDING, EVIDENCE, Model, Verdict
 
 MODELS: dict[Model, str] = {"base": "Base model", "adapter": "Adapter"}
@@ -51,6 +51,7 @@ def render_report(verdict: Verdict, findings: Findings) -> str:
         levels=LEVELS,
         deciding=DECIDING,
         metric_names=METRIC_NAMES,
+        baseline_names=BASELINES,
         outcome=outcome,
         shows=SHOWS,
         date=f"{datetime.fromisoformat(verdict.date):%-d %B %Y, %H:%M} UTC",

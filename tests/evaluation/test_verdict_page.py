@@ -122,6 +122,13 @@ def test_drifted_rows_are_marked_word_by_word(scored, predictions):
     ]
 
 
+def test_what_too_few_rows_cannot_tell(scored, predictions):
+    change = Change(model="adapter", metric="rougeL", published=0.4, now=0.4, difference=around(0.0), margin=0.01)
+    state = verdict(reason="too few rows", evidence="statistics", rows={"adapter": [0]}, changes=[change])
+    page = Page(render_report(state, Findings(scored, predictions, predictions, [0, 1])))
+    assert page.row("ROUGE-L decides")[-1] == "? too few rows ±0.0100 is allowed"
+
+
 @pytest.mark.parametrize("level", ["score", "generate", "train"])
 def test_unchecked_without_a_record(level):
     page = Page(render_report(verdict(revision=None, reason="no such repository", level=level), Findings()))
