@@ -8,7 +8,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.scoring import BootstrapAggregator, Score
 
 from benchmarks.scoring import time_rouge
-from record.run_record import Interval
+from record.scores import Interval
 from scoring.bootstrap import intervals
 from scoring.metrics import rouge_rows, split_sentences
 
