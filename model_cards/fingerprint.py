@@ -6,7 +6,18 @@ from pathlib import Path
 
 from model_cards import card, escape, plots
 from recipes import expectations
-from record import field_types, hashes, predictions, project, release_files, run_record, strict_json, verdict, versions
+from record import (
+    field_types,
+    hashes,
+    predictions,
+    project,
+    release_files,
+    run_record,
+    scores,
+    strict_json,
+    verdict,
+    versions,
+)
 from record.cache import code_of
 from record.run_record import Record, Renderer
 from scoring import concerns
@@ -25,6 +36,7 @@ MODULES = (
     project,
     release_files,
     run_record,
+    scores,
     strict_json,
     verdict,
     versions,

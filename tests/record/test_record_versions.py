@@ -9,8 +9,9 @@ import pytest
 
 from record.errors import UserError
 from record.release_files import RECORD_FILE
-from record.run_record import METRIC_NAMES, Metric, Record, load_record
+from record.run_record import Record, load_record
 from record.schema import SCHEMAS, schema
+from record.scores import METRIC_NAMES, Metric
 from record.versions import UPGRADES, VERSION
 
 OLD = Path("tests/record/records")
@@ -55,6 +56,8 @@ def test_every_version_has_its_schema_its_upgrade_and_a_kept_record():
 
 def kept(read, stated):
     """What was read, without what was not stated."""
+    if isinstance(read, list) and isinstance(stated, list):
+        return [kept(*pair) for pair in zip(read, stated, strict=True)]
     if not isinstance(read, dict) or not isinstance(stated, dict):
         return read
     return {key: kept(read[key], value) for key, value in stated.items()}
