@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from evaluation.findings import Drift
 from hub.pins import on_a_branch, pin
 from hub.release import download, pull_parent
-from model_cards.card_check import find_difference
+from model_cards.card_check import NotCompared, find_difference, not_compared
 from model_cards.fingerprint import same_renderer
 from recipes.config import arguments_from_record, recipe_yaml
 from recipes.data.lineage import find_seen_rows
@@ -281,11 +281,11 @@ def _digits(value: Any) -> str:
     return f"{value:.6f}" if isinstance(value, float) else str(value)
 
 
-def check_card(adapter: str, folder: Path, record: Record, predictions: Predictions) -> tuple[bool, str]:
+def check_card(adapter: str, folder: Path, record: Record, predictions: Predictions) -> tuple[NotCompared | None, str]:
     """Renders card and plots again, with the verdict that a release may carry, and compares them with the published.
 
     Returns:
-        Whether all of them could be compared, and the result in one line.
+        What could not be compared, and the result in one line.
     """
     try:
         verdict = load_verdict(folder)
@@ -296,12 +296,12 @@ def check_card(adapter: str, folder: Path, record: Record, predictions: Predicti
     difference = find_difference(adapter, folder, record, predictions, verdict)
     if difference is not None:
         raise Drift("card", difference)
+    rest = not_compared(adapter, folder, record, predictions, verdict)
+    if rest is not None:
+        return rest, rest.why
     if same_renderer(record):
-        return True, "card and plots rendered again: the same, but for what people wrote"
-    return (
-        False,
-        "of the card only metadata and scores were compared: the record names another version that rendered it",
-    )
+        return None, "card and plots rendered again: the same, but for what people wrote"
+    return None, "another version rendered the card: every number, row count and name that it shows is the record's"
 
 
 class Difference(NamedTuple):

@@ -157,6 +157,7 @@ def _verdict(adapter: str, level: Level, date: str, findings: Findings, failure:
         revision=findings.revision,
         level=level,
         sample=findings.sample,
+        unchecked=findings.unchecked,
         evidence=evidence,
         moved=moved,
         rows=findings.differing,
@@ -205,7 +206,7 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
     _note(findings, "data", checks.check_rows(record, predictions, splits.test))
     _note(findings, "leakage", checks.check_leakage(record, predictions, splits))
     _note(findings, "scoring", checks.check_scores(folder, record, predictions, tokens))
-    whole, card = checks.check_card(adapter, folder, record, predictions)
+    rest, card = checks.check_card(adapter, folder, record, predictions)
     _note(findings, "card", card)
     if level == "score":
         findings.evidence = "numbers"
@@ -216,7 +217,8 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
     else:
         run = _retrain(findings, adapter, commit, record) if level == "train" else folder
         _regenerate(findings, run, commit, folder, record, predictions, splits.test)
-    if not whole:
+    if rest is not None:
+        findings.unchecked = rest.part
         findings.reason += f"; {card}"
 
 

@@ -7,11 +7,11 @@ from markdown_it import MarkdownIt
 
 from record.errors import UserError
 
+HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
 # Each has a text of its own: a row of a table is one, its cells are kept apart.
-BLOCKS = {"h1", "h2", "h3", "h4", "h5", "h6", "p", "li", "tr", "pre", "summary", "blockquote", "dt", "dd", "div", "details"}
+BLOCKS = HEADINGS | {"p", "li", "tr", "pre", "summary", "blockquote", "dt", "dd", "div", "details"}
 # Deeper than any card that people write; each level costs the memory of its path.
 DEEPEST = 100
-HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
 CELLS = {"td", "th"}
 
 

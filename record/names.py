@@ -9,15 +9,17 @@ from record.run_record import Record, Scores
 # A share or percentage that stands alone, or a number behind the name of a metric. `v1.1` and `qwen2.5` are no scores.
 SHARE = re.compile(r"(?<![\w.])(?:\d{1,3}(?:\.\d+)?\s?(?:%|percent\b|per cent\b)|0?\.\d+|1\.0+)(?![\w.])")
 METRIC = re.compile(
-    r"(?<![a-z])(?:rouge(?:[-_ ]?(?:lsum|l|1|2)(?![a-z\d]|\.\d))?+|accuracy|bleu|f1|(?:exact|execution)[-_ ]match|meteor|bertscore)"
-    r"(?![a-z\d])"
+    r"(?<![a-z])(?:rouge(?:[-_ ]?(?:lsum|l|1|2)(?![a-z\d]|\.\d))?+|accuracy|bleu|f1|"
+    r"(?:exact|execution)[-_ ]match|meteor|bertscore)(?![a-z\d])"
 )
 NUMBER_OF_A_METRIC = re.compile(rf"{METRIC.pattern}(?:\s*(?:of|is|at|=|:))?[-_ =:]*(\d+(?:\.\d+)?\b)")
 # Families of models and their sizes, as their publishers name them.
 FAMILY = re.compile(
-    r"(?<![a-z\d])(?:(?:flan[-_ ]?|long[-_ ]?)?(?:[um]t5|byt5|t5)(?:[-_ ]?v1[._]1)?(?:[-_ ](?:small|base|large|xxl|xl|3b|11b))?"
-    r"|gpt[-_ ]?(?:\d[a-z\d.]*|neo|j)|chatgpt|(?:code)?llama(?:[-_ ]?\d+(?:\.\d+)?)?|mistral|mixtral|claude|gemini|gemma|qwen[\d.]*|bart|"
-    r"pegasus|[a-z]*bert|deepseek|falcon|flan[-_ ]?ul2|ul2|grok|xxl|xl|\d+(?:\.\d+)?b)(?![a-z\d])"
+    r"(?<![a-z\d])(?:"
+    r"(?:flan[-_ ]?|long[-_ ]?)?(?:[um]t5|byt5|t5)(?:[-_ ]?v1[._]1)?(?:[-_ ](?:small|base|large|xxl|xl|3b|11b))?|"
+    r"gpt[-_ ]?(?:\d[a-z\d.]*|neo|j)|chatgpt|(?:code)?llama(?:[-_ ]?\d+(?:\.\d+)?)?|mistral|mixtral|claude|gemini|"
+    r"gemma|qwen[\d.]*|bart|pegasus|[a-z]*bert|deepseek|falcon|(?:flan[-_ ]?)?ul2|grok|xxl|xl|\d+(?:\.\d+)?b"
+    r")(?![a-z\d])"
 )
 
 
@@ -42,9 +44,9 @@ def misleading_names(record: Record) -> list[str]:
 
 def _names(record: Record) -> list[tuple[str, str]]:
     recipe = record.recipe
-    templates = [recipe.get(key) or [] for key in ("prompt", "target", "sql_schema")]
-    texts = [text for template in templates for text in ([template] if isinstance(template, str) else template)]
-    columns = [field for text in texts for _, field, _, _ in Formatter().parse(str(text)) if field]
+    templates = [recipe.get(key) or "" for key in ("prompt", "target", "sql_schema")]
+    texts = [str(text) for template in templates for text in (template if isinstance(template, list) else [template])]
+    columns = [field for text in texts for _, field, _, _ in Formatter().parse(text) if field]
     columns += recipe.get("extract") or {}
     return [
         ("the title", str(recipe.get("title", ""))),
@@ -72,7 +74,7 @@ def _letters(name: str) -> str:
 
 
 def is_score(figure: str, scores: Scores) -> bool:
-    """Whether a figure, as share or in percent, is a mean or a bound of the record's scores at the digits that it has."""
+    """Whether a figure, as share or in percent, is a mean or a bound of the scores, to the digits that it has."""
     digits = re.search(r"\d*\.?\d+", figure)
     if digits is None:
         return False

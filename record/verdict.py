@@ -18,6 +18,8 @@ Evidence = Literal["hashes", "numbers", "tokens", "statistics"]
 Part = Literal[
     "signature", "files", "lineage", "data", "leakage", "scoring", "card", "generation", "weights", "training"
 ]
+Unchecked = Literal["card", "pictures"]
+UNCHECKED = {"card": " (scores; the card was not checked)", "pictures": " (the card's pictures were not checked)"}
 EVIDENCE = {
     "hashes": "the bytes of the published files, against the sha256 that the record states",
     "numbers": "scores, computed again from the published outputs",
@@ -57,6 +59,7 @@ class Verdict(Section):
         evidence: what decided: hashes of bytes, numbers computed again, tokens generated again row by row, or the
             statistics of the differences.
         moved: which part is not as published, when DRIFTED.
+        unchecked: what of the card could not be compared, so that the verdict does not speak of it.
         sample: how many rows were generated again; None for all of them.
         rows: numbers of the test rows whose outputs differ, per model.
         date: when it was checked, ISO 8601 in UTC.
@@ -69,6 +72,7 @@ class Verdict(Section):
     revision: Sha1 | None = None
     level: Level
     sample: int | None = None
+    unchecked: Unchecked | None = None
     evidence: Evidence | None = None
     moved: Part | None = None
     rows: dict[Model, list[int]] = Field(default_factory=dict)
@@ -83,7 +87,8 @@ class Verdict(Section):
     def line(self) -> str:
         """The last line of the output."""
         name = self.adapter if self.revision is None else f"{self.adapter}@{self.revision}"
-        return f"{self.verdict} {name} {self.reason}"
+        scope = UNCHECKED[self.unchecked] if self.unchecked and self.verdict == "REPRODUCED" else ""
+        return f"{self.verdict}{scope} {name} {self.reason}"
 
 
 def load_verdict(folder: Path) -> Verdict | None:
