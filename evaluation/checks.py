@@ -16,6 +16,8 @@ from hub.pins import on_a_branch, pin
 from hub.release import download, pull_parent
 from model_cards.card_check import NotCompared, find_difference, not_compared
 from model_cards.fingerprint import same_renderer
+from model_cards.free_text import free_texts
+from model_cards.statements import stated_otherwise
 from recipes.config import arguments_from_record, recipe_yaml
 from recipes.data.lineage import find_seen_rows
 from recipes.data.splits import Splits, build_splits, references
@@ -28,6 +30,7 @@ from record.predictions import Predictions, load_predictions
 from record.release_files import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_FILE,
+    CARD_FILE,
     FORGETTING_FILE,
     PREDICTIONS_FILE,
     TOKENIZER_CONFIG_FILE,
@@ -36,9 +39,10 @@ from record.release_files import (
     recipe_file,
     required_files,
 )
-from record.run_record import Contract, Pin, Record, Section
+from record.run_record import BASELINES, Contract, Pin, Record, Section
 from record.scored_record import ScoredRecord
 from record.verdict import ROUNDING, load_verdict, why_unrelated
+from scoring.baselines import score_baselines
 from scoring.contract import contract_of
 from scoring.scores import score_forgetting, score_predictions
 
@@ -198,6 +202,9 @@ def check_rows(record: Record, predictions: Predictions, test: Dataset) -> str:
 def check_leakage(record: Record, predictions: Predictions, splits: Splits) -> str:
     """Compares the test inputs with the chain's training inputs again."""
     seen, leakage = find_seen_rows(splits, record.pins)
+    if record.data.rules == 1:
+        # Its record does not say whether its ancestors were checked.
+        leakage = [source.model_copy(update={"verdict": None}) for source in leakage]
     if leakage != record.leakage:
         raise Drift("leakage", "the training rows hold other copies of test rows than the record states")
     if seen != predictions.seen:
@@ -245,6 +252,22 @@ def check_scores(folder: Path, record: ScoredRecord, predictions: Predictions, t
     if compare(recipe.expect, record) != record.expectations:
         raise Drift("scoring", "the record's figures do not meet or miss the recipe's expectations as it states")
     return "published predictions scored again: the numbers of the record, to the last digit"
+
+
+def check_baselines(record: ScoredRecord, predictions: Predictions, splits: Splits) -> str:
+    """Scores again what answers without a model; of a record that does not hold it the numbers are added to it."""
+    baselines = score_baselines(splits, predictions, record.contract)
+    if record.data.rules == 1:
+        record.baselines = baselines
+        return "what answers without a model was scored; this version of the record does not hold it"
+    for name, baseline in baselines.items():
+        if differs := first_difference(baseline, record.baselines.get(name)):
+            raise Drift(
+                "scoring",
+                f"{BASELINES[name]}, gives {differs.where} {_digits(differs.ours)}, the record "
+                f"states {_digits(differs.theirs)}",
+            )
+    return f"the scores of {len(baselines)} answers without a model, as recorded"
 
 
 def _check_texts(predictions: Predictions, name: str, tokens: Tokenizer) -> None:
@@ -302,6 +325,14 @@ def check_card(adapter: str, folder: Path, record: Record, predictions: Predicti
     if same_renderer(record):
         return None, "card and plots rendered again: the same, but for what people wrote"
     return None, "another version rendered the card: every number, row count and name that it shows is the record's"
+
+
+def other_statements(folder: Path, record: Record) -> list[str]:
+    """What people wrote on the published card that states another value of a metric than the record, one line each."""
+    texts = free_texts((folder / CARD_FILE).read_text(encoding="utf-8"))
+    return [
+        f"in `{name}` of the card, {line}" for name, text in texts.items() for line in stated_otherwise(text, record)
+    ]
 
 
 class Difference(NamedTuple):

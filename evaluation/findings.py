@@ -20,6 +20,7 @@ class Findings:
         differing: numbers of the test rows whose outputs differ, per model.
         environment: where the outputs were generated now.
         unchecked: what of the card nobody can vouch for.
+        concerns: what speaks against the published numbers, each in one line.
         evidence, reason: what decided, and what was reproduced, in one line.
     """
 
@@ -34,6 +35,7 @@ class Findings:
     differing: dict[Model, list[int]] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
     environment: Environment | None = None
+    concerns: list[str] = field(default_factory=list)
     evidence: Evidence | None = None
     reason: str = ""
     unchecked: Unchecked | None = None

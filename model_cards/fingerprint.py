@@ -6,9 +6,21 @@ from pathlib import Path
 
 from model_cards import card, escape, plots
 from recipes import expectations
-from record import field_types, hashes, predictions, project, release_files, run_record, strict_json, verdict, versions
+from record import (
+    field_types,
+    hashes,
+    names,
+    predictions,
+    project,
+    release_files,
+    run_record,
+    strict_json,
+    verdict,
+    versions,
+)
 from record.cache import code_of
 from record.run_record import Record, Renderer
+from scoring import concerns
 from scoring.sql.databases import KINDS
 
 FOLDER = Path(__file__).parent
@@ -20,6 +32,7 @@ MODULES = (
     expectations,
     field_types,
     hashes,
+    names,
     predictions,
     project,
     release_files,
@@ -27,6 +40,7 @@ MODULES = (
     strict_json,
     verdict,
     versions,
+    concerns,
 )
 # Front matter is written by huggingface_hub and PyYAML; matplotlib has a field of its own.
 LIBRARIES = ("huggingface_hub", "Jinja2", "MarkupSafe", "PyYAML", *plots.LIBRARIES)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from model_cards.card import render_card
 from model_cards.fingerprint import renderer
+from model_cards.free_text import hidden_by_free_text
 from model_cards.plots import draw_plots
 from push.leaks import refuse_foreign_files, refuse_leaks
 from recipes.config import recipe_yaml
@@ -45,8 +46,8 @@ def lay_out(run: Path, repo_id: str, previous_card: str | None, folder: Path) ->
         The record as published: with the sha256 of every other file.
 
     Raises:
-        `UserError`: the run is not trained or scored to its end, its adapter is not the recorded one, or one of its
-        files is no plain file of its own.
+        `UserError`: the run is not trained or scored to its end, its adapter is not the recorded one, one of its files
+        is no plain file of its own, or what people wrote on the card hides what was measured.
     """
     record = load_trained_run(run)
     if record.scores is None:
@@ -72,6 +73,8 @@ def lay_out(run: Path, repo_id: str, previous_card: str | None, folder: Path) ->
     draw_plots(record, folder, verdict)
     (folder / recipe_file(record.name)).write_text(recipe_yaml(dict(record.recipe)), encoding="utf-8")
     card = render_card(record, predictions, repo_id, previous_card, verdict)
+    if hidden := hidden_by_free_text(card):
+        raise UserError(f"{hidden}: correct that text in the {CARD_FILE} of {repo_id}, then publish again")
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
     record.files = {path: sha256_published(folder / path) for path in tree(folder)}
     (folder / RECORD_FILE).write_bytes(record.to_bytes())

@@ -11,7 +11,9 @@ from recipes.data.splits import Splits, build_splits
 from recipes.data.tokenizer import load_tokens
 from record.cache import cached_value
 from record.errors import UserError
-from record.run_record import Leakage, Pin, Pins
+from record.release_files import PREDICTIONS_FILE, VERDICT_FILE
+from record.run_record import Leakage, Pin, Pins, Record
+from record.verdict import load_verdict, why_unrelated
 
 # A record is untrusted, and each ancestor costs a dataset.
 LONGEST_CHAIN = 10
@@ -30,7 +32,7 @@ def find_seen_rows(splits: Splits, pins: Pins) -> tuple[list[str], list[Leakage]
         `UserError`: the chain is too long, or an ancestor has no record or other rows than its record states.
     """
     findings, counts = [], []
-    for adapter, dataset, training in _trainings(splits, pins):
+    for adapter, dataset, training, verdict in _trainings(splits, pins):
         test, inputs = splits.test["input"], training["input"]
         seen = cached_value("seen", lambda: leakage.compare(test[:], inputs[:]), leakage.code(), "", test, inputs)  # noqa: B023
         findings.append(seen)
@@ -41,14 +43,15 @@ def find_seen_rows(splits: Splits, pins: Pins) -> tuple[list[str], list[Leakage]
                 training_rows=len(training),
                 exact=seen.count("exact"),
                 near=seen.count("near"),
+                verdict=verdict,
             )
         )
     gravest = ["exact" if "exact" in row else max(row) for row in zip(*findings, strict=True)]
     return gravest, counts
 
 
-def _trainings(splits: Splits, pins: Pins) -> Iterator[tuple[str | None, Pin, Dataset]]:
-    yield None, pins.dataset, _training_rows(splits)
+def _trainings(splits: Splits, pins: Pins) -> Iterator[tuple[str | None, Pin, Dataset, str | None]]:
+    yield None, pins.dataset, _training_rows(splits), None
     parent = pins.parent_adapter
     for _ in range(LONGEST_CHAIN):
         if parent is None:
@@ -59,11 +62,30 @@ def _trainings(splits: Splits, pins: Pins) -> Iterator[tuple[str | None, Pin, Da
         theirs = build_splits(recipe, record.pins.dataset, tokens, record.data.rules)
         if theirs.counts.where_stated(record.data) != record.data:
             raise UserError(f"{parent.id}: {record.pins.dataset.id} gives other rows than its record states")
-        yield f"{parent.id}@{parent.revision}", record.pins.dataset, _training_rows(theirs)
+        yield (
+            f"{parent.id}@{parent.revision}",
+            record.pins.dataset,
+            _training_rows(theirs),
+            _stated_verdict(parent, record),
+        )
         parent = record.pins.parent_adapter
     raise UserError(
         f"more than {LONGEST_CHAIN} adapters continue each other: what they were trained on is not compared"
     )
+
+
+def _stated_verdict(adapter: Pin, record: Record) -> str | None:
+    """What an ancestor's release says of a check of itself, and at which level; None where it carries no verdict."""
+    if VERDICT_FILE not in record.files:
+        return None
+    folder = pull(adapter.id, adapter.revision, [VERDICT_FILE, PREDICTIONS_FILE]).require_whole().folder
+    try:
+        verdict = load_verdict(folder)
+    except UserError:
+        return None
+    if verdict is None or why_unrelated(verdict, adapter.id, record, folder):
+        return None
+    return f"{verdict.verdict} at level {verdict.level}"
 
 
 def _training_rows(splits: Splits) -> Dataset:

@@ -15,11 +15,15 @@ from model_cards import card, escape, fingerprint, plots
 from model_cards.fingerprint import LIBRARIES, MODULES, TEXTS, renderer
 from recipes import expectations
 from record import cache, hashes, run_record, verdict
+from scoring import concerns
 
 ROOT = Path(__file__).parents[2]
 # Modules that a card's rendering imports, and that cannot change it.
 WITHOUT_INFLUENCE = {
     "model_cards.card_check": "compares cards",
+    "model_cards.free_text": "looks at what people wrote",
+    "model_cards.rendered": "reads cards",
+    "model_cards.statements": "compares cards",
     "model_cards.fingerprint": "names what renders",
     "record.cache": "stores plots under keys of their own",
     "record.errors": "texts of errors",
@@ -44,6 +48,7 @@ LIBRARIES_WITHOUT_INFLUENCE = {
         (verdict, "computed again from", "computed anew from"),
         (expectations, "figure[:12]", "figure[:10]"),
         (hashes, "<!-- free:", "<!-- own:"),
+        (concerns, "FEW_ROWS = 100", "FEW_ROWS = 99"),
         (card, "SAMPLES = 5", "SAMPLES = 6"),
         (escape, "SAMPLE_CHARACTERS = 300", "SAMPLE_CHARACTERS = 200"),
         (plots, "linewidth=1.8", "linewidth=1.9"),
