@@ -1,5 +1,6 @@
 """The card as its reader sees it: markdown rendered to HTML, and that read as a browser does (WHATWG's HTML)."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import justhtml
@@ -48,6 +49,8 @@ def body_of(card: str) -> str:
     return card[match.end() :] if match else card
 
 
+# A check reads the same card for several questions.
+@lru_cache(maxsize=4)
 def read(markdown: str) -> Page:
     """The page of a card's markdown, with HTML as it stands, as GitHub and the Hub read it before they clean it.
 

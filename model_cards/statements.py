@@ -12,7 +12,7 @@ from record.run_record import METRIC_NAMES, Compared, Forgetting, Interval, Reco
 NUMBER = re.compile(r"(?<![\w.,])\d+(?:,\d{3})+(?:\.\d+)?(?![\w,])|(?<![\w.,])\d*\.?\d+(?:e[+-]?\d+)?(?![\w])")
 PERCENT = re.compile(r"(\d[\d,]*(?:\.\d+)?)\s*(?:%|percent\b|per cent\b)")
 COUNT = re.compile(r"(\d[\d,]*k?)\s+(?:[a-z-]+\s+){0,2}(?:rows?|examples|samples|questions|pairs|records)\b")
-SHARE = re.compile(r"(?<![\w.])(?:[01]?\.\d+|\d{1,3}(?:\.\d+)?\s*%|\d{2}\.\d+)(?![\w.])")
+SHARE = re.compile(r"(?<![\w.])(?:[01]?\.\d+|\d{1,3}(?:\.\d+)?\s*%|\d{2}\.\d+)(?!\w|\.\d)")
 # Numbers in words; small ones are ordinary English.
 WORDS = re.compile(r"\b(?:(?:twen|thir|for|fif|six|seven|eigh|nine)ty|hundreds?|thousands?|millions?|billions?)\b")
 SENTENCE = re.compile(r"(?<=[.!?;])\s+(?=\S)")

@@ -7,7 +7,7 @@ from string import Formatter
 from record.run_record import Record, Scores
 
 # A share or percentage that stands alone, or a number behind the name of a metric. `v1.1` and `qwen2.5` are no scores.
-SHARE = re.compile(r"(?<![\w.])(?:\d{1,3}(?:\.\d+)?\s?(?:%|percent\b|per cent\b)|0?\.\d+|1\.0+)(?![\w.])")
+SHARE = re.compile(r"(?<![\w.])(?:\d{1,3}(?:\.\d+)?\s?(?:%|percent\b|per cent\b)|0?\.\d+|1\.0+)(?!\w|\.\d)")
 METRIC = re.compile(
     r"(?<![a-z])(?:rouge(?:[-_ ]?(?:lsum|l|1|2)(?![a-z\d]|\.\d))?+|accuracy|bleu|f1|"
     r"(?:exact|execution)[-_ ]match|meteor|bertscore)(?![a-z\d])"
@@ -18,7 +18,8 @@ FAMILY = re.compile(
     r"(?<![a-z\d])(?:"
     r"(?:flan[-_ ]?|long[-_ ]?)?(?:[um]t5|byt5|t5)(?:[-_ ]?v1[._]1)?(?:[-_ ](?:small|base|large|xxl|xl|3b|11b))?|"
     r"gpt[-_ ]?(?:\d[a-z\d.]*|neo|j)|chatgpt|(?:code)?llama(?:[-_ ]?\d+(?:\.\d+)?)?|mistral|mixtral|claude|gemini|"
-    r"gemma|qwen[\d.]*|bart|pegasus|[a-z]*bert|deepseek|falcon|(?:flan[-_ ]?)?ul2|grok|xxl|xl|\d+(?:\.\d+)?b"
+    r"gemma|qwen[\d.]*|bart|pegasus|bert|roberta|distilbert|deberta|deepseek|falcon|"
+    r"(?:flan[-_ ]?)?ul2|grok|xxl|xl|\d+(?:\.\d+)?b"
     r")(?![a-z\d])"
 )
 

@@ -130,7 +130,7 @@ def test_the_card_says_who_found_what_when_and_where(record, predictions, verdic
     card = render_card(record, predictions, REPO, verdict=verdict)
     head = card.partition("## Results")[0]
     assert (
-        "[![publisher says: REPRODUCED at level generate on 2026-11-23](plots/verdict.png)](#check-these-numbers)"
+        "[![publisher says&#58; REPRODUCED at level generate on 2026-11-23](plots/verdict.png)](#check-these-numbers)"
         in head
     )
     for fact in ("**REPRODUCED**", "level generate", "decided by tokens", "2026-11-23", "on CPU x", "7" * 12):
@@ -140,11 +140,11 @@ def test_the_card_says_who_found_what_when_and_where(record, predictions, verdic
     section = card.partition("## Check these numbers")[2].partition("\n## ")[0]
     assert "`" + "7" * 40 + "`" in section and "anybody could write such" in section and "verdict.json" in section
     sampled = render_card(record, predictions, REPO, verdict=verdict.model_copy(update={"sample": 1}))
-    assert "![publisher says: REPRODUCED at level generate, 1 sampled rows, on 2026-11-23]" in sampled
+    assert "![publisher says&#58; REPRODUCED at level generate, 1 sampled rows, on 2026-11-23]" in sampled
     drifted = verdict.model_copy(update={"verdict": "DRIFTED", "moved": "generation"})
     head = render_card(record, predictions, REPO, verdict=drifted).partition("## Results")[0]
     assert (
-        "![publisher says: DRIFTED at level generate on 2026-11-23]" in head
+        "![publisher says&#58; DRIFTED at level generate on 2026-11-23]" in head
         and "**DRIFTED**" in head
         and "REPRODUCED" not in head
     )
