@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from record.command_line import Command, RunOrId, run_command, runs
-from record.errors import UserError, one_line_errors
+from record.errors import UserError, make, one_line_errors
 from record.predictions import Predictions, load_predictions
 from record.release_files import PREDICTIONS_FILE, RECORD_FILE, VERDICT_FILE
 from record.run_record import BASELINES, METRIC_NAMES, Record, load_record
@@ -83,7 +83,9 @@ def read_all(adapters: Sequence[str]) -> list[Entry]:
         else:
             entries.append(entry)
     if not entries:
-        raise UserError("there is no scored run to show: make train-finance and make evaluate-finance, or ADAPTERS=id")
+        raise UserError(
+            f"there is no scored run to show: {make('train-finance')} and {make('evaluate-finance')}, or ADAPTERS=id"
+        )
     return entries
 
 

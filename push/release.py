@@ -11,7 +11,7 @@ from model_cards.plots import draw_plots
 from push.leaks import refuse_foreign_files, refuse_leaks
 from recipes.config import recipe_yaml
 from record.adapter_config import check_adapter_config
-from record.errors import UserError
+from record.errors import UserError, make
 from record.hashes import sha256_published
 from record.predictions import load_predictions
 from record.published_recipe import refused_key
@@ -51,7 +51,7 @@ def lay_out(run: Path, repo_id: str, previous_card: str | None, folder: Path) ->
     """
     record = load_trained_run(run)
     if record.scores is None:
-        raise UserError(f"{run} is not ready to be published: run make evaluate-{record.name} first")
+        raise UserError(f"{run} is not ready to be published: run {make(f'evaluate-{record.name}')} first")
     _refuse_unreadable(run, record)
     forgetting = [FORGETTING_FILE] if record.forgetting is not None else []
     names = (*RUN_FILES, *forgetting)

@@ -14,7 +14,7 @@ from typing import Any
 import regex
 
 from recipes.length_rules import Rule, parse_rule
-from record.errors import Slip, UserError
+from record.errors import Slip, UserError, make
 from record.field_types import is_plain_name
 from record.published_recipe import refused_key
 
@@ -304,7 +304,7 @@ def _refuse_nonsense(arguments: RecipeArguments, training: Any, model: Any) -> N
     if training.auto_find_batch_size:
         raise UserError("`auto_find_batch_size` is not needed: steps are cut to fit memory by themselves; remove it")
     if training.push_to_hub:
-        raise UserError("`push_to_hub` would upload unscored and unchecked: use `make publish` after scoring")
+        raise UserError(f"`push_to_hub` would upload unscored and unchecked: use `{make('publish')}` after scoring")
 
 
 def recipe_yaml(resolved: dict[str, Any]) -> str:

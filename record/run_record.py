@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WrapValidator
 
 from record import strict_json
+from record.errors import make
 from record.field_types import (
     Amount,
     Count,
@@ -409,5 +410,5 @@ def load_record(run: Path) -> Record:
     Raises:
         `UserError`: there is none, it is not a record, or one of a newer version than this clone reads.
     """
-    what, cure = "a run record that this version reads", "train a recipe into it first (make train-finance)"
+    what, cure = "a run record that this version reads", f"train a recipe into it first ({make('train-finance')})"
     return strict_json.load(run / RECORD_FILE, Record, what, cure, upgrade)
