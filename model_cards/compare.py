@@ -44,9 +44,8 @@ def main(argv: list[str]) -> None:
 def _scored_record(run: Path) -> Record:
     record = load_record(run)
     if record.training is None or record.scores is None:
-        raise UserError(
-            f"{run} is not scored yet: run {make(f'train-{record.name}')} and {make(f'evaluate-{record.name}')} first"
-        )
+        train, evaluate = make(f"train-{record.name}"), make(f"evaluate-{record.name}")
+        raise UserError(f"{run} is not scored yet: run {train} and {evaluate} first")
     return record
 
 

@@ -83,9 +83,8 @@ def read_all(adapters: Sequence[str]) -> list[Entry]:
         else:
             entries.append(entry)
     if not entries:
-        raise UserError(
-            f"there is no scored run to show: {make('train-finance')} and {make('evaluate-finance')}, or ADAPTERS=id"
-        )
+        train, evaluate = make("train-finance"), make("evaluate-finance")
+        raise UserError(f"there is no scored run to show: {train} and {evaluate}, or ADAPTERS=id")
     return entries
 
 

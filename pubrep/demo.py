@@ -68,7 +68,7 @@ def _step(words: Sequence[str], folder: Path) -> int:
 
 
 def _reproduce(words: Sequence[str], folder: Path) -> int:
-    """Runs one verb as a stranger in an empty folder, with an empty cache and no token; keeps the verdict in `folder`."""
+    """Runs one verb as a stranger in an empty folder, an empty cache and no token; the verdict goes to `folder`."""
     with tempfile.TemporaryDirectory() as empty, (folder / VERDICT_FILE).open("w") as verdict:
         environ = {key: value for key, value in os.environ.items() if key != "HF_TOKEN"} | {"HF_HOME": f"{empty}/cache"}
         # With --json the rest goes to standard error.
