@@ -25,7 +25,7 @@ STEPS = {
 }
 NEXT = (
     "make report HUB=local",
-    "make export-finance FORMAT=int8 HUB=local",
+    "make export-finance HUB=local",
     f"make reproduce ADAPTER={ADAPTER} HUB=local",
 )
 
