@@ -87,8 +87,8 @@ help: ## print this list
 	echo 'Publishing takes DRY_RUN=1 PR=1 PRIVATE=1 ORG=name COLLECTION="title"'
 	echo 'REVISION=branch OVERWRITE=commit SIGN=key.pem VERDICT=verdict.json'
 	echo 'TIME_LIMIT=minutes; checking takes REVISION= SAMPLE= VERIFY_KEY=public.pem'
-	echo 'REPORT=page.html STRICT=1 JSON=1 OFFLINE=1; a run takes RUNS=folder. Another variable is'
-	echo 'refused; one of the environment is not read.'
+	echo 'REPORT=page.html STRICT=1 JSON=1 OFFLINE=1; a run takes RUNS=folder. Another'
+	echo 'variable is refused; one of the environment is not read.'
 
 install: $(READY) ## make the environment (the other targets do it themselves)
 

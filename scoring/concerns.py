@@ -160,7 +160,8 @@ def _columns(template: str) -> list[str]:
 
 
 def _share(many: int, rows: int) -> str:
-    return f"{many:,} of {rows:,} ({100 * many / rows:.1f} %)"
+    percent = 100 * many / rows
+    return f"{many:,} of {rows:,} ({f'{percent:.1f}' if percent >= 0.05 else 'less than 0.1'} %)"
 
 
 def _listed(names: list[str]) -> str:
