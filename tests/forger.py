@@ -29,6 +29,7 @@ from record.hashes import sha256_file, sha256_published
 from record.predictions import Predictions, load_predictions
 from record.release_files import ADAPTER_FILE, FORGETTING_FILE, PREDICTIONS_FILE, RECORD_FILE
 from record.run_record import Record, load_record
+from scoring.baselines import score_baselines
 from scoring.decoding.predict import load_for_scoring, predict
 from scoring.scores import score_forgetting, score_predictions
 
@@ -149,6 +150,10 @@ def rescore(run: Path, found: Record, changed: Predictions) -> None:
     """Scores predictions with our own code and puts the scores, and what hangs on them, into the run's record."""
     seconds = found.scores.base_outputs.seconds, found.scores.adapter_outputs.seconds
     found.scores = score_predictions(changed, found.contract, *seconds)
+    splits = build_splits(arguments_from_record(found.recipe), found.pins.dataset, tokens_of(found), found.data.rules)
+    # Of rows that are no longer the dataset's there are none to compare with.
+    if len(splits.test) == len(changed.prompt):
+        found.baselines = score_baselines(splits, changed, found.contract)
     found.expectations = compare(arguments_from_record(found.recipe).expect, found)
     found.save(run)
 
