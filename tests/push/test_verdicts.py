@@ -20,7 +20,7 @@ def test_a_verdict_is_shown_kept_and_checked_and_one_of_something_else_is_refuse
     code, line = told(capsys, folder, "--verdict", tmp_path / "verdict.json")
     assert code == 0 and "(v2)" in line
     card = Path(hf_hub_download(repo_id, "README.md")).read_text()
-    assert f"REPRODUCED at level score on {verdict.date[:10]}" in card
+    assert f"publisher says&#58; REPRODUCED at level score on {verdict.date[:10]}" in card
     assert VERDICT_FILE in HfApi().list_repo_files(repo_id)
     assert reproduce.reproduce(repo_id, level="score")[0].verdict == "REPRODUCED"
     code, line = told(capsys, folder)
