@@ -200,11 +200,8 @@ def check_rows(record: Record, predictions: Predictions, test: Dataset) -> str:
 
 
 def check_leakage(record: Record, predictions: Predictions, splits: Splits) -> str:
-    """Compares the test inputs with the chain's training inputs again."""
+    """Compares the test rows with the chain's training rows again."""
     seen, leakage = find_seen_rows(splits, record.pins)
-    if record.data.rules == 1:
-        # Its record does not say whether its ancestors were checked.
-        leakage = [source.model_copy(update={"verdict": None}) for source in leakage]
     if leakage != record.leakage:
         raise Drift("leakage", "the training rows hold other copies of test rows than the record states")
     if seen != predictions.seen:
@@ -213,7 +210,7 @@ def check_leakage(record: Record, predictions: Predictions, splits: Splits) -> s
             "leakage", f"row {row} is published as {predictions.seen[row] or 'clean'}: it is {seen[row] or 'clean'}"
         )
     many = sum(map(bool, seen))
-    return f"{many:,} of {len(seen):,} test inputs stand in the chain's training rows, as recorded"
+    return f"{many:,} of {len(seen):,} test inputs or prompts stand in the chain's training rows, as recorded"
 
 
 def _first_row(one: list[str], other: list[str]) -> int:

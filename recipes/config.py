@@ -78,8 +78,8 @@ class RecipeArguments:
             Takes the validation loss, and with it the best step, from the test rows, as some published results did.
             The scores are then no longer of unseen rows, and the card says so.
         split (`str`, *optional*, defaults to `"random"`):
-            `random` draws the held out rows one by one; `grouped` draws whole groups of exact copies and
-            near-duplicates, so that no held out row has a copy among the training rows.
+            `random` draws the held out rows one by one; `grouped` draws whole groups of copies, exact,
+            near, in disguise or by their prompts, so that no held out row has a copy among the training rows.
         split_seed (`int`, *optional*, defaults to `2137`):
             Seed of both splits.
         added_tokens (`list[str]`, *optional*):

@@ -116,12 +116,17 @@ def test_a_chain_names_its_parent_and_tells_what_was_forgotten(published):
     ours, theirs = record.leakage
     assert (ours.adapter, theirs.adapter) == (None, f"local-user/flan-t5-large-text2sql@{parent_commit}")
     assert theirs.exact + theirs.near == pytest.approx(0.9 * record.scores.rows, rel=0.03)
+    # Both recipes ask with the same words.
+    assert theirs.prompts == theirs.token_ids == pytest.approx(0.9 * record.scores.rows, rel=0.03)
     assert theirs.training_rows == parent.data.train + parent.data.validation
     seen = sum(record.scores.seen.values())
     assert 0.87 * record.scores.rows < seen == record.scores.rows - record.scores.clean.rows
     assert record.forgetting.parent == parent.scores.adapter
     card = (run / "release" / "README.md").read_text()
-    assert f"of which {seen} (" in card and f"The scores of the {record.scores.clean.rows} test rows that no" in card
+    assert (
+        f"of which {seen} (" in card
+        and f"The scores of the {record.scores.clean.rows} test rows that are in no" in card
+    )
     assert {"sql_parsed", "sql_exact_match", "sql_execution_match"} < record.scores.adapter.keys()
     assert f"own tables ({record.scores.sql.not_executable} (" in card and record.scores.sql.not_executable > 0
     assert f"local-user/flan-t5-large-text2sql@{parent_commit[:12]}" in card and "What training made it forget" in card
