@@ -24,7 +24,7 @@ from recipes.data.splits import Splits, build_splits, references
 from recipes.data.tokenizer import audit
 from recipes.expectations import compare
 from record import strict_json
-from record.adapter_config import LORA
+from record.adapter_config import LORA, LORA_OF_RECIPE
 from record.errors import UserError
 from record.predictions import Predictions, load_predictions
 from record.release_files import (
@@ -46,9 +46,6 @@ from scoring.baselines import score_baselines
 from scoring.contract import contract_of
 from scoring.scores import score_forgetting, score_predictions
 
-LORA_OF_RECIPE = {"r": "lora_r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout",
-                  "target_modules": "lora_target_modules", "modules_to_save": "lora_modules_to_save",
-                  "use_rslora": "use_rslora", "use_dora": "use_dora"}  # fmt: skip
 # These have values, and not none, where the recipe is silent.
 LORA_DEFAULTS = {"r", "lora_alpha", "lora_dropout", "target_modules"}
 # What transformers adds to a tokenizer's configuration when it saves it; its special tokens are tokenizer.json's.

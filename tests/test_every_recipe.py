@@ -134,6 +134,14 @@ def test_a_chain_names_its_parent_and_tells_what_was_forgotten(published):
     other = parse_recipe(["--config", "recipes/llama2sql.yaml", "--added_tokens", "<", "~"])
     with pytest.raises(UserError, match=r"was trained with `added_tokens: \['<'\]`.* not \['<', '~'\]"):
         pin_recipe(other)
+    # The adapter's shape is its parent's (text2sql has 16): another one would be taken without a word.
+    pin_recipe(
+        parse_recipe(["--config", "recipes/llama2sql.yaml", "--lora_r", "16", "--lora_target_modules", "o", "q", "v"])
+    )
+    with pytest.raises(
+        UserError, match=r"^`lora_r` is that of local-user/flan-t5-large-text2sql, which is continued: "
+    ):
+        pin_recipe(parse_recipe(["--config", "recipes/llama2sql.yaml", "--lora_r", "4"]))
 
 
 def test_base_models_are_compared_in_one_table_and_one_plot(published, tmp_path, capsys):
