@@ -21,6 +21,7 @@ from forger import (
     rehash,
     rounded_otherwise,
     short_release,
+    staged,
     text,
     unlisted,
 )
@@ -269,6 +270,6 @@ def test_a_verdict_that_contradicts_the_record_is_found(finance, tmp_path):
         (run / "verdict.json").write_text(said.model_dump_json())
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("push.release.why_unrelated", lambda *_: None)
-            return forger.staged(run, repo_id)
+            return staged(run, repo_id)
 
     found_out(check(REPO, finance, forge, tmp_path, level="score"), "card", "the verdict states ROUGE-L 0.9912")
