@@ -14,8 +14,10 @@ from tokenizers import Tokenizer
 from evaluation.findings import Drift
 from hub.pins import name_on_hub, on_a_branch, pin, same_repository
 from hub.release import download, pull_parent
-from model_cards.card_check import find_difference
+from model_cards.card_check import NotCompared, find_difference, not_compared
 from model_cards.fingerprint import same_renderer
+from model_cards.free_text import free_texts
+from model_cards.statements import stated_otherwise
 from recipes.config import arguments_from_record, recipe_yaml
 from recipes.data.lineage import find_seen_rows
 from recipes.data.splits import Splits, build_splits, references
@@ -29,6 +31,7 @@ from record.predictions import Predictions, load_predictions
 from record.release_files import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_FILE,
+    CARD_FILE,
     FORGETTING_FILE,
     PREDICTIONS_FILE,
     TOKENIZER_CONFIG_FILE,
@@ -313,11 +316,11 @@ def explain_name(named: str, adapter: str) -> str:
     return f"its card names {named}, of which this is a copy"
 
 
-def check_card(adapter: str, folder: Path, record: Record, predictions: Predictions) -> tuple[bool, str]:
+def check_card(adapter: str, folder: Path, record: Record, predictions: Predictions) -> tuple[NotCompared | None, str]:
     """Renders card and plots again, with the verdict that a release may carry, and compares them with the published.
 
     Returns:
-        Whether all of them could be compared, and the result in one line.
+        What could not be compared, and the result in one line.
     """
     try:
         verdict = load_verdict(folder)
@@ -328,12 +331,20 @@ def check_card(adapter: str, folder: Path, record: Record, predictions: Predicti
     difference = find_difference(adapter, folder, record, predictions, verdict)
     if difference is not None:
         raise Drift("card", difference)
+    rest = not_compared(adapter, folder, record, predictions, verdict)
+    if rest is not None:
+        return rest, rest.why
     if same_renderer(record):
-        return True, "card and plots rendered again: the same, but for what people wrote"
-    return (
-        False,
-        "of the card only metadata and scores were compared: the record names another version that rendered it",
-    )
+        return None, "card and plots rendered again: the same, but for what people wrote"
+    return None, "another version rendered the card: every number, row count and name that it shows is the record's"
+
+
+def other_statements(folder: Path, record: Record) -> list[str]:
+    """What people wrote on the published card that states another value of a metric than the record, one line each."""
+    texts = free_texts((folder / CARD_FILE).read_text(encoding="utf-8"))
+    return [
+        f"in `{name}` of the card, {line}" for name, text in texts.items() for line in stated_otherwise(text, record)
+    ]
 
 
 class Difference(NamedTuple):

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from record.predictions import Predictions
 from record.run_record import Environment, Record
-from record.verdict import Change, Check, Evidence, Model, Part
+from record.verdict import Change, Check, Evidence, Model, Part, Unchecked
 
 
 @dataclass
@@ -19,6 +19,7 @@ class Findings:
         sample: how many test rows are generated again; None for all of them.
         differing: numbers of the test rows whose outputs differ, per model.
         environment: where the outputs were generated now.
+        unchecked: what of the card nobody can vouch for.
         concerns: what speaks against the published numbers, each in one line.
         evidence, reason: what decided, and what was reproduced, in one line.
     """
@@ -38,6 +39,7 @@ class Findings:
     concerns: list[str] = field(default_factory=list)
     evidence: Evidence | None = None
     reason: str = ""
+    unchecked: Unchecked | None = None
 
 
 class Drift(Exception):

@@ -174,6 +174,7 @@ def _verdict(
         revision=findings.revision,
         level=level,
         sample=findings.sample,
+        unchecked=findings.unchecked,
         evidence=evidence,
         moved=moved,
         rows=findings.differing,
@@ -229,7 +230,7 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
     _note(findings, "scoring", checks.check_scores(folder, record, predictions, tokens))
     _note(findings, "scoring", checks.check_baselines(record, predictions, splits))
     named = name_on_card(folder) or adapter
-    whole, card = checks.check_card(named, folder, record, predictions)
+    rest, card = checks.check_card(named, folder, record, predictions)
     _note(findings, "card", card)
     if level == "score":
         findings.evidence = "numbers"
@@ -240,11 +241,12 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
     else:
         run = _retrain(findings, adapter, commit, record) if level == "train" else folder
         _regenerate(findings, run, commit, folder, record, predictions, splits.test)
-    if not whole:
+    if rest is not None:
+        findings.unchecked = rest.part
         findings.reason += f"; {card}"
     if named != adapter:
         findings.reason += f"; {checks.explain_name(named, adapter)}"
-    findings.concerns = find_concerns(record, predictions)
+    findings.concerns = find_concerns(record, predictions) + checks.other_statements(folder, record)
     for concern in findings.concerns:
         print(f"Concern: {concern}", flush=True)
 

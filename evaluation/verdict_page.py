@@ -180,4 +180,5 @@ def command(verdict: Verdict) -> str:
     words += [f"REVISION={verdict.revision}"] if verdict.revision else []
     words += [] if verdict.level == "generate" else [f"LEVEL={verdict.level}"]
     words += [] if verdict.sample is None else [f"SAMPLE={verdict.sample}"]
+    words += ["HUB=local"] if verdict.miniature else []
     return " ".join(words)

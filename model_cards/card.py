@@ -12,7 +12,7 @@ from markupsafe import Markup
 from model_cards.escape import cut, environment, plain
 from model_cards.plots import badge_text
 from recipes.expectations import format_figure
-from record.errors import UserError
+from record.errors import UserError, make
 from record.hashes import FREE_SECTION
 from record.predictions import Predictions
 from record.project import PROJECT_URL
@@ -50,7 +50,7 @@ def render_card(
     from huggingface_hub import ModelCard
 
     if record.training is None or record.scores is None:
-        raise UserError(f"{record.name} has no scores yet: run make evaluate-{record.name} first")
+        raise UserError(f"{record.name} has no scores yet: run {make(f'evaluate-{record.name}')} first")
     jinja = environment()
     jinja.filters |= {"figure": format_figure, "truncate_revision": truncate_revision}
     template = jinja.from_string(Path(__file__).with_name("card.md.jinja").read_text(encoding="utf-8"))

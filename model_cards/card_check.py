@@ -3,15 +3,20 @@
 import re
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 from model_cards.card import front_matter, render_card
 from model_cards.fingerprint import renderer, same_renderer
+from model_cards.free_text import hidden_by_free_text, without_free_texts
 from model_cards.plots import draw_plots
+from model_cards.rendered import body_of, read
+from model_cards.statements import not_derivable, other_scores_in_table
+from record.errors import UserError
 from record.predictions import Predictions
 from record.release_files import CARD_FILE, PLOTS
 from record.run_record import Record
 from record.scores import METRIC_NAMES
-from record.verdict import Verdict
+from record.verdict import Unchecked, Verdict
 
 # Metadata that no later version of the card states otherwise.
 STATED = ("base_model", "base_model_relation", "datasets", "license", "model-index")
@@ -20,7 +25,7 @@ STATED = ("base_model", "base_model_relation", "datasets", "license", "model-ind
 def name_on_card(folder: Path) -> str | None:
     """The id that a published card states as its own, in the command that checks it; None where it states none."""
     text = (folder / CARD_FILE).read_text(encoding="utf-8")
-    command = re.search(r"^make reproduce ADAPTER=(\w[\w.-]*/[\w.-]+)$", text, re.MULTILINE | re.ASCII)
+    command = re.search(r"^make reproduce ADAPTER=(\w[\w.-]*/[\w.-]+)(?: HUB=local)?$", text, re.MULTILINE | re.ASCII)
     return command[1] if command else None
 
 
@@ -29,8 +34,8 @@ def find_difference(
 ) -> str | None:
     """What differs between the published card and plots and those rendered here, in one line; None if nothing does.
 
-    A card by other code may look otherwise by right: then only its metadata and its table of scores are compared.
-    Plots are compared where the same matplotlib draws them.
+    A card by other code may look otherwise by right: then its metadata and its visible tables of scores are compared,
+    and `not_compared` tells of the rest. What people wrote may state what it likes, but change nothing around it.
 
     Parameters:
         adapter: the id that the card states as its own.
@@ -38,19 +43,57 @@ def find_difference(
         verdict: the one among them, if there is one.
     """
     published = (folder / CARD_FILE).read_text(encoding="utf-8")
+    if hidden := hidden_by_free_text(published):
+        return hidden
     here = renderer()
     if record.rendered is not None and record.rendered.code == here.code:
         ours = render_card(record, predictions, adapter, previous=published, verdict=verdict)
         for number, (one, other) in enumerate(_lines(published, ours), start=1):
             if one != other:
                 return f"line {number} of the card reads {_short(one)}, the record gives {_short(other)}"
-    if same_renderer(record):
-        with tempfile.TemporaryDirectory() as temporary:
-            draw_plots(record, Path(temporary), verdict)
-            for path in PLOTS.values():
-                if (folder / path).read_bytes() != Path(temporary, path).read_bytes():
-                    return f"{path} is not the plot that the record gives"
+    if same_renderer(record) and (path := _other_picture(folder, record, verdict)):
+        return f"{path} is not the plot that the record gives"
     return _other_scores(adapter, folder / CARD_FILE, record)
+
+
+class NotCompared(NamedTuple):
+    """A part of a card that nobody can vouch for, and why, in one line."""
+
+    part: Unchecked
+    why: str
+
+
+def not_compared(
+    adapter: str, folder: Path, record: Record, predictions: Predictions, verdict: Verdict | None = None
+) -> NotCompared | None:
+    """What of a card without a difference was not compared; None where all that it shows follows from the record.
+
+    Parameters: as those of `find_difference`.
+    """
+    if same_renderer(record):
+        return None
+    published = (folder / CARD_FILE).read_text(encoding="utf-8")
+    if record.rendered is None or record.rendered.code != renderer().code:
+        ours = render_card(record, predictions, adapter, verdict=verdict)
+        try:
+            strange = not_derivable(without_free_texts(published), without_free_texts(ours), record)
+        except UserError as error:
+            strange = str(error)
+        if strange:
+            return NotCompared("card", f"another version rendered the card, and {strange}")
+    if path := _other_picture(folder, record, verdict):
+        return NotCompared("pictures", f"another version drew {path}, which cannot be compared here")
+    return None
+
+
+def _other_picture(folder: Path, record: Record, verdict: Verdict | None) -> str | None:
+    """The first published plot that is not, byte by byte, the one that is drawn here."""
+    with tempfile.TemporaryDirectory() as temporary:
+        draw_plots(record, Path(temporary), verdict)
+        return next(
+            (p for p in PLOTS.values() if (folder / p).read_bytes() != Path(temporary, p).read_bytes()),
+            None,
+        )
 
 
 def _lines(one: str, other: str) -> list[tuple[str, str]]:
@@ -79,11 +122,7 @@ def _other_scores(adapter: str, path: Path, record: Record) -> str | None:
     for key in STATED:
         if stated.get(key) != ours.get(key):
             return f"the card's metadata states another {key} than the record gives"
-    for name in scores.shown():
-        heading = METRIC_NAMES[name]
-        row = next((line for line in card.content.splitlines() if line.startswith(f"| {heading} |")), "")
-        parts = (scores.base[name], scores.adapter[name], scores.difference[name])
-        figures = [f"{getattr(part, key):.4f}" for part in parts for key in ("mean", "low", "high")]
-        if [number.lstrip("+") for number in re.findall(r"[+-]?\d+\.\d+", row)] != figures:
-            return f"the card's table states other numbers for {heading} than the record"
-    return None
+    try:
+        return other_scores_in_table(read(body_of(without_free_texts(path.read_text(encoding="utf-8")))), record)
+    except UserError as error:
+        return str(error)

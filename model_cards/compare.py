@@ -12,7 +12,7 @@ import click
 
 from model_cards.escape import cell
 from record.command_line import Command, Run, run_command, runs
-from record.errors import UserError, one_line_errors
+from record.errors import UserError, make, one_line_errors
 from record.run_record import Record, load_record
 
 DEFAULT = ("finance-base", "finance", "finance-xl")
@@ -44,7 +44,8 @@ def main(argv: list[str]) -> None:
 def _scored_record(run: Path) -> Record:
     record = load_record(run)
     if record.training is None or record.scores is None:
-        raise UserError(f"{run} is not scored yet: run make train-{record.name} and make evaluate-{record.name} first")
+        train, evaluate = make(f"train-{record.name}"), make(f"evaluate-{record.name}")
+        raise UserError(f"{run} is not scored yet: run {train} and {evaluate} first")
     return record
 
 

@@ -9,6 +9,7 @@ from recipes import expectations
 from record import (
     field_types,
     hashes,
+    names,
     predictions,
     project,
     release_files,
@@ -32,6 +33,7 @@ MODULES = (
     expectations,
     field_types,
     hashes,
+    names,
     predictions,
     project,
     release_files,

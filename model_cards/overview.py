@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from record.command_line import Command, RunOrId, run_command, runs
-from record.errors import UserError, one_line_errors
+from record.errors import UserError, make, one_line_errors
 from record.predictions import Predictions, load_predictions
 from record.release_files import CARD_FILE, PREDICTIONS_FILE, RECORD_FILE, VERDICT_FILE
 from record.run_record import Record, load_record
@@ -84,7 +84,8 @@ def read_all(adapters: Sequence[str]) -> list[Entry]:
         else:
             entries.append(entry)
     if not entries:
-        raise UserError("there is no scored run to show: make train-finance and make evaluate-finance, or ADAPTERS=id")
+        train, evaluate = make("train-finance"), make("evaluate-finance")
+        raise UserError(f"there is no scored run to show: {train} and {evaluate}, or ADAPTERS=id")
     return entries
 
 
@@ -131,7 +132,7 @@ def render_overview(entries: list[Entry]) -> str:
     from model_cards.card import HUB
     from model_cards.charts import loss_chart, score_chart
     from model_cards.html import PAGE_STYLE, render_page, source
-    from model_cards.plots import BADGES, badge_text
+    from model_cards.plots import SIGNS, badge_text
     from scoring.concerns import find_concerns
 
     metrics = [metric for metric in DECIDING if any(metric in entry.record.scores.base for entry in entries)]
@@ -145,7 +146,7 @@ def render_overview(entries: list[Entry]) -> str:
         baseline_names=BASELINES,
         concerns=[find_concerns(entry.record, entry.predictions) for entry in entries],
         deciding=DECIDING,
-        badges={kind: sign for kind, (_, sign) in BADGES.items()},
+        badges=SIGNS,
         badge_text=badge_text,
         losses=[loss_chart(entry.name, entry.record.training) for entry in entries],
         plots=[score_chart(metric, [(entry.name, entry.record.scores) for entry in entries]) for metric in metrics],

@@ -22,8 +22,10 @@ EVAL = "#D55E00"
 TITLE = 90
 # What draws, with matplotlib: kiwisolver lays out, numpy counts, pillow writes. The fonts are matplotlib's own.
 LIBRARIES = ("kiwisolver", "numpy", "pillow")
-# Each with white letters at a contrast of 7 or more (WCAG 2.2, 1.4.6), and a sign: colour alone tells nothing.
-BADGES = {"REPRODUCED": ("#14552a", "✓"), "DRIFTED": ("#8f1d18", "✗"), "UNCHECKED": ("#4c535c", "–")}
+# White letters have a contrast of 7 or more on it (WCAG 2.2, 1.4.6).
+GREY = "#4c535c"
+# Colour alone tells nothing.
+SIGNS = {"REPRODUCED": "✓", "DRIFTED": "✗", "UNCHECKED": "–"}
 
 
 def draw_plots(record: Record, folder: Path, verdict: Verdict | None = None) -> list[str]:
@@ -92,25 +94,29 @@ def save(figure, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def badge_text(verdict: Verdict | None) -> str:
-    """What the badge says, in words."""
+def badge_text(verdict: Verdict | None, own: bool = False) -> str:
+    """What the badge says, in words.
+
+    Parameters:
+        own: whether the reader's own check gave the verdict; else it is no more than what the publisher says.
+    """
     if verdict is None:
         return "not checked by anybody yet"
     sample = "" if verdict.sample is None else f", {verdict.sample:,} sampled rows,"
-    return f"{verdict.verdict} at level {verdict.level}{sample} on {verdict.date[:10]}"
+    who = "" if own else "publisher says: "
+    return f"{who}{verdict.verdict} at level {verdict.level}{sample} on {verdict.date[:10]}"
 
 
 def _badge(verdict: Verdict | None) -> bytes:
-    """A pill with a sign, the verdict, its level and its date in white on the verdict's colour, and nothing around."""
+    """A pill with what the publisher says in white on grey, and nothing around: green and red are for own checks."""
     plt = start_pyplot()
-    colour, sign = BADGES[verdict.verdict if verdict else "UNCHECKED"]
     figure = plt.figure(figsize=(6, 1), dpi=110)
     # The pad of 0.7 · 10 points, which the tight box leaves out, is 0.1 inches.
-    pill = {"boxstyle": "round,pad=0.7,rounding_size=1.2", "facecolor": colour, "linewidth": 0}
+    pill = {"boxstyle": "round,pad=0.7,rounding_size=1.2", "facecolor": GREY, "linewidth": 0}
     figure.text(
         0.5,
         0.5,
-        f"{sign}  {badge_text(verdict)}",
+        f"{SIGNS['UNCHECKED']}  {badge_text(verdict)}",
         color="white",
         fontsize=10,
         fontweight="bold",

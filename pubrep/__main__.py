@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from record.command_line import RUNS, SETTINGS, run_command
+from record.errors import ON_LOCAL_HUB
 
 # By verb: where its command stands, what it does, and whether it speaks with a Hub.
 VERBS: dict[str, tuple[str, str, bool]] = {
@@ -36,10 +37,10 @@ VERBS: dict[str, tuple[str, str, bool]] = {
 
 def enter_local_hub(context: click.Context, option: click.Parameter, hub: str) -> None:
     """Starts this command again as a client of the local Hub: clients read its address when they are imported."""
-    if hub != "local" or "PUBREP_ON_LOCAL_HUB" in os.environ:
+    if hub != "local" or ON_LOCAL_HUB in os.environ:
         return
     root = os.environ.get("LOCAL_HUB_ROOT") or ".local_hub"
-    environ = {RUNS: f"{root}/runs"} | os.environ | {"PUBREP_ON_LOCAL_HUB": "1"}
+    environ = {RUNS: f"{root}/runs"} | os.environ | {ON_LOCAL_HUB: "1"}
     # A miniature gains nothing from a second thread, and loses much where threads have to wait for a core.
     environ.setdefault("OMP_NUM_THREADS", "1")
     organisation = ["--org", name] if (name := _option("--org")) else []

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from record.command_line import Command, Run, run_command, runs
-from record.errors import UserError, explanation, one_line_errors
+from record.errors import UserError, explanation, make, one_line_errors
 from record.run_record import Pin, Record, load_record
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ def _print_outcome(deliveries: "list[Delivery]") -> None:
         return
     (delivery,) = deliveries
     named = f"{delivery.repo_id}@{delivery.commit}" + (f" ({delivery.tag})" if delivery.tag else "")
-    check = f"check it: make reproduce ADAPTER={delivery.repo_id}"
+    check = f"check it: {make(f'reproduce ADAPTER={delivery.repo_id}')}"
     match delivery.state:
         case "published":
             print(f"Published {named}; {check}", flush=True)

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from model_cards.card import render_card
 from model_cards.fingerprint import renderer
+from model_cards.free_text import hidden_by_free_text
 from model_cards.plots import draw_plots
 from push.leaks import refuse_foreign_files, refuse_leaks
 from recipes.config import recipe_yaml
 from record.adapter_config import check_adapter_config
-from record.errors import UserError
+from record.errors import UserError, make
 from record.hashes import sha256_published
 from record.predictions import load_predictions
 from record.published_recipe import refused_key
@@ -45,12 +46,12 @@ def lay_out(run: Path, repo_id: str, previous_card: str | None, folder: Path) ->
         The record as published: with the sha256 of every other file.
 
     Raises:
-        `UserError`: the run is not trained or scored to its end, its adapter is not the recorded one, or one of its
-        files is no plain file of its own.
+        `UserError`: the run is not trained or scored to its end, its adapter is not the recorded one, one of its files
+        is no plain file of its own, or what people wrote on the card hides what was measured.
     """
     record = load_trained_run(run)
     if record.scores is None:
-        raise UserError(f"{run} is not ready to be published: run make evaluate-{record.name} first")
+        raise UserError(f"{run} is not ready to be published: run {make(f'evaluate-{record.name}')} first")
     _refuse_unreadable(run, record)
     forgetting = [FORGETTING_FILE] if record.forgetting is not None else []
     names = (*RUN_FILES, *forgetting)
@@ -72,6 +73,8 @@ def lay_out(run: Path, repo_id: str, previous_card: str | None, folder: Path) ->
     draw_plots(record, folder, verdict)
     (folder / recipe_file(record.name)).write_text(recipe_yaml(dict(record.recipe)), encoding="utf-8")
     card = render_card(record, predictions, repo_id, previous_card, verdict)
+    if hidden := hidden_by_free_text(card):
+        raise UserError(f"{hidden}: correct that text in the {CARD_FILE} of {repo_id}, then publish again")
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
     record.files = {path: sha256_published(folder / path) for path in tree(folder)}
     (folder / RECORD_FILE).write_bytes(record.to_bytes())

@@ -15,6 +15,8 @@
 #     "matplotlib==3.11.2",
 #     "huggingface_hub==2.4.0",
 #     "click==8.5.1",
+#     "markdown-it-py==4.3.0",
+#     "justhtml==3.16.0",
 #     "torch==2.13.0",
 #     "transformers==5.23.0",
 #     "peft==0.21.2",

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
     from pydantic import ValidationError
 
+# Set where a command is a client of the local Hub.
+ON_LOCAL_HUB = "PUBREP_ON_LOCAL_HUB"
 # The file that a process writes where it ends by a slip, for a launcher that hides its exit code.
 SLIP = "PUBREP_SLIP"
 # Which extra of the package holds a library that not every command needs.
@@ -32,6 +34,11 @@ class Slip(UserError):
 
 class Damaged(ConnectionError):
     """What arrived from the Hub is not what the Hub says it holds."""
+
+
+def make(target: str) -> str:
+    """The command `make target`, as it is typed for the Hub that this process speaks with."""
+    return f"make {target} HUB=local" if ON_LOCAL_HUB in os.environ else f"make {target}"
 
 
 def one_line(text: str, longest: int = 2_000) -> str:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from record.errors import UserError
+from record.errors import UserError, make
 from record.parquet_size import column_sizes
 from record.release_files import PREDICTIONS_FILE
 from record.whole_file import replacing
@@ -87,7 +87,7 @@ def load_predictions(run: Path, name: str = PREDICTIONS_FILE, rows: int | None =
             raise UserError(f"{path} holds {size:,} bytes of text: it is not read")
         table = table.cast(SCHEMA)
     except FileNotFoundError:
-        raise UserError(f"{run} holds no {name}: score it first (make evaluate-{run.name})") from None
+        raise UserError(f"{run} holds no {name}: score it first ({make(f'evaluate-{run.name}')})") from None
     except (pa.ArrowException, ValueError, OSError) as error:
         raise UserError(f"{path} is not a parquet file: {str(error).splitlines()[0]}") from None
     return Predictions(**table.to_pydict())

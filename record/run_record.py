@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainSerializer, WrapValidator
 
 from record import strict_json
+from record.errors import make
 from record.field_types import (
     Amount,
     Count,
@@ -205,6 +206,7 @@ class Leakage(Section):
     Of all test rows, the `prompts` that are also a training row's, and those whose `token_ids` are. A row that only its
     prompt or token ids tell is not counted as disguised. None in records of the first rules (see `Data`).
     One entry a training of the chain: `adapter` None for this run's own, else the ancestor's id at its commit.
+    `verdict` is what an ancestor's release says of a check of itself.
     """
 
     adapter: Line | None
@@ -215,6 +217,7 @@ class Leakage(Section):
     disguised: Count | None = None
     prompts: Count | None = None
     token_ids: Count | None = None
+    verdict: Line | None = None
 
 
 class Environment(Section):
@@ -290,5 +293,5 @@ def load_record(run: Path) -> Record:
     Raises:
         `UserError`: there is none, it is not a record, or one of a newer version than this clone reads.
     """
-    what, cure = "a run record that this version reads", "train a recipe into it first (make train-finance)"
+    what, cure = "a run record that this version reads", f"train a recipe into it first ({make('train-finance')})"
     return strict_json.load(run / RECORD_FILE, Record, what, cure, upgrade)

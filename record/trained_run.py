@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from record.errors import UserError
+from record.errors import UserError, make
 from record.hashes import sha256_file
 from record.release_files import ADAPTER_FILE
 from record.run_record import Record, load_record
@@ -16,7 +16,7 @@ def load_trained_run(run: Path) -> Record:
     """
     record = load_record(run)
     if record.training is None:
-        raise UserError(f"{run} is not trained to its end: run make train-{record.name} again, it continues")
+        raise UserError(f"{run} is not trained to its end: run {make(f'train-{record.name}')} again, it continues")
     if not (run / ADAPTER_FILE).is_file():
         raise UserError(f"{run} holds no {ADAPTER_FILE}: train it again")
     if sha256_file(run / ADAPTER_FILE) != record.training.adapter_sha256:

@@ -1,5 +1,6 @@
 """The verdict of a reproduction, as `verdict.json` holds it."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,7 +11,7 @@ from record.field_types import Count, Line, Section, Sha1, Sha256
 from record.hashes import sha256_file
 from record.release_files import PREDICTIONS_FILE, VERDICT_FILE
 from record.run_record import Environment, Record
-from record.scores import Interval
+from record.scores import METRIC_NAMES, Interval
 
 Level = Literal["score", "generate", "train"]
 
@@ -19,6 +20,8 @@ Evidence = Literal["hashes", "numbers", "tokens", "statistics"]
 Part = Literal[
     "signature", "files", "lineage", "data", "leakage", "scoring", "card", "generation", "weights", "training"
 ]
+Unchecked = Literal["card", "pictures"]
+UNCHECKED = {"card": "scores; the card was not checked", "pictures": "the card's pictures were not checked"}
 EVIDENCE = {
     "hashes": "the bytes of the published files, against the sha256 that the record states",
     "numbers": "scores, computed again from the published outputs",
@@ -63,6 +66,7 @@ class Verdict(Section):
         evidence: what decided: hashes of bytes, numbers computed again, tokens generated again row by row, or the
             statistics of the differences.
         moved: which part is not as published, when DRIFTED.
+        unchecked: what of the card could not be compared, so that the verdict does not speak of it.
         sample: how many rows were generated again; None for all of them.
         rows: numbers of the test rows whose outputs differ, per model.
         miniature: whether the numbers are those of a local stand-in.
@@ -78,6 +82,7 @@ class Verdict(Section):
     revision: Sha1 | None = None
     level: Level
     sample: int | None = None
+    unchecked: Unchecked | None = None
     evidence: Evidence | None = None
     moved: Part | None = None
     rows: dict[Model, list[int]] = Field(default_factory=dict)
@@ -105,6 +110,8 @@ class Verdict(Section):
         limits = ["miniature"] if self.miniature else []
         if self.sample is not None and self.test_rows is not None:
             limits.append(f"{self.sample:,} of {self.test_rows:,} rows")
+        if self.unchecked is not None:
+            limits.append(UNCHECKED[self.unchecked])
         return f"{self.verdict} ({', '.join(limits)})" if limits and self.verdict == "REPRODUCED" else self.verdict
 
 
@@ -139,4 +146,37 @@ def why_unrelated(verdict: Verdict, adapter: str, record: Record, folder: Path) 
         published = getattr(record.scores, change.model).get(change.metric)
         if verdict.sample is None and (published is None or abs(published.mean - change.published) > ROUNDING):
             return f"the verdict speaks of another {change.metric} of the {change.model} than the record's"
+    return _contradiction(verdict, record)
+
+
+def _contradiction(verdict: Verdict, record: Record) -> str | None:
+    """What a verdict says that no check of this run could have given, in one line; None if nothing."""
+    rows = record.data.test
+    if (verdict.sample or 0) > rows or any(row >= rows for numbers in verdict.rows.values() for row in numbers):
+        return f"the verdict speaks of more rows than the {rows:,} test rows"
+    if verdict.verdict != "REPRODUCED":
+        return None
+    decided = ("numbers",) if verdict.level == "score" else ("tokens", "statistics")
+    if verdict.evidence not in decided:
+        return f"at level {verdict.level} nothing is reproduced by {verdict.evidence or 'nothing'}"
+    if verdict.moved is not None or any(check.outcome == "failed" for check in verdict.checks):
+        return "the verdict says REPRODUCED and names what is not as published"
+    if verdict.level == "train" and "training" not in {check.part for check in verdict.checks}:
+        return "the verdict speaks of level train, and no training is among its checks"
+    if verdict.evidence == "tokens" and any(abs(c.now - c.published) > ROUNDING for c in verdict.changes):
+        return "the verdict says that all outputs are equal, and that scores moved"
+    return None if verdict.sample is not None else _other_score(verdict, record)
+
+
+def _other_score(verdict: Verdict, record: Record) -> str | None:
+    """The score in a verdict's reason that is neither the record's nor, by its own figures, the one found now."""
+    now = {change.metric: change.now for change in verdict.changes if change.model == "adapter"}
+    for name, interval in (record.scores.adapter if record.scores else {}).items():
+        stated = re.search(rf"{re.escape(METRIC_NAMES[name])} (\d*\.\d+)", verdict.reason)
+        if stated is None:
+            continue
+        decimals = len(stated[1].partition(".")[2])
+        means = (interval.mean, now.get(name, interval.mean))
+        if not any(abs(round(mean, decimals) - float(stated[1])) < 10 ** -(decimals + 2) for mean in means):
+            return f"the verdict states {METRIC_NAMES[name]} {stated[1]}, the record {interval.mean:.4f}"
     return None

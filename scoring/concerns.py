@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable
 
+from record.names import misleading_names
 from record.predictions import Predictions
 from record.run_record import Record
 from record.scores import BASELINES, METRIC_NAMES
@@ -151,6 +152,10 @@ def _no_better_than_nearest(record: Record, predictions: Predictions) -> list[st
     ]
 
 
+def _misleading_names(record: Record, predictions: Predictions) -> list[str]:
+    return misleading_names(record)
+
+
 def _columns(template: str) -> list[str]:
     return re.findall(r"(?<!\{)\{(\w+)\}", template)
 
@@ -174,4 +179,5 @@ RULES: tuple[Callable[[Record, Predictions], list[str]], ...] = (
     _seen_rows,
     _same_as_base,
     _no_better_than_nearest,
+    _misleading_names,
 )

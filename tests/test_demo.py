@@ -53,10 +53,39 @@ def test_the_last_line_says_reproduced(demo):
         rf"REPRODUCED \(miniature\) {ADAPTER}@[0-9a-f]{{40}} ROUGE-L 0\.\d{{4}}: .*token for token; with \d concerns$",
         printed.splitlines()[-1],
     )
-    for step in ("1/4", "2/4", "3/4", "4/4", "a miniature, not the real model", "rows dropped", "parameters trainable"):
+    for step in (
+        "1/5",
+        "2/5",
+        "3/5",
+        "4/5",
+        "5/5",
+        "a miniature, not the real model",
+        "rows dropped",
+        "parameters trainable",
+    ):
         assert step in printed
     card = Path(re.search(r"Card: (\S+)", printed)[1])
     assert card.is_file() and (card.parent / "plots" / "loss.png").is_file()
+
+
+def test_the_verdict_is_seen_on_the_card_and_in_the_report(demo):
+    root, printed = demo
+    card = (root / "demo" / "finance" / "release" / "README.md").read_text()
+    assert "[![publisher says&#58; REPRODUCED at level generate on " in card
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    # As the demo prints them: where HUB=local looks for runs, the demo's lies.
+    for command in ("make report HUB=local", "make evaluate-finance HUB=local", "make export-finance HUB=local"):
+        assert command in printed or "evaluate" in command
+        words = [*command.split(), f"LOCAL_HUB_ROOT={root}", f"VENV={sys.prefix}"]
+        answer = subprocess.run(words, env=environ, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        assert answer.returncode == 0, answer.stdout[-2000:] + answer.stderr[-2000:]
+    assert "✓</span> REPRODUCED at level generate on " in (root / "runs" / "report.html").read_text()
+
+
+def test_every_next_step_that_the_demo_prints_names_the_local_hub(demo):
+    _, printed = demo
+    steps = re.findall(r"make (?:reproduce|report|export|evaluate|train|publish)\S*(?: [A-Z]+=\S+)*", printed)
+    assert len(steps) >= 5 and all("HUB=local" in step for step in steps), steps
 
 
 def test_the_adapter_beats_its_base_clearly(demo):

@@ -10,6 +10,7 @@ from forger import (
     check,
     config,
     copy_of,
+    edit_record,
     elsewhere,
     file,
     flattered,
@@ -17,8 +18,10 @@ from forger import (
     predictions,
     publish,
     record,
+    rehash,
     rounded_otherwise,
     short_release,
+    staged,
     text,
     unlisted,
 )
@@ -192,3 +195,74 @@ def test_a_moved_main_leaves_a_named_commit_as_it_is_and_the_command_says_so(fin
         reproduce.main([REPO, "--level", "score"])
     last = capsys.readouterr().out.strip().splitlines()[-1]
     assert stop.value.code == 1 and last.startswith(f"DRIFTED {REPO}@") and "README.md" in last
+
+
+def with_a_card(change, renderer=None):
+    """A release whose card was changed, by another renderer's record if one is named."""
+
+    def forge(run, repo_id):
+        release = run / "release"
+        path = release / "README.md"
+        before = path.read_text()
+        path.write_text(change(before))
+        assert path.read_text() != before
+        if renderer:
+            edit_record(release, rendered__code=renderer)
+        return rehash(release)
+
+    return forge
+
+
+def boasting(card):
+    """A card from top to bottom another, its true tables in a comment."""
+    front, _, body = card.partition("\n# ")
+    return f"{front}\n# Finance\n\nTrained on 10,000 rows, right in 99.1 % of the cases.\n\n<!--\n{body}\n-->\n"
+
+
+def in_free_text(written):
+    return with_a_card(lambda card: card.replace("<!-- free: limits -->", f"<!-- free: limits -->\n{written}\n", 1))
+
+
+def test_a_card_rewritten_under_another_renderers_name_is_found(finance, tmp_path):
+    # The comment ends where the first free text does: the first table that is seen is then that of the clean rows.
+    found_out(check(REPO, finance, with_a_card(boasting, "0" * 64), tmp_path, level="score"), "card", "for ROUGE-1")
+
+
+def test_what_nobody_could_compare_on_a_card_stands_outside_of_the_word(finance, tmp_path):
+    def boast(card):
+        return card.replace(
+            "\n## Results\n", "\nTrained on 10,000 rows, right in 99.1 % of the cases.\n\n## Results\n", 1
+        )
+
+    verdict = check(REPO, finance, with_a_card(boast, "0" * 64), tmp_path, level="score")
+    assert verdict.line.startswith(f"REPRODUCED (miniature, scores; the card was not checked) {REPO}@")
+    assert "another version rendered the card, and " in verdict.line and "states 99.1 %" in verdict.line
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [("```", "opens a code block"), ("<details>", "opens <details>"), ("## Results", "has the heading 'Results'")],
+)
+def test_a_free_text_that_hides_or_imitates_what_was_measured_is_found(finance, tmp_path, written, told):
+    found_out(check(REPO, finance, in_free_text(written), tmp_path, level="score"), "card", told)
+
+
+def test_a_free_text_that_states_another_score_is_a_concern(finance, tmp_path):
+    verdict = check(REPO, finance, in_free_text("Its ROUGE-L is 0.99."), tmp_path, level="score")
+    assert verdict.verdict == "REPRODUCED"
+    assert (
+        "in `limits` of the card, 'Its ROUGE-L is 0.99.' states 0.99, which is none of the scores" in verdict.concerns
+    )
+
+
+def test_a_verdict_that_contradicts_the_record_is_found(finance, tmp_path):
+    verdict, _ = reproduce.reproduce(REPO, finance[1], "score")
+    said = verdict.model_copy(update={"reason": "ROUGE-L 0.9912: checked by the Hub team"})
+
+    def forge(run, repo_id):
+        (run / "verdict.json").write_text(said.model_dump_json())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("push.release.why_unrelated", lambda *_: None)
+            return staged(run, repo_id)
+
+    found_out(check(REPO, finance, forge, tmp_path, level="score"), "card", "the verdict states ROUGE-L 0.9912")

@@ -14,7 +14,9 @@ from recipes.data.tokenizer import load_tokens
 from record.cache import BATCH, cached_value
 from record.errors import UserError
 from record.predictions import SEEN
-from record.run_record import Leakage, Pin, Pins
+from record.release_files import PREDICTIONS_FILE, VERDICT_FILE
+from record.run_record import Leakage, Pin, Pins, Record
+from record.verdict import load_verdict, why_unrelated
 
 # A record is untrusted, and each ancestor costs a dataset.
 LONGEST_CHAIN = 10
@@ -38,7 +40,7 @@ def find_seen_rows(splits: Splits, pins: Pins) -> tuple[list[str], list[Leakage]
     """
     rules = splits.counts.rules
     findings, counts = [], []
-    for adapter, dataset, theirs in _trainings(splits, pins):
+    for adapter, dataset, theirs, verdict in _trainings(splits, pins):
         training = _training_rows(theirs)
         test, inputs = splits.test["input"], training["input"]
         kinds = cached_value(
@@ -58,6 +60,7 @@ def find_seen_rows(splits: Splits, pins: Pins) -> tuple[list[str], list[Leakage]
                 for kind, equal in zip(kinds, same, strict=True)
             ]
             entry.disguised, entry.prompts, entry.token_ids = kinds.count("disguised"), sum(prompts), sum(token_ids)
+            entry.verdict = verdict
         entry.exact, entry.near = kinds.count("exact"), kinds.count("near")
         findings.append(kinds)
         counts.append(entry)
@@ -87,8 +90,8 @@ def _token_ids(rows: Dataset, splits: Splits) -> Iterator[bytes]:
             yield from (values[start:end].tobytes() for start, end in pairwise(ends))
 
 
-def _trainings(splits: Splits, pins: Pins) -> Iterator[tuple[str | None, Pin, Splits]]:
-    yield None, pins.dataset, splits
+def _trainings(splits: Splits, pins: Pins) -> Iterator[tuple[str | None, Pin, Splits, str | None]]:
+    yield None, pins.dataset, splits, None
     parent = pins.parent_adapter
     for _ in range(LONGEST_CHAIN):
         if parent is None:
@@ -99,11 +102,25 @@ def _trainings(splits: Splits, pins: Pins) -> Iterator[tuple[str | None, Pin, Sp
         theirs = build_splits(recipe, record.pins.dataset, tokens, record.data.rules)
         if theirs.counts.where_stated(record.data) != record.data:
             raise UserError(f"{parent.id}: {record.pins.dataset.id} gives other rows than its record states")
-        yield f"{parent.id}@{parent.revision}", record.pins.dataset, theirs
+        yield f"{parent.id}@{parent.revision}", record.pins.dataset, theirs, _stated_verdict(parent, record)
         parent = record.pins.parent_adapter
     raise UserError(
         f"more than {LONGEST_CHAIN} adapters continue each other: what they were trained on is not compared"
     )
+
+
+def _stated_verdict(adapter: Pin, record: Record) -> str | None:
+    """What an ancestor's release says of a check of itself, and at which level; None where it carries no verdict."""
+    if VERDICT_FILE not in record.files:
+        return None
+    folder = pull(adapter.id, adapter.revision, [VERDICT_FILE, PREDICTIONS_FILE]).require_whole().folder
+    try:
+        verdict = load_verdict(folder)
+    except UserError:
+        return None
+    if verdict is None or why_unrelated(verdict, adapter.id, record, folder):
+        return None
+    return f"{verdict.verdict} at level {verdict.level}"
 
 
 def _training_rows(splits: Splits) -> Dataset:

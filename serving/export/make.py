@@ -20,6 +20,7 @@ import click
 
 from record.command_line import Command, Run, run_command, runs
 from record.errors import UserError, one_line_errors
+from record.errors import make as make_command
 
 # The first rows of the test split, a random permutation, are those that are timed one by one.
 TIMED = 32
@@ -118,7 +119,7 @@ def from_run(run: Path) -> Source:
 
     record = load_trained_run(run)
     if record.scores is None:
-        raise UserError(f"{run} is not scored yet: run make evaluate-{record.name} first")
+        raise UserError(f"{run} is not scored yet: run {make_command(f'evaluate-{record.name}')} first")
     return Source(run, record, run / "exports")
 
 

@@ -19,7 +19,7 @@ from push.one_commit import MOVES, moved_on, publish_folder
 from push.publish import owner_of
 from push.release import tree
 from push.repository import Target
-from record.errors import UserError
+from record.errors import UserError, make
 from record.hashes import FREE_SECTION
 from record.predictions import load_predictions
 from record.release_files import CARD_FILE, TOKENIZER_CONFIG_FILE
@@ -118,7 +118,7 @@ def find_adapter(source, owner: str):
     """
     record = source.record
     repo_id = f"{owner}/{record.recipe['adapter_name']}"
-    first = f"publish the adapter first: make publish-{record.name}"
+    first = f"publish the adapter first: {make(f'publish-{record.name}')}"
     try:
         adapter = pin("model", repo_id, "main")
     except RepositoryNotFoundError:

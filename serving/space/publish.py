@@ -23,7 +23,7 @@ from typing import Any
 import click
 
 from record.command_line import Command, RunOrId, run_command
-from record.errors import UserError, one_line_errors
+from record.errors import UserError, make, one_line_errors
 from record.release_files import CARD_FILE, RUN_FILES
 
 SPACE = Path(__file__).with_name("page")
@@ -94,7 +94,7 @@ def lay_out(adapter: str, revision: str, folder: Path) -> dict[str, str | None]:
         published = pull(adapter, commit, [*RUN_FILES]).require_whole()
         release, record = published.folder, published.record
     if record.training is None or record.scores is None or record.contract is None:
-        raise UserError(f"{adapter} has no scores yet: run make evaluate-{record.name} first")
+        raise UserError(f"{adapter} has no scores yet: run {make(f'evaluate-{record.name}')} first")
     base = record.pins.base_model
     check_adapter_config(release, base)
     load_predictions(release, rows=record.scores.rows)

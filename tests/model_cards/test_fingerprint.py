@@ -21,6 +21,9 @@ ROOT = Path(__file__).parents[2]
 # Modules that a card's rendering imports, and that cannot change it.
 WITHOUT_INFLUENCE = {
     "model_cards.card_check": "compares cards",
+    "model_cards.free_text": "looks at what people wrote",
+    "model_cards.rendered": "reads cards",
+    "model_cards.statements": "compares cards",
     "model_cards.fingerprint": "names what renders",
     "record.cache": "stores plots under keys of their own",
     "record.errors": "texts of errors",

@@ -41,12 +41,15 @@ def test_scores_verdict_and_leakage_stand_in_it(record, predictions):
     page = Page(re.sub(r"<script.*?</script>|<input[^>]*>", "", html, flags=re.S))
     for told in (
         "2 adapters side by side",
-        "✓ REPRODUCED at level score on 2026-11-23",
+        "– publisher says: REPRODUCED at level score on 2026-11-23",
         "– not checked by anybody yet",
         "! 1 of 2 test rows (50.0 %) seen in training",
         "test rows not compared with the training rows",
     ):
         assert told in page.text, told
+    # The one beside a run is of the reader's own check.
+    local.verdict = checked.verdict
+    assert "✓</span> REPRODUCED at level score on 2026-11-23" in render_overview([local])
     scores = record.scores
     mean, low, high = (f"{getattr(scores.adapter['rougeL'], name):.4f}" for name in ("mean", "low", "high"))
     assert page.row("ROUGE-L")[1] == f"{mean} [{low}, {high}]"

@@ -15,7 +15,7 @@ from record.hashes import sha256_file
 from record.release_files import ADAPTER_FILE, PLOTS, VERDICT_FILE, largest_size
 from record.run_record import Renderer
 from record.scores import Interval
-from record.verdict import Change, Verdict, load_verdict, why_unrelated
+from record.verdict import Change, Check, Verdict, load_verdict, why_unrelated
 
 REPO = "someone/adapter"
 
@@ -36,7 +36,7 @@ def verdict(record, run):
     published = record.scores.adapter["rougeL"].mean
     return Verdict(
         verdict="REPRODUCED",
-        reason="ROUGE-L 0.8: all 4 outputs are equal token for token",
+        reason=f"ROUGE-L {published:.4f}: all 4 outputs are equal token for token",
         adapter=REPO,
         revision="7" * 40,
         level="generate",
@@ -73,10 +73,31 @@ def test_a_verdict_of_this_run_speaks_of_it(record, run, verdict):
         ({"adapter_sha256": None}, "other adapter weights"),
         ({"predictions_sha256": "0" * 64}, "other predictions"),
         ({"predictions_sha256": None}, "other predictions"),
+        ({"reason": "ROUGE-L 0.9912: checked by the Hub team"}, "states ROUGE-L 0.9912, the record"),
+        ({"evidence": "numbers"}, "at level generate nothing is reproduced by numbers"),
+        ({"evidence": None}, "reproduced by nothing"),
+        ({"level": "score"}, "at level score nothing is reproduced by tokens"),
+        ({"level": "train"}, "no training is among its checks"),
+        ({"moved": "weights"}, "names what is not as published"),
+        ({"checks": [Check(part="card", outcome="failed", detail="x")]}, "names what is not as published"),
+        ({"rows": {"adapter": [2]}}, "more rows than the 2 test rows"),
+        ({"sample": 3}, "more rows than the 2 test rows"),
     ],
 )
 def test_a_verdict_of_anything_else_does_not(record, run, verdict, change, told):
     assert told in why_unrelated(verdict.model_copy(update=change), REPO, record, run)
+
+
+def test_a_verdict_of_equal_outputs_and_other_scores_contradicts_itself(record, run, verdict):
+    verdict.changes[0].now -= 0.1
+    assert "that all outputs are equal, and that scores moved" in why_unrelated(verdict, REPO, record, run)
+    moved = {"evidence": "statistics", "reason": f"ROUGE-L {verdict.changes[0].now:.4f}: no score moved"}
+    assert why_unrelated(verdict.model_copy(update=moved), REPO, record, run) is None
+
+
+def test_a_verdict_of_a_new_training_speaks_of_it(record, run, verdict):
+    trained = {"level": "train", "checks": [Check(part="training", outcome="passed", detail="x")]}
+    assert why_unrelated(verdict.model_copy(update=trained), REPO, record, run) is None
 
 
 def test_a_verdict_on_other_scores_does_not(record, run, verdict):
@@ -109,17 +130,25 @@ def test_the_file_is_read_as_it_was_printed_or_refused_in_one_line(run, verdict)
 def test_the_card_says_who_found_what_when_and_where(record, predictions, verdict):
     card = render_card(record, predictions, REPO, verdict=verdict)
     head = card.partition("## Results")[0]
-    assert "[![REPRODUCED at level generate on 2026-11-23](plots/verdict.png)](#check-these-numbers)" in head
+    assert (
+        "[![publisher says&#58; REPRODUCED at level generate on 2026-11-23](plots/verdict.png)](#check-these-numbers)"
+        in head
+    )
     for fact in ("**REPRODUCED**", "level generate", "decided by tokens", "2026-11-23", "on CPU x", "7" * 12):
         assert fact in ModelCard(head).text.partition("make reproduce")[2], fact
-    assert "ROUGE-L 0.8&#58; all 4 outputs are equal token for token" in head
+    assert "&#58; all 4 outputs are equal token for token" in head
+    assert "The publisher says that this command found" in head and "Nobody else has signed that" in head
     section = card.partition("## Check these numbers")[2].partition("\n## ")[0]
     assert "`" + "7" * 40 + "`" in section and "anybody could write such" in section and "verdict.json" in section
     sampled = render_card(record, predictions, REPO, verdict=verdict.model_copy(update={"sample": 1}))
-    assert "![REPRODUCED at level generate, 1 sampled rows, on 2026-11-23]" in sampled
+    assert "![publisher says&#58; REPRODUCED at level generate, 1 sampled rows, on 2026-11-23]" in sampled
     drifted = verdict.model_copy(update={"verdict": "DRIFTED", "moved": "generation"})
     head = render_card(record, predictions, REPO, verdict=drifted).partition("## Results")[0]
-    assert "![DRIFTED at level generate on 2026-11-23]" in head and "**DRIFTED**" in head and "REPRODUCED" not in head
+    assert (
+        "![publisher says&#58; DRIFTED at level generate on 2026-11-23]" in head
+        and "**DRIFTED**" in head
+        and "REPRODUCED" not in head
+    )
 
 
 def test_without_a_verdict_the_card_says_so(record, predictions):
@@ -129,7 +158,7 @@ def test_without_a_verdict_the_card_says_so(record, predictions):
     assert "verdict.json" not in card
 
 
-def test_badges_tell_apart_without_colour(record, verdict, tmp_path):
+def test_what_the_publisher_says_is_grey(record, verdict, tmp_path):
     import matplotlib.image
 
     found = {}
@@ -141,6 +170,8 @@ def test_badges_tell_apart_without_colour(record, verdict, tmp_path):
         assert found[name][0, 0, 3] == 0 and 0.7 < (pixels[:, 3] == 1).mean() < 1
         solid = pixels[pixels[:, 3] == 1][:, :3]
         linear = ((solid + 0.055) / 1.055) ** 2.4
+        # White letters on grey leave no place for a colour.
+        assert (solid.max(1) - solid.min(1)).max() < 0.1
         luminance = linear @ [0.2126, 0.7152, 0.0722]
         # Contrast as of WCAG 2.2: (lighter + .05) / (darker + .05).
         assert 1.05 / (luminance.min() + 0.05) >= 7 and luminance.max() > 0.99
@@ -150,7 +181,7 @@ def test_badges_tell_apart_without_colour(record, verdict, tmp_path):
 @pytest.mark.parametrize("carried", [True, False])
 def test_a_check_renders_the_badge_again(record, predictions, run, verdict, carried):
     released(run, record, predictions, verdict if carried else None)
-    assert checks.check_card(REPO, run, record, predictions)[0]
+    assert checks.check_card(REPO, run, record, predictions)[0] is None
 
 
 def other_badge(run):

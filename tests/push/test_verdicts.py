@@ -1,13 +1,16 @@
 """A release that carries the verdict on an earlier commit of itself."""
 
+import re
 from pathlib import Path
 
+import pytest
 import short_runs
 from huggingface_hub import HfApi, hf_hub_download
 from publishers import copy_of, told
 
 from evaluation import reproduce
 from push.release import lay_out
+from record.errors import UserError
 from record.predictions import load_predictions
 from record.release_files import VERDICT_FILE
 
@@ -20,7 +23,7 @@ def test_a_verdict_is_shown_kept_and_checked_and_one_of_something_else_is_refuse
     code, line = told(capsys, folder, "--verdict", tmp_path / "verdict.json")
     assert code == 0 and "(v2)" in line
     card = Path(hf_hub_download(repo_id, "README.md")).read_text()
-    assert f"REPRODUCED at level score on {verdict.date[:10]}" in card
+    assert f"publisher says&#58; REPRODUCED at level score on {verdict.date[:10]}" in card
     assert VERDICT_FILE in HfApi().list_repo_files(repo_id)
     assert reproduce.reproduce(repo_id, level="score")[0].verdict == "REPRODUCED"
     code, line = told(capsys, folder)
@@ -42,3 +45,15 @@ def test_a_verdict_is_shown_kept_and_checked_and_one_of_something_else_is_refuse
     lay_out(folder, repo_id, None, folder / "release")
     assert "is left out: the verdict speaks of other predictions" in capsys.readouterr().out
     assert not (folder / "release" / VERDICT_FILE).exists()
+
+
+def test_a_free_text_that_hides_what_was_measured_is_not_published_again(run, tmp_path):
+    folder, written = copy_of(run, tmp_path / "one", "hiding"), "<!-- free: limits -->\n{}\n<!-- /free -->\n"
+    with pytest.raises(UserError) as refusal:
+        lay_out(folder, "local-user/hiding", written.format("```"), tmp_path / "release")
+    assert re.fullmatch(
+        "the free section `limits` opens a code block: .*: correct that text in the README.md of local-user/hiding, "
+        "then publish again",
+        str(refusal.value),
+    )
+    lay_out(folder, "local-user/hiding", written.format("```\n```"), tmp_path / "release")
