@@ -66,13 +66,26 @@ def test_truncate_cuts_to_the_longest_allowed_length(rule, text, cut, tokenizer)
 
 
 @pytest.mark.parametrize(
+    ("relation", "kept"),
+    [("<", ["aa", "aaa"]), ("<=", ["aaa"]), ("==", ["a", "aaa"]), (">=", ["a"]), (">", ["a", "aa"])],
+)
+def test_rules_compare_by_every_relation(relation, kept, tokenizer):
+    rule = f"drop characters(prompt) {relation} 2"
+    left, dropped, _, _ = apply_rules(rows("a", "aa", "aaa"), [parse_rule(rule)], tokenizer)
+    assert left["prompt"][:] == kept and dropped == {rule: 3 - len(kept)}
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "",
         "drop",
         "drop letters(a) > 3",
         "keep characters(a) > 3",
-        "drop characters(a) < 3",
+        "drop characters(a) <> 3",
+        "drop characters(a) = 3",
+        "truncate characters(a) < 3",
+        "truncate characters(a) == 3",
         "drop tokens() > 3",
         "drop tokens(a) > p101",
         "drop tokens(a) > p0",
