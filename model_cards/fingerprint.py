@@ -6,6 +6,7 @@ from pathlib import Path
 
 from model_cards import card, escape, plots
 from recipes import expectations
+from recipes.data import letters
 from record import field_types, hashes, predictions, project, release_files, run_record, strict_json, verdict, versions
 from record.cache import code_of
 from record.run_record import Record, Renderer
@@ -20,6 +21,7 @@ MODULES = (
     expectations,
     field_types,
     hashes,
+    letters,
     predictions,
     project,
     release_files,

@@ -103,6 +103,9 @@ class RecipeArguments:
         engine (`str`, *optional*, defaults to `"transformers"`):
             What generates when scores are taken: `transformers`, or `ctranslate2` (an extra: greedy, in float32 on the
             CPU, the same tokens in less time).
+        rouge_tokenizer (`str`, *optional*, defaults to `"words"`):
+            What ROUGE counts: `words`, made of a to z and digits, or `characters`, the letters and digits of any
+            script, for Chinese, Arabic and whatever else such words cannot hold.
         expect (`dict`, *optional*):
             Figures that a run should meet, by the names in `recipes.expectations.FIGURES`, and what was published.
         strict (`bool`, *optional*, defaults to `False`):
@@ -134,6 +137,7 @@ class RecipeArguments:
     max_new_tokens: int = 512
     num_beams: int = 1
     engine: str = "transformers"
+    rouge_tokenizer: str = "words"
     expect: dict | None = None
     strict: bool = False
 

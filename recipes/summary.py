@@ -37,6 +37,27 @@ def say_shapes(record: Record) -> None:
     )
 
 
+def length_remarks(rows, limit: int, base: str) -> list[str]:
+    """One line for prompts, and one for targets, where some are longer than what the base model was trained with.
+
+    Parameters:
+        rows: token ids of the training rows, as `recipes.data.splits.tokenize` gives them.
+        limit: tokens.
+    """
+    import pyarrow.compute as pc
+
+    table, remarks = rows.with_format("arrow")[:], []
+    for name, ids, rule in (("prompt", "input_ids", "truncate"), ("target", "labels", "drop")):
+        counts = pc.list_value_length(table[ids])
+        if longer := pc.sum(pc.greater(counts, limit)).as_py():
+            remarks.append(
+                f"{longer:,} of {len(counts):,} training {name}s have more than the {limit:,} tokens that {base} was "
+                f"trained with, the longest {pc.max(counts).as_py():,}: see `length_rules` "
+                f"({rule} tokens({name}) > {limit})"
+            )
+    return remarks
+
+
 def _unwritable_line(references: Unwritable) -> str:
     first = list(references.characters.items())[:5]
     characters = ", ".join(f"{character} ({rows:,} rows)" for character, rows in first)

@@ -16,8 +16,8 @@ from hub.release import pull_parent
 from recipes.config import Recipe, changed_keys, parse_recipe, recipe_help
 from recipes.expectations import block, compare
 from recipes.pin_recipe import pin_recipe
-from recipes.summary import last_loss, say, say_shapes
-from record.errors import UserError, one_line_errors
+from recipes.summary import last_loss, length_remarks, say, say_shapes
+from record.errors import UserError, one_line, one_line_errors
 from record.hashes import sha256_file
 from record.published_recipe import refused_key
 from record.release_files import ADAPTER_FILE, CARD_FILE, RECORD_FILE
@@ -66,7 +66,8 @@ def train(recipe: Recipe, published: Record | None = None) -> None:
         record = open_record(recipe, pins, prepared, model, batch)
         return fit(_make_trainer(recipe, prepared, model, batch), record, prepared, run)
 
-    finish(micro_batches.fit_memory(first, int(prepared.lengths.max()), bool(budget), attempt, say), run)
+    longest = int(prepared.lengths.max())
+    finish(micro_batches.fit_memory(first, longest, longest_row(prepared), bool(budget), attempt, say), run)
 
 
 @dataclass
@@ -79,6 +80,7 @@ class Prepared:
             None where there are none.
         lengths: source and target tokens of each row to train on, shape (rows,).
         leakage: test rows among the training rows; None on all processes but the first.
+        remarks: what speaks against the data, one line each.
     """
 
     tokenizer: Any
@@ -88,16 +90,18 @@ class Prepared:
     eval_rows: Any
     lengths: Any
     leakage: list[Leakage] | None
+    remarks: list[str]
 
 
 def prepare(recipe: Recipe, pins: Pins, rules: Literal[1, 2]) -> Prepared:
     """Loads, splits and tokenizes the dataset."""
     from accelerate import PartialState
 
+    from recipes.data.letters import rouge_remark
     from recipes.data.lineage import find_seen_rows
     from recipes.data.splits import build_splits, references, tokenize
     from recipes.data.tokenizer import audit, load_tokens
-    from recipes.training.model import load_tokenizer
+    from recipes.training.model import load_tokenizer, trained_length
     from recipes.training.trainer import lengths_of
 
     state = PartialState()
@@ -110,7 +114,18 @@ def prepare(recipe: Recipe, pins: Pins, rules: Literal[1, 2]) -> Prepared:
         train_rows, eval_rows = tokenize(splits.train, tokens), held_out and tokenize(held_out, tokens)
         unwritable = audit(tokens, references(splits))
     leakage = find_seen_rows(splits, pins)[1] if state.is_main_process else None
-    return Prepared(tokenizer, splits, unwritable, train_rows, eval_rows, lengths_of(train_rows), leakage)
+    remarks = length_remarks(train_rows, trained_length(pins.base_model, tokenizer), pins.base_model.id)
+    if remark := rouge_remark(references(splits), recipe.arguments.rouge_tokenizer):
+        remarks.append(remark)
+    lengths = lengths_of(train_rows)
+    return Prepared(tokenizer, splits, unwritable, train_rows, eval_rows, lengths, leakage, remarks)
+
+
+def longest_row(prepared: Prepared) -> str:
+    """Which training row has the most tokens, for a line that refuses it."""
+    number = int(prepared.lengths.argmax())
+    start = one_line(" ".join(prepared.splits.train[number]["prompt"][:200].split()), 40)
+    return f"training row {number:,} ({start})"
 
 
 def _set_arguments(recipe: Recipe, prepared: Prepared, batch: Batch) -> None:
@@ -165,6 +180,8 @@ def open_record(recipe: Recipe, pins: Pins, prepared: Prepared, model, batch: Ba
         environment=describe_environment(),
     )
     say_shapes(record)
+    for remark in prepared.remarks:
+        say(f"            {remark}")
     record.expectations = compare(recipe.arguments.expect, record)
     if record.expectations:
         say(block(record.expectations))

@@ -36,6 +36,10 @@ UNKNOWN = 2
 FAMILY = ("t5", "mt5")
 LARGEST_SHAPE = {"num_layers": 200, "num_decoder_layers": 200, "d_model": 32_768, "d_ff": 131_072, "num_heads": 512,
                  "d_kv": 1_024, "vocab_size": 1_000_000}  # fmt: skip
+# Where nothing is stated: Raffel et al. (arXiv:1910.10683, 3.1.2) and Xue et al. (arXiv:2010.11934, 3.2).
+TRAINED_LENGTHS = {"t5": 512, "mt5": 1_024}
+# transformers takes 1e30 for a tokenizer that states no length.
+UNSTATED_LENGTH = 10**9
 # transformers 5 takes code, kernels and quantizers from other repositories where a configuration names them.
 ON_DEMAND = {"auto_map", "attn_implementation", "_attn_implementation", "quantization_config", "use_kernels"}
 # What an adapter's weights are stored in, as safetensors names it.
@@ -117,8 +121,20 @@ def load_base(base: Pin, config: ModelConfig) -> PreTrainedModel:
     return model
 
 
-def refuse_shape(base: Pin) -> None:
-    """Looks at a base model's configuration before its weights are downloaded and memory for them is taken."""
+def trained_length(base: Pin, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The longest text in tokens that the base model was trained with: as its repository states it, else its paper."""
+    if tokenizer.model_max_length < UNSTATED_LENGTH:
+        return tokenizer.model_max_length
+    shape = refuse_shape(base)
+    return shape.get("n_positions") or TRAINED_LENGTHS[shape["model_type"]]
+
+
+def refuse_shape(base: Pin) -> dict[str, Any]:
+    """A base model's configuration, looked at before its weights are downloaded and memory for them is taken.
+
+    Raises:
+        `UserError`: it is no T5 of a possible shape, or names what would be loaded from elsewhere.
+    """
     try:
         shape = strict_json.parse(download(base.id, "config.json", base.revision).read_bytes())
     except ValueError as error:
@@ -130,6 +146,7 @@ def refuse_shape(base: Pin) -> None:
     for key, most in LARGEST_SHAPE.items():
         if not isinstance(shape.get(key, 1), int) or not 1 <= shape.get(key, 1) <= most:
             raise UserError(f"{base.id}: its `{key}` is no whole number from 1 to {most:,}: it is not loaded")
+    return shape
 
 
 def _not_loaded(base: Pin, what: str, error: Exception) -> Exception:
