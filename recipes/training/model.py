@@ -1,5 +1,6 @@
 """The base model and the adapter on it."""
 
+import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +10,13 @@ import torch
 from accelerate import PartialState
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, prepare_model_for_kbit_training
 from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
     set_seed,
 )
 from transformers.utils import logging
@@ -24,7 +27,7 @@ from hub.release import download
 from recipes.data.tokenizer import load_tokens
 from record import strict_json
 from record.adapter_config import check_adapter_config
-from record.errors import UserError, chain, explain, one_line
+from record.errors import UserError, chain, explain, explanation, one_line
 from record.release_files import ADAPTER_CONFIG_FILE, ADAPTER_FILE
 from record.run_record import Model, Pin
 
@@ -42,6 +45,8 @@ TRAINED_LENGTHS = {"t5": 512, "mt5": 1_024}
 UNSTATED_LENGTH = 10**9
 # transformers 5 takes code, kernels and quantizers from other repositories where a configuration names them.
 ON_DEMAND = {"auto_map", "attn_implementation", "_attn_implementation", "quantization_config", "use_kernels"}
+# Keys of a tokenizer.json that decide no id of a whole text.
+NO_PART_OF_IDS = {"version", "truncation", "padding"}
 # What an adapter's weights are stored in, as safetensors names it.
 WEIGHTS = ("F32", "BF16", "F16")
 
@@ -79,14 +84,28 @@ def load_tokenizer(base: Pin, added: list[str]) -> PreTrainedTokenizerBase:
         `UserError`: as `load_tokens`, or the repository's tokenizer is code of its own.
     """
     refuse_local(base.id)
-    tokens = load_tokens(base, added)
+    plain, tokens = load_tokens(base, []), load_tokens(base, added)
     try:
         tokenizer = AutoTokenizer.from_pretrained(base.id, revision=base.revision, trust_remote_code=False)
     except (ValueError, ImportError, OSError) as error:
         raise _not_loaded(base, "tokenizer", error) from error
+    _refuse_other_ids(base, tokenizer, plain)
     if added:
         tokenizer.backend_tokenizer.model = tokens.model
     return tokenizer
+
+
+def _refuse_other_ids(base: Pin, tokenizer: PreTrainedTokenizerBase, tokens: Tokenizer) -> None:
+    """Refuses a tokenizer of which transformers makes another one than `load_tokens`, by which the run is checked."""
+    theirs = json.loads(tokenizer.backend_tokenizer.to_str()) if isinstance(tokenizer, PreTrainedTokenizerFast) else {}
+    ours = json.loads(tokens.to_str())
+    differing = [part for part in ours if part not in NO_PART_OF_IDS and theirs.get(part) != ours[part]]
+    if differing:
+        raise UserError(
+            f"transformers reads the tokenizer of {base.id} as {type(tokenizer).__name__}, not as a T5's (its "
+            f"{', '.join(differing)}): its ids could not be checked without transformers. Choose another base model, "
+            "or set `tokenizer_class: T5Tokenizer` in a copy's tokenizer_config.json"
+        )
 
 
 def load_base(base: Pin, config: ModelConfig) -> PreTrainedModel:
@@ -112,6 +131,12 @@ def load_base(base: Pin, config: ModelConfig) -> PreTrainedModel:
             trust_remote_code=False,
         )
     except (ValueError, ImportError, OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and "model.safetensors" in str(error) and not explanation(error):
+            raise UserError(
+                f"{base.id}@{base.revision[:12]} holds no weights as safetensors, and pickles (pytorch_model.bin) are "
+                "not read: have them converted at https://huggingface.co/spaces/safetensors/convert, and set "
+                "`model_revision` to the pull request that it opens, as refs/pr/1"
+            ) from None
         raise _not_loaded(base, "model", error) from error
     for layer in model.modules():
         if type(layer).__name__ == "Linear4bit":

@@ -152,7 +152,8 @@ def _losses(self, input_ids, decoder_input_ids, labels, row, layout: Layout, **_
     hidden = self.decoder(
         input_ids=decoder_input_ids, encoder_hidden_states=encoded, use_cache=False, layout=layout
     ).last_hidden_state[0]
-    if self.config.scale_decoder_outputs:
+    # mT5 never scales, and its configuration does not say so.
+    if self.config.model_type == "t5" and self.config.scale_decoder_outputs:
         hidden = hidden * self.model_dim**-0.5
     if torch.is_grad_enabled():
         weights = [weight for weight in self.lm_head.parameters() if weight.requires_grad]
