@@ -20,6 +20,7 @@ from recipes.config import parse_recipe
 from recipes.data.tokenizer import encode, load_tokens
 from recipes.training.model import load_base, load_tokenizer, trained_length
 from record.errors import UserError
+from scoring.decoding.slot_decoding import greedy
 
 REAL_DATA = os.environ.get("REAL_DATA")
 FILES = {name: content for name, content in models.files("base").items() if name != "model.safetensors"}
@@ -150,9 +151,14 @@ def test_an_mt5_with_only_a_spiece_model_is_trained_published_and_reproduced(tmp
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert json.loads(files["config.json"])["model_type"] == "mt5"
     base = base_of("mt5", files | BARE | {"spiece.model": spiece()}, tmp_path)
-    run = train_short(
-        tmp_path / "finance", "--model_name_or_path", base.id, "--max_new_tokens", "4", "--adapter_name", "tiny-mt5"
-    )
+    model = MT5ForConditionalGeneration.from_pretrained(base.id).eval()
+    prompts = [[5, 9, 30, 1], [700, 1], [8] * 20 + [1]]
+    whole = [model.generate(torch.tensor([ids]), max_new_tokens=9, do_sample=False)[0, 1:].tolist() for ids in prompts]
+    with torch.inference_mode():
+        outputs = greedy(model, prompts, 9, 2)
+    assert outputs == [ids[: ids.index(1)] if 1 in ids else ids for ids in whole]
+    overrides = ("--model_name_or_path", base.id, "--max_new_tokens", "4", "--adapter_name", "tiny-mt5")
+    run = train_short(tmp_path / "finance", *overrides)
     evaluate.main([str(run)])
     commit = publish(run)
     verdict, _ = reproduce("local-user/tiny-mt5", commit)
