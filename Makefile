@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 # What may be set, and by which target; VENV, PYTHON and LOCAL_HUB_ROOT by every one.
 HUBS := HUB HUB_USER RUNS ARGS
 PUBLISHING := $(HUBS) ORG REVISION PR PRIVATE COLLECTION OVERWRITE SIGN VERDICT TIME_LIMIT DRY_RUN
-CHECKING := $(HUBS) ADAPTER REVISION SAMPLE VERIFY_KEY REPORT JSON OFFLINE
+CHECKING := $(HUBS) ADAPTER REVISION SAMPLE VERIFY_KEY REPORT STRICT JSON OFFLINE
 EXPORTING := $(HUBS) FORMAT SAMPLE FORCE PUBLISH PRIVATE OVERWRITE
 TAKES_demo :=
 TAKES_train := $(HUBS) ACCELERATE
@@ -28,7 +28,7 @@ TAKES_hub := PORT ARGS
 TAKES_bench := DEVICE ARGS
 TAKES_test := ARGS
 OWN := $(sort PYTHON VENV LOCAL_HUB_ROOT $(foreach list,$(filter TAKES_%,$(.VARIABLES)),$($(list))))
-SWITCHES := PR PRIVATE DRY_RUN FORCE PUBLISH JSON OFFLINE CHECK
+SWITCHES := PR PRIVATE DRY_RUN FORCE PUBLISH STRICT JSON OFFLINE CHECK
 
 # Taken from make's own command line and from nowhere else: a variable of the environment changes nothing.
 given = $(filter command,$(origin $1))
@@ -71,7 +71,7 @@ PUBLISH_AS = $(if $(value ORG),$(call option,ORG,org),$(call option,HUB_USER,use
 	$(call option,OVERWRITE,overwrite) $(call option,SIGN,sign) $(call option,VERDICT,verdict) \
 	$(call option,TIME_LIMIT,time-limit) $(call switch,DRY_RUN,dry-run) $(HUB_OPTION) $(ARGUMENTS)
 CHECK_AS = $(call option,REVISION,revision) $(call option,SAMPLE,sample) $(call option,VERIFY_KEY,verify-key) \
-	$(call option,REPORT,report) $(call switch,JSON,json) $(HUB_OPTION) $(ARGUMENTS)
+	$(call option,REPORT,report) $(call switch,STRICT,strict) $(call switch,JSON,json) $(HUB_OPTION) $(ARGUMENTS)
 EXPORT_AS = $(foreach form,$(or $(value FORMAT),merged),--format '$(form)') $(call option,HUB_USER,user) \
 	$(call option,SAMPLE,sample) $(call switch,FORCE,force) $(call switch,PUBLISH,publish) \
 	$(call switch,PRIVATE,private) $(call option,OVERWRITE,overwrite) $(HUB_OPTION) $(ARGUMENTS)
@@ -87,8 +87,8 @@ help: ## print this list
 	echo 'Publishing takes DRY_RUN=1 PR=1 PRIVATE=1 ORG=name COLLECTION="title"'
 	echo 'REVISION=branch OVERWRITE=commit SIGN=key.pem VERDICT=verdict.json'
 	echo 'TIME_LIMIT=minutes; checking takes REVISION= SAMPLE= VERIFY_KEY=public.pem'
-	echo 'REPORT=page.html JSON=1 OFFLINE=1; a run takes RUNS=folder. Another variable is'
-	echo 'refused; one of the environment is not read.'
+	echo 'REPORT=page.html STRICT=1 JSON=1 OFFLINE=1; a run takes RUNS=folder. Another'
+	echo 'variable is refused; one of the environment is not read.'
 
 install: $(READY) ## make the environment (the other targets do it themselves)
 

@@ -109,6 +109,8 @@ def rank_main(size: str, effective: int, repeats: int) -> None:
             "steps_a_round": trainer.state.global_step,
         }
         print(json.dumps(measured), flush=True)
+    # A process that ends before the others makes them abort.
+    trainer.accelerator.end_training()
 
 
 def project(

@@ -36,9 +36,10 @@ from record.release_files import (
     recipe_file,
     required_files,
 )
-from record.run_record import Contract, Pin, Record, Section
+from record.run_record import BASELINES, Contract, Pin, Record, Section
 from record.scored_record import ScoredRecord
 from record.verdict import ROUNDING, load_verdict, why_unrelated
+from scoring.baselines import score_baselines
 from scoring.contract import contract_of
 from scoring.scores import score_forgetting, score_predictions
 
@@ -253,6 +254,22 @@ def check_scores(folder: Path, record: ScoredRecord, predictions: Predictions, t
     if compare(recipe.expect, record) != record.expectations:
         raise Drift("scoring", "the record's figures do not meet or miss the recipe's expectations as it states")
     return "published predictions scored again: the numbers of the record, to the last digit"
+
+
+def check_baselines(record: ScoredRecord, predictions: Predictions, splits: Splits) -> str:
+    """Scores again what answers without a model; of a record that does not hold it the numbers are added to it."""
+    baselines = score_baselines(splits, predictions, record.contract)
+    if record.data.rules == 1:
+        record.baselines = baselines
+        return "what answers without a model was scored; this version of the record does not hold it"
+    for name, baseline in baselines.items():
+        if differs := first_difference(baseline, record.baselines.get(name)):
+            raise Drift(
+                "scoring",
+                f"{BASELINES[name]}, gives {differs.where} {_digits(differs.ours)}, the record "
+                f"states {_digits(differs.theirs)}",
+            )
+    return f"the scores of {len(baselines)} answers without a model, as recorded"
 
 
 def _check_texts(predictions: Predictions, name: str, tokens: Tokenizer) -> None:

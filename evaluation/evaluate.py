@@ -13,10 +13,13 @@ import click
 
 from record.command_line import Command, Run, run_command
 from record.errors import UserError, one_line_errors
+from record.predictions import Predictions, load_predictions
 from record.release_files import FORGETTING_FILE, PREDICTIONS_FILE
-from record.run_record import Compared, Record
+from record.run_record import BASELINES, Baseline, BaselineName, Compared, Record
 from record.scored_record import require_scores
 from record.trained_run import load_trained_run
+from record.verdict import DECIDING
+from scoring.concerns import find_concerns
 from scoring.contract import contract_of
 from scoring.decoding.predict import load_for_scoring, parent_predictions, predict
 from scoring.scores import score_forgetting, score_predictions
@@ -32,15 +35,16 @@ def command(run: Path) -> None:
     adapter has changed or its predictions are gone.
     """
     with one_line_errors():
-        print_scores(evaluate(run))
+        print_scores(evaluate(run), load_predictions(run))
 
 
 def main(argv: list[str]) -> None:
     run_command(command, argv, "python -m evaluation.evaluate")
 
 
-def print_scores(record: Record) -> None:
-    """Prints the scores of all test rows, of those that no training has seen, and what was forgotten."""
+def print_scores(record: Record, predictions: Predictions) -> None:
+    """Prints the scores of all test rows, of those that no training has seen, and what was forgotten; what answers
+    without a model score; and what speaks against the scores."""
     record = require_scores(record)
     print(f"{record.name} on {record.pins.base_model.id}{' (a miniature)' if record.miniature else ''}")
     print(table(record.scores))
@@ -51,6 +55,10 @@ def print_scores(record: Record) -> None:
             f"ROUGE-L on the parent's {record.forgetting.rows:,} test rows moved by "
             f"{record.forgetting.difference['rougeL'].mean:+.4f}"
         )
+    if record.baselines:
+        print(f"\n{baseline_table(record.baselines)}")
+    if concerns := find_concerns(record, predictions):
+        print("\nConcerns:", *concerns, sep="\n- ")
 
 
 def evaluate(run: Path) -> Record:
@@ -72,6 +80,7 @@ def evaluate(run: Path) -> Record:
     from recipes.data.tokenizer import load_tokens
     from recipes.environment import describe_environment
     from recipes.expectations import block, compare
+    from scoring.baselines import score_baselines
 
     recipe = recipe_from_record(record.name, dict(record.recipe))
     tokens = load_tokens(record.pins.base_model, recipe.arguments.added_tokens)
@@ -89,6 +98,7 @@ def evaluate(run: Path) -> Record:
     record.contract = contract_of(recipe.arguments, dtype, recipe.training.per_device_eval_batch_size)
     predictions, *seconds = predict(model, tokenizer, splits.test, seen, record.contract)
     record.scores = score_predictions(predictions, record.contract, *seconds)
+    record.baselines = score_baselines(splits, predictions, record.contract)
     predictions.save(run)
     if parent is not None:
         forgetting = parent_predictions(model, tokenizer, parent.folder, parent.record)
@@ -111,6 +121,20 @@ def table(scores: Compared) -> str:
             for x in (scores.base[name], scores.adapter[name], scores.difference[name])
         ]
         lines.append(f"{name:<21} " + " ".join(f"{cell:<23}" for cell in cells).rstrip())
+    return "\n".join(lines)
+
+
+def baseline_table(baselines: dict[BaselineName, Baseline]) -> str:
+    """What answers without a model score by the metrics that decide, as a small plain-text table."""
+    lines = []
+    for metric in [name for name in DECIDING if name in baselines["nearest"].scores]:
+        lines.append(f"Without a model: {metric}".ljust(42) + "score    adapter - it")
+        for name, baseline in baselines.items():
+            score, difference = baseline.scores[metric], baseline.difference[metric]
+            lines.append(
+                f"{BASELINES[name]:<41} {score.mean:.4f}   {difference.mean:+.4f} "
+                f"[{difference.low:+.4f}, {difference.high:+.4f}]"
+            )
     return "\n".join(lines)
 
 

@@ -19,6 +19,7 @@ class Findings:
         sample: how many test rows are generated again; None for all of them.
         differing: numbers of the test rows whose outputs differ, per model.
         environment: where the outputs were generated now.
+        concerns: what speaks against the published numbers, each in one line.
         evidence, reason: what decided, and what was reproduced, in one line.
     """
 
@@ -33,6 +34,7 @@ class Findings:
     differing: dict[Model, list[int]] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
     environment: Environment | None = None
+    concerns: list[str] = field(default_factory=list)
     evidence: Evidence | None = None
     reason: str = ""
 

@@ -60,9 +60,17 @@ EXIT_CODES = {"REPRODUCED": 0, "DRIFTED": 1, "UNCHECKED": 2}
 @click.option(
     "--report", type=click.Path(path_type=Path), metavar="FILE", help="Write a page (HTML) with the rows that differ."
 )
+@click.option("--strict", is_flag=True, help="Exit with 1 if REPRODUCED, but with concerns.")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON, and the rest to standard error.")
 def command(
-    adapter: str, revision: str, level: Level, sample: int | None, key: Path | None, report: Path | None, as_json: bool
+    adapter: str,
+    revision: str,
+    level: Level,
+    sample: int | None,
+    key: Path | None,
+    report: Path | None,
+    strict: bool,
+    as_json: bool,
 ) -> None:
     """Check the numbers of the published ADAPTER (owner/name) from the Hub alone.
 
@@ -75,7 +83,9 @@ def command(
     train     then trains a new adapter from the record alone, and compares
 
     The last line starts with REPRODUCED (exit code 0), DRIFTED (1) or UNCHECKED
-    (2). With HF_HUB_OFFLINE=1 it works from the cache alone.
+    (2). It ends with the number of concerns: what speaks against the published
+    numbers, though they are what was published. With HF_HUB_OFFLINE=1 it works from
+    the cache alone.
     """
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
         verdict, findings = reproduce(adapter, revision, level, sample, key)
@@ -86,7 +96,7 @@ def command(
             report.write_text(render_report(verdict, findings), encoding="utf-8")
             print(f"Report: {report}", flush=True)
     print(verdict.model_dump_json(indent=1) if as_json else verdict.line, flush=True)
-    sys.exit(EXIT_CODES[verdict.verdict])
+    sys.exit(EXIT_CODES[verdict.verdict] or int(strict and bool(verdict.concerns)))
 
 
 def _at_level_train(**options: Any) -> None:
@@ -162,6 +172,9 @@ def _verdict(adapter: str, level: Level, date: str, findings: Findings, failure:
         rows=findings.differing,
         checks=checks,
         changes=findings.changes,
+        miniature=findings.record is not None and findings.record.miniature,
+        test_rows=None if findings.record is None else findings.record.data.test,
+        concerns=[one_line(concern, 300) for concern in findings.concerns],
         environment=findings.environment,
         date=date,
         adapter_sha256=findings.hashes.get(ADAPTER_FILE),
@@ -191,6 +204,7 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
     from evaluation import checks
     from hub.pins import commit_of
     from recipes.data.tokenizer import load_tokens
+    from scoring.concerns import find_concerns
 
     findings.revision = commit = commit_of(adapter, revision)
     folder, record = _pull(findings, adapter, commit, key)
@@ -205,6 +219,7 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
     _note(findings, "data", checks.check_rows(record, predictions, splits.test))
     _note(findings, "leakage", checks.check_leakage(record, predictions, splits))
     _note(findings, "scoring", checks.check_scores(folder, record, predictions, tokens))
+    _note(findings, "scoring", checks.check_baselines(record, predictions, splits))
     whole, card = checks.check_card(adapter, folder, record, predictions)
     _note(findings, "card", card)
     if level == "score":
@@ -218,6 +233,9 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
         _regenerate(findings, run, commit, folder, record, predictions, splits.test)
     if not whole:
         findings.reason += f"; {card}"
+    findings.concerns = find_concerns(record, predictions)
+    for concern in findings.concerns:
+        print(f"Concern: {concern}", flush=True)
 
 
 def _retrain(findings: Findings, adapter: str, commit: str, record: ScoredRecord) -> Path:

@@ -15,7 +15,7 @@ from evaluation.tolerance import equivalent
 from model_cards.card import HUB, SAMPLES
 from model_cards.html import PAGE_STYLE, TEXT, render_page, source, visible
 from record.predictions import Predictions
-from record.run_record import METRIC_NAMES, Environment
+from record.run_record import BASELINES, METRIC_NAMES, Environment
 from record.verdict import DECIDING, EVIDENCE, Model, Verdict
 
 MODELS: dict[Model, str] = {"base": "Base model", "adapter": "Adapter"}
@@ -49,6 +49,7 @@ def render_report(verdict: Verdict, findings: Findings) -> str:
         levels=LEVELS,
         deciding=DECIDING,
         metric_names=METRIC_NAMES,
+        baseline_names=BASELINES,
         equivalent=equivalent,
         date=f"{datetime.fromisoformat(verdict.date):%-d %B %Y, %H:%M} UTC",
         command=command(verdict),

@@ -18,8 +18,9 @@ from record.hashes import FREE_SECTION
 from record.predictions import Predictions
 from record.project import PROJECT_URL
 from record.release_files import PLOTS
-from record.run_record import METRIC_NAMES, ROUGE_NAMES, Energy, LossPoint, Pin, Record
-from record.verdict import EVIDENCE, Verdict
+from record.run_record import BASELINES, METRIC_NAMES, ROUGE_NAMES, Energy, LossPoint, Pin, Record
+from record.verdict import DECIDING, EVIDENCE, Verdict
+from scoring.concerns import find_concerns
 from scoring.sql.databases import KINDS
 
 HUB = "https://huggingface.co"
@@ -63,6 +64,9 @@ def render_card(
         badge=badge_text(verdict),
         evidence=EVIDENCE,
         metric_names=METRIC_NAMES,
+        deciding=DECIDING,
+        baseline_names=BASELINES,
+        concerns=find_concerns(record, predictions),
         seen=sum(record.scores.seen.values()),
         databases=len(KINDS),
         plots={name: Markup(path) for name, path in PLOTS.items()},

@@ -10,6 +10,7 @@ from recipes.data import letters
 from record import field_types, hashes, predictions, project, release_files, run_record, strict_json, verdict, versions
 from record.cache import code_of
 from record.run_record import Record, Renderer
+from scoring import concerns
 from scoring.sql.databases import KINDS
 
 FOLDER = Path(__file__).parent
@@ -29,6 +30,7 @@ MODULES = (
     strict_json,
     verdict,
     versions,
+    concerns,
 )
 # Front matter is written by huggingface_hub and PyYAML; matplotlib has a field of its own.
 LIBRARIES = ("huggingface_hub", "Jinja2", "MarkupSafe", "PyYAML", *plots.LIBRARIES)

@@ -19,7 +19,7 @@ from record.command_line import Command, RunOrId, run_command, runs
 from record.errors import UserError, one_line_errors
 from record.predictions import Predictions, load_predictions
 from record.release_files import PREDICTIONS_FILE, RECORD_FILE, VERDICT_FILE
-from record.run_record import METRIC_NAMES, Record, load_record
+from record.run_record import BASELINES, METRIC_NAMES, Record, load_record
 from record.verdict import DECIDING, Verdict, load_verdict, why_unrelated
 
 # Rows of one adapter, and characters of one text, that the page holds: 11,490 news articles come to 33 MB so.
@@ -126,6 +126,7 @@ def render_overview(entries: list[Entry]) -> str:
     from model_cards.charts import loss_chart, score_chart
     from model_cards.html import PAGE_STYLE, render_page, source
     from model_cards.plots import BADGES, badge_text
+    from scoring.concerns import find_concerns
 
     metrics = [metric for metric in DECIDING if any(metric in entry.record.scores.base for entry in entries)]
     return render_page(
@@ -135,6 +136,8 @@ def render_overview(entries: list[Entry]) -> str:
         hub=HUB,
         entries=entries,
         metric_names=METRIC_NAMES,
+        baseline_names=BASELINES,
+        concerns=[find_concerns(entry.record, entry.predictions) for entry in entries],
         deciding=DECIDING,
         badges={kind: sign for kind, (_, sign) in BADGES.items()},
         badge_text=badge_text,

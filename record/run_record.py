@@ -76,17 +76,19 @@ class Pins(Section):
 
 
 class Lengths(Section):
-    """Shortest, mean and longest text, in tokens with the final `</s>`."""
+    """Shortest, mean and longest text, in tokens with the final `</s>`; `p99`: 1 % of the texts are longer."""
 
     min: Count
     mean: Amount
     max: Count
+    p99: Count | None = None
 
 
 class Data(Section):
     """Row counts: `loaded` = the sum of `dropped` + train + validation + test; `dropped` and `truncated` by rule.
 
-    `limits` holds what each percentile rule came to, `lengths` those of the training rows. `test_sha256` is the hash of
+    `limits` holds what each percentile rule came to, `lengths` those of the training rows and of the references, the
+    targets of the test rows. `test_sha256` is the hash of
     the test rows, in order. `rules` says by which rules rows were made and compared: records before version 5 by the
     first.
     """
@@ -96,7 +98,7 @@ class Data(Section):
     dropped: RuleCounts
     truncated: RuleCounts = {}
     limits: dict[Line, Amount] = Field(default={}, max_length=50)
-    lengths: dict[Literal["prompt", "target"], Lengths] = {}
+    lengths: dict[Literal["prompt", "target", "reference"], Lengths] = {}
     train: Count
     validation: Count
     test: Count
@@ -310,6 +312,22 @@ class Scores(Compared):
     clean: Compared | None = None
 
 
+BaselineName = Literal["copied", "frequent", "random", "nearest"]
+BASELINES: dict[BaselineName, str] = {
+    "copied": "the input, copied",
+    "frequent": "the most frequent training target",
+    "random": "a random training target",
+    "nearest": "the target of the nearest training input",
+}
+
+
+class Baseline(Section):
+    """What answers without a model score, and the paired difference adapter − baseline."""
+
+    scores: dict[Metric, Interval]
+    difference: dict[Metric, Interval]
+
+
 class Forgetting(Section):
     """The parent's test rows again: the parent's own published scores and this adapter's, and the paired difference."""
 
@@ -367,6 +385,7 @@ class Record(Section):
     contract: Contract | None = None
     scored_in: Environment | None = None
     scores: Scores | None = None
+    baselines: dict[BaselineName, Baseline] = {}
     forgetting: Forgetting | None = None
     rendered: Renderer | None = None
     files: dict[RepoPath, Sha256] = Field(default={}, max_length=100)

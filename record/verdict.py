@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from record import strict_json
-from record.field_types import Sha1, Sha256
+from record.field_types import Count, Line, Sha1, Sha256
 from record.hashes import sha256_file
 from record.release_files import PREDICTIONS_FILE, VERDICT_FILE
 from record.run_record import Environment, Interval, Record, Section
@@ -59,6 +59,9 @@ class Verdict(Section):
         moved: which part is not as published, when DRIFTED.
         sample: how many rows were generated again; None for all of them.
         rows: numbers of the test rows whose outputs differ, per model.
+        miniature: whether the numbers are those of a local stand-in.
+        test_rows: how many test rows there are.
+        concerns: what speaks against the published numbers, though they are what was published; each in one line.
         date: when it was checked, ISO 8601 in UTC.
         adapter_sha256, predictions_sha256: the published files that it speaks of, where it came to them.
     """
@@ -74,6 +77,9 @@ class Verdict(Section):
     rows: dict[Model, list[int]] = Field(default_factory=dict)
     checks: list[Check] = Field(default_factory=list)
     changes: list[Change] = Field(default_factory=list)
+    miniature: bool = False
+    test_rows: Count | None = None
+    concerns: list[Line] = Field(default_factory=list, max_length=100)
     environment: Environment | None = None
     date: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d[\d:.+Z-]{0,20}$")]
     adapter_sha256: Sha256 | None = None
@@ -83,7 +89,17 @@ class Verdict(Section):
     def line(self) -> str:
         """The last line of the output."""
         name = self.adapter if self.revision is None else f"{self.adapter}@{self.revision}"
-        return f"{self.verdict} {name} {self.reason}"
+        many = len(self.concerns)
+        concerns = f"; with {many} concern{'s' if many > 1 else ''}" if many and self.verdict == "REPRODUCED" else ""
+        return f"{self.word} {name} {self.reason}{concerns}"
+
+    @property
+    def word(self) -> str:
+        """The verdict with what it is limited to: `REPRODUCED (miniature, 500 of 4,827 rows)`."""
+        limits = ["miniature"] if self.miniature else []
+        if self.sample is not None and self.test_rows is not None:
+            limits.append(f"{self.sample:,} of {self.test_rows:,} rows")
+        return f"{self.verdict} ({', '.join(limits)})" if limits and self.verdict == "REPRODUCED" else self.verdict
 
 
 def load_verdict(folder: Path) -> Verdict | None:

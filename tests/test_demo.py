@@ -50,7 +50,8 @@ def stranger(demo, tmp_path_factory):
 def test_the_last_line_says_reproduced(demo):
     _, printed = demo
     assert re.match(
-        rf"REPRODUCED {ADAPTER}@[0-9a-f]{{40}} ROUGE-L 0\.\d{{4}}: .*token for token$", printed.splitlines()[-1]
+        rf"REPRODUCED \(miniature\) {ADAPTER}@[0-9a-f]{{40}} ROUGE-L 0\.\d{{4}}: .*token for token; with \d concerns$",
+        printed.splitlines()[-1],
     )
     for step in ("1/4", "2/4", "3/4", "4/4", "a miniature, not the real model", "rows dropped", "parameters trainable"):
         assert step in printed
@@ -141,7 +142,9 @@ def test_the_commands_work_by_hand_on_the_local_hub(tmp_path):
     dry = make("publish-finance", "DRY_RUN=1")
     assert dry.returncode == 0 and "would hold, in one commit" in dry.stdout
     again = make("reproduce", f"ADAPTER={ADAPTER}", f"REVISION={commit}")
-    assert again.returncode == 0 and again.stdout.splitlines()[-1].startswith(f"REPRODUCED {ADAPTER}@{commit}")
+    assert again.returncode == 0 and again.stdout.splitlines()[-1].startswith(
+        f"REPRODUCED (miniature) {ADAPTER}@{commit}"
+    )
     unknown = make("reproduce", "ADAPTER=local-user/unknown")
     assert unknown.returncode == 2 and unknown.stdout.splitlines()[-1].startswith(
         "UNCHECKED local-user/unknown no such repository"

@@ -53,7 +53,7 @@ def test_the_recipe_runs_end_to_end(name, published, capsys):
     repo_id = f"local-user/{RECIPES[name]['adapter_name']}"
     ModelCard.load(repo_id).validate()
     reproduce.main([repo_id])
-    assert f"REPRODUCED {repo_id}@{commit}" in capsys.readouterr().out
+    assert f"REPRODUCED (miniature) {repo_id}@{commit}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -69,7 +69,7 @@ def test_the_level_score_needs_neither_torch_nor_transformers(published, hub, ho
     answer = stranger(hub, home, adapter, "--level", "score", code=code)
     assert answer.returncode == 0, answer.stderr
     last = answer.stdout.splitlines()[-1]
-    assert last.startswith(f"REPRODUCED {adapter}@{commit} ") and "nothing was generated" in last
+    assert last.startswith(f"REPRODUCED (miniature) {adapter}@{commit} ") and "nothing was generated" in last
 
 
 def test_a_bug_is_unchecked_without_torch_too(hub, tmp_path):
@@ -86,7 +86,7 @@ def test_offline_it_works_from_the_cache_alone(published, hub, home, tmp_path):
     for level in ("score", "generate"):
         answer = stranger(hub, home, adapter, "--level", level, **offline)
         assert answer.returncode == 0, answer.stdout[-500:] + answer.stderr[-2000:]
-        assert answer.stdout.splitlines()[-1].startswith(f"REPRODUCED {adapter}@{commit} ")
+        assert answer.stdout.splitlines()[-1].startswith(f"REPRODUCED (miniature) {adapter}@{commit} ")
     answer = stranger(hub, tmp_path, adapter, **offline)
     assert answer.returncode == 2 and "check it once online" in answer.stdout.splitlines()[-1]
 
@@ -130,7 +130,7 @@ def test_the_level_train_makes_the_same_adapter_from_the_record_alone(published,
     main([adapter, "--level", "train"])
     printed = capsys.readouterr().out
     assert "trained again: the same adapter, bit for bit" in printed
-    assert printed.splitlines()[-1].startswith(f"REPRODUCED {adapter}@{commit} ")
+    assert printed.splitlines()[-1].startswith(f"REPRODUCED (miniature) {adapter}@{commit} ")
     (folder,) = (tmp_path / "runs" / "retrained").iterdir()
     assert load_record(folder).training.adapter_sha256 == load_record(run).training.adapter_sha256
     assert load_record(folder).pins == load_record(run).pins

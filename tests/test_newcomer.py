@@ -52,7 +52,7 @@ def test_the_example_is_trained_scored_published_and_reproduced(typed):
     assert published.startswith(f"Published {ADAPTER}@")
     commit = published.partition("@")[2][:40]
     for command in (f"make reproduce ADAPTER={ADAPTER} HUB=local", "make reproduce ADAPTER=owner/name"):
-        assert typed[command].splitlines()[-1].startswith(f"REPRODUCED {ADAPTER}@{commit} "), command
+        assert typed[command].splitlines()[-1].startswith(f"REPRODUCED (miniature) {ADAPTER}@{commit} "), command
 
 
 def test_both_reports_hold_the_adapter(typed, clone):

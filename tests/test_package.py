@@ -125,7 +125,7 @@ def test_a_stranger_checks_numbers_without_clone_torch_or_transformers(stranger,
     assert not re.search(r"^(torch|transformers|peft|accelerate|trl)==", installed, re.MULTILINE)
     answer = stranger("pubrep", "reproduce", "local-user/packaged", "--level", "score", "--report", "page.html")
     assert answer.returncode == 0, answer.stdout[-500:] + answer.stderr[-2000:]
-    assert answer.stdout.splitlines()[-1].startswith(f"REPRODUCED local-user/packaged@{commit} ")
+    assert answer.stdout.splitlines()[-1].startswith(f"REPRODUCED (miniature) local-user/packaged@{commit} ")
     # With a model it cannot be checked here; that is said in one line.
     answer = stranger("pubrep", "reproduce", "local-user/packaged")
     last = answer.stdout.splitlines()[-1]

@@ -82,7 +82,11 @@ def test_what_people_wrote_on_the_card_survives_and_still_reproduces(adapter, ru
 def test_a_published_commit_reproduces(adapter, capsys):
     repo_id, commit = adapter
     code, line = reproduced(capsys, repo_id, "--revision", commit[:12])
-    assert code == 0 and line.startswith(f"REPRODUCED {repo_id}@{commit} ROUGE-L") and "equal token for token" in line
+    assert (
+        code == 0
+        and line.startswith(f"REPRODUCED (miniature) {repo_id}@{commit} ROUGE-L")
+        and "equal token for token" in line
+    )
 
 
 def test_a_repository_that_holds_something_else_is_left_alone(run, tmp_path, capsys):

@@ -92,7 +92,7 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer, ru
         dropped=dropped,
         truncated=truncated,
         limits=limits,
-        lengths=_lengths(tokenize(train, tokenizer)),
+        lengths=_lengths(train, test, tokenizer, rules),
         train=len(train),
         validation=0 if validation is None else len(validation),
         test=len(test),
@@ -111,13 +111,19 @@ def _split_rows(rows: Dataset, recipe: RecipeArguments) -> tuple[Dataset, Datase
     return *_split(train, recipe.validation_size, recipe), test
 
 
-def _lengths(tokens: Dataset) -> dict[str, Lengths]:
-    statistics = {}
-    for column, ids in (("prompt", "input_ids"), ("target", "labels")):
-        batches = tokens.select_columns(ids).with_format("arrow").iter(BATCH)
-        counts = np.concatenate([pc.list_value_length(batch[ids]).to_numpy() for batch in batches])
-        statistics[column] = Lengths(min=counts.min(), mean=int(counts.sum()) / len(counts), max=counts.max())
-    return statistics
+def _lengths(train: Dataset, test: Dataset, tokenizer: Tokenizer, rules: int) -> dict[str, Lengths]:
+    tokens = tokenize(train, tokenizer)
+    lengths = {"prompt": _lengths_of(tokens, "input_ids"), "target": _lengths_of(tokens, "labels")}
+    if rules == 1:
+        return {name: length.model_copy(update={"p99": None}) for name, length in lengths.items()}
+    return lengths | {"reference": _lengths_of(tokenize(test, tokenizer), "labels")}
+
+
+def _lengths_of(tokens: Dataset, ids: str) -> Lengths:
+    batches = tokens.select_columns([ids]).with_format("arrow").iter(BATCH)
+    counts = np.concatenate([pc.list_value_length(batch[ids]).to_numpy() for batch in batches])
+    p99 = int(np.percentile(counts, 99, method="higher"))
+    return Lengths(min=counts.min(), mean=int(counts.sum()) / len(counts), max=counts.max(), p99=p99)
 
 
 def _load(recipe: RecipeArguments, dataset: Pin, rules: int) -> Dataset:

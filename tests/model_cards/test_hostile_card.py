@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from pydantic import ValidationError
 
+from model_cards import card as card_module
 from model_cards.card import keep_free_sections, render_card
 from model_cards.compare import compare_table
 from model_cards.escape import cell
@@ -123,13 +124,16 @@ def poisoned(model, text: str, keep: tuple[str, ...] = ()):
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_foreign_text_stays_text(full, predictions, verdict, text):
+def test_foreign_text_stays_text(full, predictions, verdict, text, monkeypatch):
+    # Which concerns there are differs: here one each.
+    monkeypatch.setattr(card_module, "find_concerns", lambda record, predictions: ["a concern"])
     honest = render_card(full, predictions, REPO, verdict=verdict)
     record, said = poisoned(full, text), poisoned(verdict, text)
     # A key of the recipe that nothing reads.
     full.recipe["key"], record.recipe[text] = "value", record.recipe.pop("learning_rate")
     texts = {name: [text, text] for name in ("prompt", "reference", "base", "adapter")}
     hostile = Predictions(**predictions.__dict__ | texts)
+    monkeypatch.setattr(card_module, "find_concerns", lambda record, predictions: [text])
     card = render_card(record, hostile, REPO, verdict=said)
 
     ours, theirs = page(honest), page(card)

@@ -1,0 +1,176 @@
+"""What speaks against a number, found in the record and the predictions alone, each with its own number.
+
+A concern says that a score may be worth less than it seems, not that it is wrong: the verdict does not depend on it.
+"""
+
+import math
+import re
+from collections.abc import Callable
+
+from record.predictions import Predictions
+from record.run_record import BASELINES, METRIC_NAMES, Record
+from record.verdict import DECIDING
+
+FEW_ROWS = 100
+# Shares of the test rows from which on something is told.
+CUT_SHARE, SEEN_SHARE, VERBATIM_SHARE = 0.01, 0.01, 0.01
+# Standard deviations (of a Poisson count) above what other rows' prompts hold by chance.
+BEYOND_CHANCE = 3
+# Base models that their makers published under these ids.
+WELL_KNOWN = {
+    *(f"google-t5/t5-{size}" for size in ("small", "base", "large", "3b", "11b")),
+    *(
+        f"google/{family}-{size}"
+        for family in ("flan-t5", "t5-v1_1", "mt5", "byt5", "umt5")
+        for size in ("small", "base", "large", "xl", "xxl")
+    ),
+    *(f"Salesforce/codet5-{size}" for size in ("small", "base", "large")),
+    *(f"google/madlad400-{size}-mt" for size in ("3b", "7b", "10b")),
+}
+LOOK_ALIKES = str.maketrans({"0": "o", "1": "l", "i": "l", "_": "-"})
+
+
+def find_concerns(record: Record, predictions: Predictions) -> list[str]:
+    """The concerns of a scored run, each in one line.
+
+    Parameters:
+        predictions: those of all test rows.
+    """
+    return [line for rule in RULES for line in rule(record, predictions)]
+
+
+def _prompt_holds_target(record: Record, predictions: Predictions) -> list[str]:
+    recipe, lines = record.recipe, []
+    prompts = [recipe["prompt"]] if isinstance(recipe["prompt"], str) else recipe["prompt"]
+    read = {column for prompt in prompts for column in _columns(prompt)}
+    if shared := sorted(read & set(_columns(recipe["target"]))):
+        lines.append(f"the prompt holds {_listed(shared)}, which the model is to write")
+    prompts, targets = (
+        [" ".join(text.lower().split()) for text in texts] for texts in (predictions.prompt, predictions.reference)
+    )
+    rows, shift = len(targets), len(targets) // 2
+    own = sum(target in prompt for target, prompt in zip(targets, prompts, strict=True) if target)
+    others = sum(targets[row - shift] in prompts[row] for row in range(rows) if targets[row - shift]) if shift else 0
+    if own > max(others + BEYOND_CHANCE * math.sqrt(max(others, 1)), VERBATIM_SHARE * rows):
+        lines.append(
+            f"the reference stands word for word in the prompt of {_share(own, rows)} test rows; in prompts of other "
+            f"rows {others:,} do"
+        )
+    return lines
+
+
+def _rows_selected_by_target(record: Record, predictions: Predictions) -> list[str]:
+    recipe, dropped, lines = record.recipe, record.data.dropped, []
+    written = {"target", *_columns(recipe["target"])}
+    for text in recipe.get("length_rules", []):
+        if written & set(re.findall(r"\w+", text.partition("(")[2].partition(")")[0])) and dropped.get(text):
+            lines.append(
+                f"`{text}` selects rows by their target: it dropped {_share(dropped[text], record.data.loaded)}"
+            )
+    for column in recipe.get("extract") or {}:
+        many = dropped.get(f"extract: no match in {column}")
+        if many and (column in written or any(f"<{name}>" in recipe["extract"][column] for name in written)):
+            lines.append(
+                f"`extract` of {column} selects rows by their target: it dropped {_share(many, record.data.loaded)}"
+            )
+    return lines
+
+
+def _few_rows(record: Record, predictions: Predictions) -> list[str]:
+    lines = [f"there are only {record.scores.rows:,} test rows"] if record.scores.rows < FEW_ROWS else []
+    for name in DECIDING:
+        difference = record.scores.difference.get(name)
+        if difference is not None and difference.high - difference.low > abs(difference.mean):
+            lines.append(
+                f"{METRIC_NAMES[name]}: the interval of the difference is {difference.high - difference.low:.4f} wide, "
+                f"the difference itself {abs(difference.mean):.4f}"
+            )
+    return lines
+
+
+def _outputs_cut(record: Record, predictions: Predictions) -> list[str]:
+    scores, limit = record.scores, record.contract.max_new_tokens
+    references, lines = record.data.lengths.get("reference"), []
+    if scores.base_outputs.cut >= max(1, CUT_SHARE * scores.rows):
+        lines.append(
+            f"{_share(scores.base_outputs.cut, scores.rows)} outputs of the base model were cut at {limit:,} tokens"
+        )
+    if references is not None and references.p99 is not None and limit < references.p99:
+        lines.append(
+            f"outputs end at {limit:,} tokens, and 1 % of the references are longer than {references.p99:,} tokens"
+        )
+    return lines
+
+
+def _strange_base(record: Record, predictions: Predictions) -> list[str]:
+    base = record.pins.base_model.id
+    if base in WELL_KNOWN:
+        return []
+    folded = base.lower().translate(LOOK_ALIKES)
+    twin = next((known for known in sorted(WELL_KNOWN) if one_letter_apart(folded, known.translate(LOOK_ALIKES))), None)
+    if twin is not None:
+        return [f"the base model {base} is written almost as {twin}, and is another one"]
+    return [f"the base model {base} is not one of the {len(WELL_KNOWN)} well-known originals"]
+
+
+def one_letter_apart(one: str, other: str) -> bool:
+    """Whether at most one letter has to be changed, added or left out, in any case of letters."""
+    one, other = sorted((one.lower(), other.lower()), key=len)
+    same = next((place for place, letter in enumerate(one) if letter != other[place]), len(one))
+    return one[same + 1 :] == other[same + 1 :] if len(one) == len(other) else one[same:] == other[same + 1 :]
+
+
+def _chosen_on_test(record: Record, predictions: Predictions) -> list[str]:
+    if not record.recipe.get("select_on_test"):
+        return []
+    return [f"the published step was chosen by the loss on the {record.scores.rows:,} test rows themselves"]
+
+
+def _seen_rows(record: Record, predictions: Predictions) -> list[str]:
+    seen = sum(record.scores.seen.values())
+    many = seen > SEEN_SHARE * record.scores.rows
+    return [f"{_share(seen, record.scores.rows)} test rows are in the training data"] if many else []
+
+
+def _same_as_base(record: Record, predictions: Predictions) -> list[str]:
+    if predictions.base != predictions.adapter:
+        return []
+    return [f"all {len(predictions.base):,} outputs of the adapter are those of the base model"]
+
+
+def _no_better_than_nearest(record: Record, predictions: Predictions) -> list[str]:
+    nearest = record.baselines.get("nearest")
+    if nearest is None:
+        return []
+    return [
+        f"{METRIC_NAMES[name]} {record.scores.adapter[name].mean:.4f} is not shown to be better than "
+        f"{nearest.scores[name].mean:.4f}, which {BASELINES['nearest']}, scores"
+        for name in DECIDING
+        if name in nearest.difference and nearest.difference[name].low <= 0
+    ]
+
+
+def _columns(template: str) -> list[str]:
+    return re.findall(r"(?<!\{)\{(\w+)\}", template)
+
+
+def _share(many: int, rows: int) -> str:
+    percent = 100 * many / rows
+    return f"{many:,} of {rows:,} ({f'{percent:.1f}' if percent >= 0.05 else 'less than 0.1'} %)"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+RULES: tuple[Callable[[Record, Predictions], list[str]], ...] = (
+    _prompt_holds_target,
+    _rows_selected_by_target,
+    _few_rows,
+    _outputs_cut,
+    _strange_base,
+    _chosen_on_test,
+    _seen_rows,
+    _same_as_base,
+    _no_better_than_nearest,
+)

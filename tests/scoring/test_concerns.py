@@ -1,0 +1,148 @@
+"""Concerns: each is told of a run that gives reason for it, with its number, and of no other."""
+
+from dataclasses import replace
+
+import pytest
+
+from record.run_record import Baseline, Interval, Lengths
+from scoring.concerns import find_concerns, one_letter_apart
+
+ROWS = 120
+
+
+@pytest.fixture
+def sound(record, predictions):
+    """A run of 120 rows that nothing speaks against."""
+    numbers = range(ROWS)
+    rows = replace(
+        predictions,
+        prompt=[f"What is item {number}?" for number in numbers],
+        reference=[f"It is thing {number + 7000}." for number in numbers],
+        base=["?"] * ROWS,
+        adapter=["It is."] * ROWS,
+        seen=[""] * ROWS,
+        schema=[""] * ROWS,
+    )
+    record.data.dropped = {}
+    scores = record.scores
+    scores.rows, scores.seen = ROWS, {"exact": 0, "near": 0}
+    scores.base_outputs.cut = 0
+    for name in scores.difference:
+        scores.difference[name] = Interval(mean=0.3, low=0.25, high=0.35)
+    assert find_concerns(record, rows) == []
+    return record, rows
+
+
+def target_column(record, rows):
+    record.recipe["prompt"] = ["{instruction} Hint: {output}", "{instruction}"]
+    return rows
+
+
+def verbatim(record, rows):
+    return replace(rows, prompt=[f"{prompt} {reference}" for prompt, reference in zip(rows.prompt, rows.reference)])  # noqa: B905
+
+
+def rule(record, rows):
+    record.data.dropped = {"drop characters(output) >= 512": 11, "drop characters(instruction + input) >= 512": 3}
+    return rows
+
+
+def extracted(record, rows):
+    record.recipe["extract"] = {"text": "(?P<output>.+)"}
+    record.data.dropped = {"extract: no match in text": 2}
+    return rows
+
+
+def few(record, rows):
+    record.scores.rows = 99
+    return rows
+
+
+def wide(record, rows):
+    record.scores.difference["rougeL"] = Interval(mean=0.01, low=-0.01, high=0.03)
+    return rows
+
+
+def cut(record, rows):
+    record.scores.base_outputs.cut = 12
+    return rows
+
+
+def short(record, rows):
+    record.data.lengths = {"reference": Lengths(min=1, mean=2, max=9, p99=8)}
+    return rows
+
+
+def base(name):
+    def change(record, rows):
+        record.pins.base_model.id = name
+        return rows
+
+    return change
+
+
+def chosen(record, rows):
+    record.recipe["select_on_test"] = True
+    return rows
+
+
+def seen(record, rows):
+    record.scores.seen = {"exact": 1, "near": 1}
+    return rows
+
+
+def same(record, rows):
+    return replace(rows, adapter=rows.base)
+
+
+def nearest(record, rows):
+    scores = {name: Interval(mean=0.2, low=0.1, high=0.3) for name in record.scores.adapter}
+    difference = {name: Interval(mean=0.1, low=-0.01, high=0.2) for name in scores}
+    record.baselines = {"nearest": Baseline(scores=scores, difference=difference)}
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (target_column, "the prompt holds `output`, which the model is to write"),
+        (
+            verbatim,
+            "stands word for word in the prompt of 120 of 120 (100.0 %) test rows; in prompts of other rows 0 do",
+        ),
+        (rule, "`drop characters(output) >= 512` selects rows by their target: it dropped 11 of 22 (50.0 %)"),
+        (extracted, "`extract` of text selects rows by their target: it dropped 2 of 22 (9.1 %)"),
+        (few, "there are only 99 test rows"),
+        (wide, "ROUGE-L: the interval of the difference is 0.0400 wide, the difference itself 0.0100"),
+        (cut, "12 of 120 (10.0 %) outputs of the base model were cut at 3 tokens"),
+        (short, "outputs end at 3 tokens, and 1 % of the references are longer than 8 tokens"),
+        (base("google/fIan-t5-large"), "is written almost as google/flan-t5-large, and is another one"),
+        (base("g00gle/flan-t5-large"), "is written almost as google/flan-t5-large, and is another one"),
+        (base("google/flan-t5-larg"), "is written almost as google/flan-t5-large, and is another one"),
+        (base("someone/flan-t5-large"), "the base model someone/flan-t5-large is not one of the"),
+        (chosen, "the published step was chosen by the loss on the 120 test rows themselves"),
+        (seen, "2 of 120 (1.7 %) test rows are in the training data"),
+        (same, "all 120 outputs of the adapter are those of the base model"),
+        (nearest, "is not shown to be better than 0.2000, which the target of the nearest training input, scores"),
+    ],
+)
+def test_each_reason_is_told_with_its_number(sound, change, line):
+    record, rows = sound
+    (concern,) = find_concerns(record, change(record, rows))
+    assert line in concern
+
+
+def test_references_in_prompts_by_chance_are_no_concern(sound):
+    record, rows = sound
+    rows = replace(rows, reference=["yes"] * ROWS, prompt=["Answer yes or no: is it?"] * ROWS)
+    assert find_concerns(record, rows) == []
+
+
+@pytest.mark.parametrize("other", ["abcd", "abXd", "abd", "abcde", "Xabcd", "ABCD"])
+def test_one_letter_apart(other):
+    assert one_letter_apart("abcd", other) and one_letter_apart(other, "abcd")
+
+
+@pytest.mark.parametrize("other", ["abdc", "aXcX", "abcdef", "ab"])
+def test_more_than_one_letter_apart(other):
+    assert not one_letter_apart("abcd", other) and not one_letter_apart(other, "abcd")
