@@ -22,7 +22,7 @@ from recipes.data.splits import Splits, build_splits, references
 from recipes.data.tokenizer import audit, download_if_there
 from recipes.expectations import compare
 from record import strict_json
-from record.adapter_config import LORA
+from record.adapter_config import LORA, LORA_OF_RECIPE
 from record.errors import UserError
 from record.predictions import Predictions, load_predictions
 from record.release_files import (
@@ -43,9 +43,6 @@ from scoring.baselines import score_baselines
 from scoring.contract import contract_of
 from scoring.scores import score_forgetting, score_predictions
 
-LORA_OF_RECIPE = {"r": "lora_r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout",
-                  "target_modules": "lora_target_modules", "modules_to_save": "lora_modules_to_save",
-                  "use_rslora": "use_rslora", "use_dora": "use_dora"}  # fmt: skip
 # These have values, and not none, where the recipe is silent.
 LORA_DEFAULTS = {"r", "lora_alpha", "lora_dropout", "target_modules"}
 # What transformers adds to a tokenizer's configuration when it saves it; its special tokens are tokenizer.json's.
@@ -205,7 +202,7 @@ def check_rows(record: Record, predictions: Predictions, test: Dataset) -> str:
 
 
 def check_leakage(record: Record, predictions: Predictions, splits: Splits) -> str:
-    """Compares the test inputs with the chain's training inputs again."""
+    """Compares the test rows with the chain's training rows again."""
     seen, leakage = find_seen_rows(splits, record.pins)
     if leakage != record.leakage:
         raise Drift("leakage", "the training rows hold other copies of test rows than the record states")
@@ -215,7 +212,7 @@ def check_leakage(record: Record, predictions: Predictions, splits: Splits) -> s
             "leakage", f"row {row} is published as {predictions.seen[row] or 'clean'}: it is {seen[row] or 'clean'}"
         )
     many = sum(map(bool, seen))
-    return f"{many:,} of {len(seen):,} test inputs stand in the chain's training rows, as recorded"
+    return f"{many:,} of {len(seen):,} test inputs or prompts stand in the chain's training rows, as recorded"
 
 
 def _first_row(one: list[str], other: list[str]) -> int:

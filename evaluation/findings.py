@@ -1,4 +1,4 @@
-"""What a reproduction learns, as far as it comes, and the difference that ends it."""
+"""What a reproduction learns, as far as it comes, and what ends it."""
 
 from dataclasses import dataclass, field
 
@@ -52,3 +52,7 @@ class Drift(Exception):
         super().__init__(detail)
         self.part = part
         self.evidence = evidence
+
+
+class Undecided(Exception):
+    """Outputs differ, and their rows are too few to tell whether a score has moved; says how many would tell."""

@@ -2,13 +2,23 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from datasets import Dataset
 
-from evaluation.findings import Drift
-from evaluation.tolerance import TIE, change_interval, equivalent, same_stack
+from evaluation.findings import Drift, Undecided
+from evaluation.tolerance import (
+    Outcome,
+    change_interval,
+    hidden_share,
+    margin_of,
+    outcome,
+    rows_to_decide,
+    same_stack,
+    unlikely,
+    visible_change,
+)
 from hub.release import pull_parent
 from recipes.config import recipe_from_record
 from recipes.environment import describe_environment
@@ -34,7 +44,8 @@ class Loaded:
     """Base model and adapter, loaded as the record says.
 
     `tokenizer` is the base model's. `contract` is the record's with the engine and dtype of this machine. `repeatable`
-    is whether tokens must be equal: the published adapter on the same device and versions.
+    is whether tokens must be equal: the published adapter on the same device and versions. `gains` and `parent_gains`
+    are the published differences adapter − base by metric, for the test rows and for the parent's.
     """
 
     model: Any
@@ -43,6 +54,8 @@ class Loaded:
     environment: Environment
     published_adapter: bool
     repeatable: bool
+    gains: dict[str, float]
+    parent_gains: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,18 @@ def load(adapter: Path, record: ScoredRecord) -> Loaded:
     contract, here = _contract_here(record, dtype), describe_environment()
     published_adapter = sha256_file(adapter / ADAPTER_FILE) == record.training.adapter_sha256
     same = contract == record.contract and same_stack(here, record.scored_in)
-    return Loaded(model, tokenizer, contract, here, published_adapter, published_adapter and same)
+    return Loaded(
+        model,
+        tokenizer,
+        contract,
+        here,
+        published_adapter,
+        repeatable=published_adapter and same,
+        gains={name: gain.mean for name, gain in record.scores.difference.items()},
+        parent_gains={name: gain.mean for name, gain in record.forgetting.difference.items()}
+        if record.forgetting
+        else {},
+    )
 
 
 def check_sizes(record: Record, loaded: Loaded) -> None:
@@ -96,7 +120,13 @@ def regenerate(loaded: Loaded, published: Predictions, test: Dataset, rows: list
     subset = published.take(rows)
     fresh, *_ = predict(loaded.model, loaded.tokenizer, test.select(rows), subset.seen, loaded.contract)
     differing = {who: differing_rows(subset, fresh, who, rows) for who in MODELS}
-    moves = [change for who in MODELS for change in changes(subset, fresh, who, loaded.contract)]
+    moves = [
+        change
+        for who in MODELS
+        for change in changes(
+            subset, fresh, who, loaded.contract, loaded.gains, who == "base" or loaded.published_adapter
+        )
+    ]
     print(change_table(moves), flush=True)
     return Comparison(rows, fresh, differing, moves)
 
@@ -105,35 +135,60 @@ def decide(loaded: Loaded, published: Predictions, comparison: Comparison, sampl
     """Decides whether new outputs confirm the published ones.
 
     Where tokens are repeatable they must be equal, row by row; elsewhere outputs that differ must be about as likely,
-    and no score may move.
+    and every score that decides must be the same within its margin.
 
     Returns:
         What decided, and what was reproduced, in one line.
 
     Raises:
         `Drift`: outputs or scores are not the published ones.
+        `Undecided`: the rows are too few to tell.
     """
     rows, differing = comparison.rows, comparison.differing
-    if loaded.contract.num_beams == 1 and not loaded.repeatable:
-        _refuse_unlikely(loaded, published, comparison)
+    if not loaded.repeatable:
+        for who in MODELS if loaded.published_adapter else MODELS[:1]:
+            numbers = differing[who]
+            here = [place for place, number in enumerate(rows) if number in set(numbers)]
+            _refuse_unlikely(
+                loaded, published.take(numbers), comparison.fresh.take(here), numbers, who, loaded.contract
+            )
     part: Part = "generation" if differing["base"] else "weights"
     score = next(c.now for c in comparison.changes if (c.model, c.metric) == ("adapter", "rougeL"))
     of = f" for a sample of {len(rows):,} rows" if sample else ""
     if not any(differing.values()):
-        return "tokens", f"ROUGE-L {score:.4f}: all {2 * len(rows):,} outputs{of} are equal token for token"
+        hidden = f"; had {hidden_share(len(rows)):.1%} of all rows differed, it would have shown" if sample else ""
+        return "tokens", f"ROUGE-L {score:.4f}: all {2 * len(rows):,} outputs{of} are equal token for token{hidden}"
     summary = _summary(comparison)
     if loaded.repeatable:
         raise Drift(part, f"on the same device and versions {summary}", "tokens")
     deciding = [change for change in comparison.changes if change.metric in DECIDING]
-    for change in deciding:
-        if not equivalent(change.difference):
-            metric = METRIC_NAMES[change.metric]
-            raise Drift(part, f"{metric} of the {change.model} moved by {_interval(change)}; {summary}", "statistics")
-    widest = max(max(-change.difference.low, change.difference.high) for change in deciding)
+    _refuse_changes(deciding, len(rows), part, "", f"; {summary}")
+    widest = max(visible_change(change.difference) for change in deciding)
     return "statistics", (
         f"ROUGE-L {score:.4f}: no score moved{of} on another device, version or adapter (a change of "
         f"{widest:.4f} would have shown); {summary}"
     )
+
+
+def _refuse_changes(deciding: list[Change], rows: int, part: Part, of: str, more: str) -> None:
+    """Refuses scores that moved by more than their margin, then those of which the rows do not tell.
+
+    Raises:
+        `Drift`, `Undecided`
+    """
+    shown = {kind: [c for c in deciding if outcome(c.difference, c.margin) == kind] for kind in get_args(Outcome)}
+    if shown["moved"]:
+        change = shown["moved"][0]
+        moved = f"{METRIC_NAMES[change.metric]} of the {change.model}{of} moved by {_interval(change)}"
+        raise Drift(part, f"{moved}, more than {change.margin:.4f}{more}", "statistics")
+    if undecided := shown["undecided"]:
+        needed = [rows_to_decide(rows, change.difference, change.margin) for change in undecided]
+        change = undecided[int(np.argmax(needed))]
+        raise Undecided(
+            f"{METRIC_NAMES[change.metric]} of the {change.model}{of} moved by {_interval(change)}: too few "
+            f"rows ({rows:,}) to tell whether by more than {change.margin:.4f}; about {max(needed):,} test rows would "
+            f"decide, or a check on the device and versions that the record names, where tokens must be equal{more}"
+        )
 
 
 def regenerate_parent_rows(loaded: Loaded, pinned: Pin, folder: Path, sample: int | None, commit: str) -> str:
@@ -144,6 +199,7 @@ def regenerate_parent_rows(loaded: Loaded, pinned: Pin, folder: Path, sample: in
 
     Raises:
         `Drift`: outputs or scores are not the published ones.
+        `Undecided`: the rows are too few to tell.
     """
     published = load_predictions(folder, FORGETTING_FILE)
     rows = sample_rows(len(published.prompt), sample, commit)
@@ -155,10 +211,13 @@ def regenerate_parent_rows(loaded: Loaded, pinned: Pin, folder: Path, sample: in
         raise Drift(
             "weights", f"on the same device and versions {len(others):,} outputs for the parent's test rows differ"
         )
-    for change in changes(published, fresh, "adapter", loaded.contract):
-        if change.metric in DECIDING and not equivalent(change.difference):
-            metric = METRIC_NAMES[change.metric]
-            raise Drift("weights", f"{metric} on the parent's test rows moved by {_interval(change)}")
+    if others and loaded.published_adapter:
+        contract = require_scores(parent.record).contract
+        places = [rows.index(number) for number in others]
+        _refuse_unlikely(loaded, published.take(places), fresh.take(places), others, "adapter", contract)
+    moves = changes(published, fresh, "adapter", loaded.contract, loaded.parent_gains, loaded.published_adapter)
+    deciding = [change for change in moves if change.metric in DECIDING]
+    _refuse_changes(deciding, len(rows), "weights", " on the parent's test rows", "")
     return f"{len(rows) - len(others):,} of {len(rows):,} outputs for the parent's test rows are equal"
 
 
@@ -183,8 +242,8 @@ def generate_row(folder: Path, record: Record) -> None:
         if fresh == published:
             continue
         # Alone, a row is not rounded as among others.
-        greedy = contract.num_beams == 1
-        if shortfalls(model, tokenizer, first.prompt, published, contract, adapter)[0] > TIE if greedy else same:
+        short = shortfalls(model, tokenizer, first.prompt, published, fresh, contract, adapter)
+        if unlikely(short, contract.num_beams) or (same and np.isnan(short).any()):
             raise Drift("weights", f"the {who} output of the first test row is another one")
 
 
@@ -197,24 +256,34 @@ def _contract_here(record: ScoredRecord, dtype: str) -> Contract:
     return record.contract.model_copy(update={"dtype": dtype, "engine": engine})
 
 
-def _refuse_unlikely(loaded: Loaded, published: Predictions, comparison: Comparison) -> None:
-    """Refuses outputs that differ and that the same weights write on no device.
+def _refuse_unlikely(
+    loaded: Loaded, published: Predictions, fresh: Predictions, numbers: list[int], who: Model, contract: Contract
+) -> None:
+    """Refuses outputs that the same weights write on no device.
 
     The record itself says where its scores were taken, and so whether tokens must be equal: whoever wants it otherwise
-    names another version. Scores alone would then let pass what lies within their noise.
+    names another version. Scores alone would then let pass what lies within their margin.
+
+    Parameters:
+        published, fresh: the rows with the `numbers`, whose outputs of `who` differ.
     """
-    for who in MODELS if loaded.published_adapter else MODELS[:1]:
-        numbers, adapter = comparison.differing[who], who == "adapter"
-        rows = published.take(numbers)
-        tokens = getattr(rows, f"{who}_tokens")
-        short = shortfalls(loaded.model, loaded.tokenizer, rows.prompt, tokens, loaded.contract, adapter)
-        for number, nats in zip(numbers, short, strict=True):
-            if nats > TIE:
-                raise Drift(
-                    "weights" if adapter else "generation",
-                    f"these weights do not write the {who} output of row {number}: they prefer another token by "
-                    f"{nats:.1f} nats; {_summary(comparison)}",
-                )
+    column, adapter = f"{who}_tokens", who == "adapter"
+    short = shortfalls(
+        loaded.model,
+        loaded.tokenizer,
+        published.prompt,
+        getattr(published, column),
+        getattr(fresh, column),
+        contract,
+        adapter,
+    )
+    if unlikely(short, contract.num_beams):
+        worst = int(np.argmax(short))
+        raise Drift(
+            "weights" if adapter else "generation",
+            f"these weights do not write the {who} output of row {numbers[worst]}: they prefer another by "
+            f"{short[worst]:.1f} nats; {len(numbers):,} {who} outputs differ, by {np.mean(short):.2f} nats in the mean",
+        )
 
 
 def _summary(comparison: Comparison) -> str:
@@ -243,8 +312,15 @@ def differing_rows(published: Predictions, fresh: Predictions, who: Model, rows:
     return [row for row, old, new in pairs if old != new]
 
 
-def changes(published: Predictions, fresh: Predictions, who: Model, contract: Contract) -> list[Change]:
-    """Per metric how the scores of `who` moved."""
+def changes(
+    published: Predictions,
+    fresh: Predictions,
+    who: Model,
+    contract: Contract,
+    gains: dict[str, float],
+    same_weights: bool,
+) -> list[Change]:
+    """Per metric how the scores of `who` moved; `gains` and `same_weights` give the margins (see `margin_of`)."""
     was, now = metric_rows(published, who, contract), metric_rows(fresh, who, contract)
     return [
         Change(
@@ -253,6 +329,7 @@ def changes(published: Predictions, fresh: Predictions, who: Model, contract: Co
             published=mean(was[name]),
             now=mean(now[name]),
             difference=change_interval([b - a for a, b in zip(was[name], now[name], strict=True)]),
+            margin=margin_of(gains.get(name, 0.0), same_weights),
         )
         for name in was
     ]

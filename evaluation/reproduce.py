@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import click
 
-from evaluation.findings import Drift, Findings
+from evaluation.findings import Drift, Findings, Undecided
 from record.command_line import Command, run_command
 from record.errors import UserError, explanation, one_line
 from record.predictions import Predictions
@@ -134,13 +134,13 @@ def reproduce(
         The verdict, and the findings that it rests on.
     """
     date, findings = datetime.now(UTC).isoformat(timespec="seconds"), Findings(sample=sample)
-    failure: Drift | str | None = None
+    failure: Drift | Undecided | str | None = None
     try:
         if sample is not None and sample < 1:
             raise UserError(f"a sample is one row or more, not {sample}")
         _check(findings, adapter, revision, level, key)
-    except Drift as drift:
-        failure = drift
+    except (Drift, Undecided) as end:
+        failure = end
     except BaseException as error:
         # A panic in a Rust library is no `Exception`; Ctrl-C is none either.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
@@ -150,14 +150,19 @@ def reproduce(
     return _verdict(adapter, level, date, findings, failure), findings
 
 
-def _verdict(adapter: str, level: Level, date: str, findings: Findings, failure: Drift | str | None) -> Verdict:
-    """The verdict on the findings: DRIFTED after a `Drift`, UNCHECKED after a failure, which a text explains."""
+def _verdict(
+    adapter: str, level: Level, date: str, findings: Findings, failure: Drift | Undecided | str | None
+) -> Verdict:
+    """The verdict on the findings: DRIFTED after a `Drift`, UNCHECKED where undecided or after a failure (a text)."""
     verdict: Literal["REPRODUCED", "DRIFTED", "UNCHECKED"] = "REPRODUCED"
     reason, evidence, moved, checks = findings.reason, findings.evidence, None, findings.checks
     if isinstance(failure, Drift):
         verdict, reason, moved = "DRIFTED", one_line(str(failure)), failure.part
         evidence = failure.evidence or evidence
         checks = [*checks, Check(part=moved, outcome="failed", detail=reason)]
+    elif isinstance(failure, Undecided):
+        verdict, reason, evidence = "UNCHECKED", one_line(str(failure)), "statistics"
+        checks = [*checks, Check(part="generation", outcome="not checked", detail=reason)]
     elif failure is not None:
         verdict, reason = "UNCHECKED", failure
     return Verdict(

@@ -1,5 +1,8 @@
 """The rules that tell noise from drift: when tokens must be equal, and when scores that moved show a change."""
 
+import math
+from typing import Literal
+
 import numpy as np
 
 from record.run_record import Environment, Interval
@@ -12,12 +15,27 @@ ALPHA = 0.05 / 4
 RESAMPLES, CHUNK = 5_000, 500
 
 SEED = 2137
-# Two scores closer than this are the same for all purposes: a fifth of the last digit that papers print in percent.
-EQUIVALENCE = 0.002
-# Nats by which a written token may fall short of the likeliest. A device that rounds otherwise writes near-ties only:
-# the miniature's outputs with all weights in bfloat16 fall short by at most 0.11 in float32, the references, published
-# as if they were outputs, by 11 in the median (343 rows of the finance recipe, 12 new tokens).
-TIE = 2.0
+# Fewer changed rows than these may all move one way by chance more often than ALPHA allows (sign test: 2 · 2 ** -8).
+FEW = 8
+# A mean may move by a tenth of what the adapter is said to gain, by a hundredth at least (where ROUGE in percent is
+# printed, one point), and where the same weights write again by two hundredths at most: weights rounded to bfloat16 or
+# off by .5 % move the miniature's ROUGE-L by .006 or less (172 rows of the finance recipe). Another training with the
+# same recipe is another adapter: four seeds differ by up to .018 where the gain is .52, and such a gain may be so much.
+SHARE_OF_GAIN, MARGIN, LARGEST_MARGIN = 0.1, 0.01, 0.02
+# Nats by which greedy outputs that differ fall short of the likeliest in the mean at most, were their shortfalls
+# exponential: weights in bfloat16 give the miniature .03 to .06, weights off by .5 % .02 to .17 (3 or 4 of 172 rows of
+# the finance recipe). The references, published as if they were outputs, fall short by 11 in the median.
+NEAR_TIE = 0.2
+# The same of beams: a near-tie early in the search can end in an output that is some nats less likely, or likelier. Two
+# or four beams and weights off by .1 to .5 % give the miniature 1.4 in the mean at most (one row of 115; .7 in 5 of 90
+# rows of a barely trained adapter, 3.0 at worst); the references give 28 in the median for the base, 3 for the adapter.
+NEAR_TIE_OF_BEAMS = 1.0
+# No output alone may fall short by more than so many times the mean: an exponential does once in 22,000.
+WORST = 10
+# An honest re-run falls short by more than the limit once in a thousand.
+UNLIKELY = 0.001
+
+Outcome = Literal["same", "moved", "undecided"]
 
 
 def same_stack(here: Environment, there: Environment | None) -> bool:
@@ -35,7 +53,7 @@ def change_interval(differences: list[float]) -> Interval:
 
     An expanded percentile bootstrap (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", section 4.4):
     only rows whose outputs differ carry information, and the percentiles are widened for their number as Student's t
-    would be. Fewer than two such rows prove nothing: the interval is then as wide as scores can be.
+    would be. Fewer than `FEW` such rows cannot show a direction: the interval then reaches to 0.
 
     Parameters:
         differences: per row, now − published; NaN where a metric does not apply to the row.
@@ -46,12 +64,10 @@ def change_interval(differences: list[float]) -> Interval:
     mean = float(scores.mean()) if rows else 0.0
     if len(changed) == 0:
         return Interval(mean=0.0, low=0.0, high=0.0)
-    if len(changed) == 1:
-        return Interval(mean=mean, low=-1.0, high=1.0)
     from scipy import stats
 
     many = len(changed)
-    tail = stats.norm.cdf(np.sqrt(many / (many - 1)) * stats.t.ppf(ALPHA / 2, many - 1))
+    tail = stats.norm.cdf(np.sqrt(many / (many - 1)) * stats.t.ppf(ALPHA / 2, many - 1)) if many > 1 else 0.0
     rng = np.random.default_rng(SEED)
     means = []
     for _ in range(RESAMPLES // CHUNK):
@@ -60,9 +76,69 @@ def change_interval(differences: list[float]) -> Interval:
         scores_drawn = changed[rng.integers(many, size=counts.sum())]
         means.append(np.bincount(np.repeat(np.arange(CHUNK), counts), weights=scores_drawn, minlength=CHUNK) / rows)
     low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
+    if many < FEW:
+        low, high = min(low, 0.0), max(high, 0.0)
     return Interval(mean=mean, low=float(low), high=float(high))
 
 
-def equivalent(difference: Interval) -> bool:
-    """Whether a paired difference shows no change: its interval contains 0, or lies within ± `EQUIVALENCE`."""
-    return difference.low <= 0 <= difference.high or max(-difference.low, difference.high) <= EQUIVALENCE
+def margin_of(gain: float, same_weights: bool) -> float:
+    """By how much a mean may move and count as the same.
+
+    Parameters:
+        gain: the published difference of the metric, adapter − base.
+        same_weights: whether the published weights write again, not those of another training.
+    """
+    margin = max(MARGIN, SHARE_OF_GAIN * abs(gain))
+    return min(margin, LARGEST_MARGIN) if same_weights else margin
+
+
+def outcome(difference: Interval, margin: float) -> Outcome:
+    """What a paired difference shows, as two one-sided tests (TOST; Schuirmann 1987) with its joint interval.
+
+    "same" where the interval lies within ± `margin`, "moved" where it lies wholly outside, else "undecided".
+    """
+    if max(-difference.low, difference.high) <= margin:
+        return "same"
+    return "moved" if difference.low > margin or difference.high < -margin else "undecided"
+
+
+def visible_change(difference: Interval) -> float:
+    """The smallest change of the mean that would have shown: what the interval leaves possible at most."""
+    return max(-difference.low, difference.high)
+
+
+def rows_to_decide(rows: int, difference: Interval, margin: float) -> int:
+    """About how many rows an honest re-run needs to show no change; two significant digits, rounded up.
+
+    An interval shrinks by the root of the rows: with so many it is as wide as `margin`.
+
+    Parameters:
+        rows: number of the rows that gave the `difference`.
+    """
+    needed = rows * ((difference.high - difference.low) / margin) ** 2
+    unit: int = 10 ** max(0, len(str(math.ceil(needed))) - 2)
+    return math.ceil(needed / unit) * unit
+
+
+def hidden_share(rows: int) -> float:
+    """Share of all rows that may differ though none of a random sample of `rows` does, at 95 %."""
+    return 1.0 - math.pow(0.05, 1 / rows)
+
+
+def unlikely(shortfalls: list[float], num_beams: int) -> bool:
+    """Whether the outputs that differ fall short of the likeliest by more than rounding explains.
+
+    One by more than `WORST` near-ties, or all together by more than a sum of exponentials with the mean of a near-tie
+    reaches once in 1 / `UNLIKELY` (a gamma distribution): for greedy outputs 1.4 nats for one row, .37 in the mean of
+    20, .26 in that of 100.
+
+    Parameters:
+        shortfalls: nats, one for each output that differs; NaN where nothing is known.
+    """
+    shortfalls = [nats for nats in shortfalls if not math.isnan(nats)]
+    if not shortfalls:
+        return False
+    from scipy import stats
+
+    near_tie = NEAR_TIE if num_beams == 1 else NEAR_TIE_OF_BEAMS
+    return max(shortfalls) > WORST * near_tie or sum(shortfalls) > near_tie * stats.gamma.isf(UNLIKELY, len(shortfalls))

@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from evaluation.findings import Findings
-from evaluation.tolerance import equivalent
+from evaluation.tolerance import outcome
 from model_cards.card import HUB, SAMPLES
 from model_cards.html import PAGE_STYLE, TEXT, render_page, source, visible
 from record.predictions import Predictions
@@ -24,6 +24,8 @@ LEVELS = {
     "generate": "base model and adapter write their outputs again",
     "train": "the adapter is trained again from its recipe",
 }
+# What a difference shows, by `outcome`: the class of its cell and its text.
+SHOWS = {"same": ("same", "= no change"), "moved": ("moved", "≠ a change"), "undecided": ("quiet", "? too few rows")}
 # Rows shown per model, how many of them unfolded, and the characters of HTML at which to stop earlier.
 ROWS, UNFOLDED, CHARACTERS = 200, 20, 800_000
 # Characters shown of a text while it is folded.
@@ -50,7 +52,8 @@ def render_report(verdict: Verdict, findings: Findings) -> str:
         deciding=DECIDING,
         metric_names=METRIC_NAMES,
         baseline_names=BASELINES,
-        equivalent=equivalent,
+        outcome=outcome,
+        shows=SHOWS,
         date=f"{datetime.fromisoformat(verdict.date):%-d %B %Y, %H:%M} UTC",
         command=command(verdict),
         unfolded=UNFOLDED,

@@ -68,7 +68,12 @@ function element(tag, content, name) {
 
 function card(row) {
   const [base, adapter] = [rows.score.base[row], rows.score.adapter[row]];
-  const told = { exact: "an exact copy of its input", near: "a near-duplicate of its input" };
+  const told = {
+    exact: "an exact copy of its input",
+    near: "a near-duplicate of its input",
+    prompt: "its prompt",
+    disguised: "its input in disguise",
+  };
   const head = element("h3", `Test row ${number(row)}`);
   const change = adapter - base;
   const sign = change < 0 ? "−" : "+";

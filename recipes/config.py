@@ -14,6 +14,7 @@ from typing import Any
 import regex
 
 from recipes.length_rules import Rule, parse_rule
+from recipes.settings import refuse_combinations, refuse_keys
 from record.errors import Slip, UserError
 from record.field_types import is_plain_name
 from record.published_recipe import refused_key
@@ -82,8 +83,8 @@ class RecipeArguments:
             Takes the validation loss, and with it the best step, from the test rows, as some published results did.
             The scores are then no longer of unseen rows, and the card says so.
         split (`str`, *optional*, defaults to `"random"`):
-            `random` draws the held out rows one by one; `grouped` draws whole groups of exact copies and
-            near-duplicates, so that no held out row has a copy among the training rows.
+            `random` draws the held out rows one by one; `grouped` draws whole groups of copies, exact,
+            near, in disguise or by their prompts, so that no held out row has a copy among the training rows.
         split_seed (`int`, *optional*, defaults to `2137`):
             Seed of both splits.
         added_tokens (`list[str]`, *optional*):
@@ -143,7 +144,7 @@ class RecipeArguments:
 
     def __post_init__(self):
         for key in ("title", "adapter_name", "dataset_name", "prompt", "target"):
-            if not getattr(self, key):
+            if getattr(self, key) in (None, "", []):
                 raise UserError(f"the recipe lacks `{key}`")
         for key in ("prompt", "dataset_splits", "length_rules", "added_tokens"):
             if isinstance(getattr(self, key), str):
@@ -219,31 +220,24 @@ def parse_recipe(argv: list[str]) -> Recipe:
     Raises:
         `Slip`: no file, an unknown key, a value of the wrong type, or a combination that makes no sense.
     """
-    import yaml
+    from recipes.recipe_file import read_recipe
 
     if "--config" not in argv[:-1]:
         raise Slip("name a recipe: --config recipes/finance.yaml")
-    path = Path(argv[argv.index("--config") + 1])
+    at = argv.index("--config")
+    path, overrides = Path(argv[at + 1]), argv[:at] + argv[at + 2 :]
     if not is_plain_name(path.stem):
         raise Slip(f"{path.name}: the run is named by this file: use letters, digits, `.`, `-` and `_` only")
+    keys = read_recipe(path)
     try:
-        keys = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise Slip(f"cannot read the recipe {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise Slip(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(keys, dict):
-        raise Slip(f"{path} is not a recipe: it must hold `key: value` lines")
-    overrides = [word[2:].partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")]
-    try:
-        return _parse(path.stem, keys, argv, [*keys, *overrides])
+        return _parse(path.stem, keys, overrides, own=True)
     except UserError as error:
         raise Slip(str(error)) from None
 
 
 def recipe_from_record(name: str, resolved: dict[str, Any]) -> Recipe:
     """The `Recipe` whose `resolved` keys a record holds."""
-    return _parse(name, resolved, [], list(resolved))
+    return _parse(name, resolved, [], own=False)
 
 
 def arguments_from_record(resolved: dict[str, Any]) -> RecipeArguments:
@@ -252,7 +246,20 @@ def arguments_from_record(resolved: dict[str, Any]) -> RecipeArguments:
     return RecipeArguments(**{name: resolved[name] for name in names})
 
 
-def _parse(name: str, keys: dict[str, Any], argv: list[str], names: list[str]) -> Recipe:
+def _overrides(argv: list[str]) -> dict[str, str]:
+    """The keys on a command line (`--key value`, `--key=value`, `--key`), each with its words."""
+    words: dict[str, list[str]] = {}
+    for word in argv:
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            words[key := name.replace("-", "_")] = [value] if equals else []
+        elif words:
+            words[key].append(word)
+    return {key: " ".join(values) or "true" for key, values in words.items()}
+
+
+def _parse(name: str, keys: dict[str, Any], argv: list[str], own: bool) -> Recipe:
+    """The recipe; one's own is also held against `recipes.settings`, which published ones of before may not meet."""
     import torch
     from transformers import Seq2SeqTrainingArguments
     from trl import ModelConfig, TrlParser
@@ -262,22 +269,25 @@ def _parse(name: str, keys: dict[str, Any], argv: list[str], names: list[str]) -
             raise UserError(f"recipe {name}: {message}")
 
     parser = Parser((RecipeArguments, Seq2SeqTrainingArguments, ModelConfig), allow_abbrev=False)
+    # Of two options for a key, `--key` and `--no_key`, the first has its default; the second is left out.
+    defaults = {action.dest: action.default for action in reversed(parser._actions)}
+    given = keys | _overrides(argv)
+    names = list(given)
     # Otherwise accelerate 1.15 takes several processes without an accelerator for strangers to each other.
     on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" or not torch.accelerator.is_available()
     parser.set_defaults(use_cpu=on_cpu, output_dir=f"runs/{name}")
-    options = [option for action in parser._actions for option in action.option_strings]
-    parser_keys = {option.removeprefix("--").replace("-", "_") for option in options} | {"config"}
     for key in names:
-        if key not in parser_keys:
-            near = get_close_matches(str(key), parser_keys, 1)
+        if key not in defaults:
+            near = get_close_matches(str(key), defaults, 1)
             cure = f"did you mean `{near[0]}`?" if near else "`python -m recipes.train --help` says which there are"
             raise UserError(f"recipe {name}: unknown key `{key}`: {cure}")
     try:
-        if argv:
-            parts = parser.parse_args_and_config(argv)
-        else:
-            parser.set_defaults_with_config(**keys)
-            parts = parser.parse_args_into_dataclasses([])
+        if own:
+            refuse_keys(given, defaults)
+        parser.set_defaults_with_config(**keys)
+        parts = parser.parse_args_into_dataclasses(argv)
+    except ImportError as error:
+        raise UserError(f"recipe {name}: a package must be installed first: {' '.join(str(error).split())}") from None
     except (ValueError, TypeError) as error:
         raise UserError(f"recipe {name}: {' '.join(str(error).split())}") from None
     arguments, training, model = parts
@@ -288,6 +298,8 @@ def _parse(name: str, keys: dict[str, Any], argv: list[str], names: list[str]) -
     _refuse_nonsense(arguments, training, model)
     if refusal := refused_key(resolved, own=True):
         raise UserError(f"recipe {name}: {refusal}")
+    if own:
+        refuse_combinations(arguments, training, model, given)
     return Recipe(name, arguments, training, model, resolved)
 
 
@@ -309,10 +321,6 @@ def _refuse_nonsense(arguments: RecipeArguments, training: Any, model: Any) -> N
         raise UserError(f"`lora_task_type: {model.lora_task_type}` is not T5's: set SEQ_2_SEQ_LM")
     if arguments.early_stopping_patience and not training.load_best_model_at_end:
         raise UserError("`early_stopping_patience` needs `load_best_model_at_end: true`")
-    if training.auto_find_batch_size:
-        raise UserError("`auto_find_batch_size` is not needed: steps are cut to fit memory by themselves; remove it")
-    if training.push_to_hub:
-        raise UserError("`push_to_hub` would upload unscored and unchecked: use `make publish` after scoring")
 
 
 def recipe_yaml(resolved: dict[str, Any]) -> str:
@@ -324,7 +332,10 @@ def recipe_yaml(resolved: dict[str, Any]) -> str:
 
 def recipe_help() -> str:
     """The keys of `RecipeArguments`, for `--help` (without importing torch)."""
-    others = "Any other key is one of transformers' Seq2SeqTrainingArguments or TRL's ModelConfig."
+    others = (
+        "Any other key is one of transformers' Seq2SeqTrainingArguments or TRL's ModelConfig;\n"
+        "    recipes/settings.py says which of them are refused, and which cannot change the adapter."
+    )
     return f"{RecipeArguments.__doc__}\n    {others}\n"
 
 

@@ -22,6 +22,7 @@ PACKAGES = (
     "rouge-score-rs",
     "sqlglot",
     "datasketch",
+    "confusable_homoglyphs",
     "huggingface_hub",
     "numpy",
     "bitsandbytes",

@@ -8,6 +8,7 @@
 #     "rouge-score-rs==0.2.1",
 #     "sqlglot==30.30.0",
 #     "datasketch==2.0.0",
+#     "confusable_homoglyphs==3.3.1",
 #     "scipy==1.17.1",
 #     "pydantic==2.14.3",
 #     "Jinja2==3.1.6",

@@ -1,11 +1,13 @@
 """What a recipe takes from the Hub, pinned to full commits."""
 
 import os
+from typing import Any
 
 from huggingface_hub import HfApi, get_token
 
 from hub.pins import pin
 from hub.release import pull_parent
+from record.adapter_config import LORA_OF_RECIPE, check_adapter_config
 from record.errors import UserError
 from record.run_record import Pins
 
@@ -16,15 +18,16 @@ def pin_recipe(recipe) -> Pins:
     An adapter that is continued brings its own base model commit: on another one it would be another model.
 
     Raises:
-        `UserError`: the parent adapter has no record, another base model, or other added tokens than the recipe.
+        `UserError`: the parent adapter has no record, or another base model, other added tokens or another LoRA shape
+            than the recipe.
     """
     dataset = pin("dataset", recipe.arguments.dataset_name, recipe.arguments.dataset_revision)
     if recipe.arguments.parent_adapter is None:
         base = pin("model", recipe.model.model_name_or_path, recipe.model.model_revision)
         return Pins(base_model=base, dataset=dataset)
     parent = pin("model", *_parent_id(recipe.arguments.parent_adapter))
-    record = pull_parent(parent).record
-    base = record.pins.base_model
+    pulled = pull_parent(parent)
+    record, base = pulled.record, pulled.record.pins.base_model
     if base.id != recipe.model.model_name_or_path:
         raise UserError(
             f"{parent.id} is an adapter of {base.id}: set `model_name_or_path` to that, not "
@@ -36,7 +39,15 @@ def pin_recipe(recipe) -> Pins:
             f"{parent.id} was trained with `added_tokens: {tokens}`, which its rows belong to: state the same, not "
             f"{recipe.arguments.added_tokens}"
         )
+    config = check_adapter_config(pulled.folder, base)
+    for theirs, ours in LORA_OF_RECIPE.items():
+        if ours in recipe.resolved and _as_set(recipe.resolved[ours]) != _as_set(config[theirs]):
+            raise UserError(f"`{ours}` is that of {parent.id}, which is continued: remove it from the recipe")
     return Pins(base_model=base, dataset=dataset, parent_adapter=parent)
+
+
+def _as_set(modules: Any) -> Any:
+    return frozenset(modules) if isinstance(modules, list) else frozenset({modules})
 
 
 def _parent_id(parent: str) -> tuple[str, str]:

@@ -28,7 +28,10 @@ def say_shapes(record: Record) -> None:
         say(
             f"            {source.exact:,} test inputs stand among the {source.training_rows:,} training rows of "
             f"{source.adapter or 'this run'}, {source.near:,} more nearly"
+            + (f", {source.disguised:,} in disguise" if source.disguised else "")
         )
+        if same := max(source.prompts or 0, source.token_ids or 0):
+            say(f"            {same:,} test prompts are the same as training prompts once filled, cut and tokenized")
     if record.unwritable.unwritable:
         say(f"            {_unwritable_line(record.unwritable)}")
     say(

@@ -44,6 +44,7 @@ def train(recipe: Recipe, published: Record | None = None) -> None:
         `UserError`: the folder holds a run of another recipe, or the recipe does not fit its data, base or memory.
     """
     from recipes.training import micro_batches
+    from recipes.training.model import refuse_targets
 
     _refuse_missing_tracker(recipe.training)
     run = Path(recipe.training.output_dir)
@@ -56,14 +57,22 @@ def train(recipe: Recipe, published: Record | None = None) -> None:
     earlier = previous or published
     budget = recipe.arguments.tokens_per_micro_batch
     first = micro_batches.plan(recipe.training, earlier and earlier.batch, budget or None)
+    if not recipe.training.learning_rate:
+        say("Training will change nothing: `learning_rate` is 0")
     if refusal := refused_key(recipe.resolved):
         say(f"This run cannot be published: {refusal}")
     pins = earlier.pins if earlier is not None else _pin(recipe)
-    prepared = prepare(recipe, pins, 2 if earlier is None else earlier.data.rules)
+    rules = 2 if earlier is None else earlier.data.rules
+    if rules == 1:
+        # A recipe of then could state both; its run was trained without them.
+        recipe.training.label_smoothing_factor, recipe.training.neftune_noise_alpha = 0.0, None
+    prepared = prepare(recipe, pins, rules)
 
     def attempt(batch: Batch) -> Record:
         _set_arguments(recipe, prepared, batch)
         model = _make_model(recipe, pins, prepared.tokenizer)
+        if published is None and pins.parent_adapter is None:
+            refuse_targets(model)
         record = open_record(recipe, pins, prepared, model, batch)
         return fit(_make_trainer(recipe, prepared, model, batch), record, prepared, run)
 
@@ -140,6 +149,8 @@ def _set_arguments(recipe: Recipe, prepared: Prepared, batch: Batch) -> None:
         say("`torch_compile` is left out: a CPU gains nothing by it")
     # A step is cut inside `AdapterTrainer`.
     arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = batch.effective, 1
+    # A continued run counts on where it was cut off, as `early_stopping_patience` of an uninterrupted one does.
+    arguments.restore_callback_states_from_checkpoint = True
     if prepared.eval_rows is None:
         arguments.eval_strategy, arguments.load_best_model_at_end = "no", False
 

@@ -21,6 +21,11 @@ from record.run_record import Pin
 LORA = {"bias": "none", "inference_mode": True, "init_lora_weights": True, "megatron_core": "megatron.core",
         "peft_type": "LORA", "qalora_group_size": 16, "task_type": "SEQ_2_SEQ_LM"}  # fmt: skip
 
+# Its keys by which a recipe says what its adapter is like, with the recipe's names for them.
+LORA_OF_RECIPE = {"r": "lora_r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout",
+                  "target_modules": "lora_target_modules", "modules_to_save": "lora_modules_to_save",
+                  "use_rslora": "use_rslora", "use_dora": "use_dora"}  # fmt: skip
+
 
 class AdapterConfig(BaseModel):
     """The keys whose values differ from adapter to adapter."""

@@ -31,13 +31,17 @@ MAX_BYTES, MAX_ROWS, MAX_TOKENS = 2**30, 2_000_000, 50_000_000
 # Tokens of one output, and the one value that an empty list counts for.
 LONGEST = 4_097
 
+# How a training has seen a test row, the gravest first: its input as an exact copy or a near-duplicate, its prompt or
+# the prompt's token ids, its input in disguise.
+SEEN = ("exact", "near", "prompt", "disguised")
+
 
 @dataclass
 class Predictions:
     """What both models wrote for every test row, in the test split's order.
 
     `schema` holds the tables that a row's SQL is about ("" without), `seen` whether a training of the chain has seen
-    the row's input: as "exact" copy, as "near" duplicate, or "".
+    the row: one of `SEEN`, or "".
     """
 
     prompt: list[str]

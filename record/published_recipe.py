@@ -8,6 +8,7 @@ types and bounds; with other keys, and with other values of those in `OPEN`, you
 
 import reprlib
 from collections.abc import Mapping
+from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, with_config
@@ -185,7 +186,7 @@ class OwnRecipe(PublishedRecipe, total=False):
 OPEN = {
     "dataset_name", "model_name_or_path", "model_revision", "lora_target_modules", "lora_modules_to_save",
     "bnb_4bit_quant_type", "bnb_4bit_quant_storage", "lr_scheduler_type", "optim", "train_sampling_strategy",
-    "metric_for_best_model", "activation_checkpointing_kwargs", "gradient_checkpointing_kwargs", "run_name",
+    "activation_checkpointing_kwargs", "gradient_checkpointing_kwargs", "run_name",
 }  # fmt: skip
 # What a pattern asks for, in words.
 PATTERNS = {
@@ -229,4 +230,10 @@ def _say(problem: ErrorDetails) -> str:
     wish = wish.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
     # Of a list that is too long, its length is named already.
     value = "" if problem["type"] in ("too_long", "too_short") else f", not {reprlib.repr(problem['input'])}"
-    return f"`{path}` should {wish.replace(' after validation', '')}{value}"
+    # YAML reads no, off, 12 and 2024-01-01 as something else than texts.
+    cure = ": write it in quotes" if problem["type"] == "string_type" and _one_word(problem["input"]) else ""
+    return f"`{path}` should {wish.replace(' after validation', '')}{value}{cure}"
+
+
+def _one_word(value: object) -> bool:
+    return isinstance(value, bool | int | float | date)

@@ -221,8 +221,10 @@ class Energy(Section):
 
 
 class Leakage(Section):
-    """Test rows whose input also stands in training rows: as `exact` copy, or as `near` duplicate (else).
+    """Test rows whose input also stands in training rows: as `exact` copy, as `near` duplicate (else), or `disguised`.
 
+    Of all test rows, the `prompts` that are also a training row's, and those whose `token_ids` are. A row that only its
+    prompt or token ids tell is not counted as disguised. None in records of the first rules (see `Data`).
     One entry a training of the chain: `adapter` None for this run's own, else the ancestor's id at its commit.
     """
 
@@ -231,6 +233,9 @@ class Leakage(Section):
     training_rows: Count
     exact: Count
     near: Count
+    disguised: Count | None = None
+    prompts: Count | None = None
+    token_ids: Count | None = None
 
 
 class Contract(Section):
@@ -302,13 +307,13 @@ class SqlCounts(Section):
 class Scores(Compared):
     """The scores of all test rows; `clean` those of the rows that no training of the chain has seen, where some were.
 
-    `seen` counts the test rows found in any training of the chain, as exact copies or near-duplicates.
+    `seen` counts the test rows found in any training of the chain, by the gravest kind (`record.predictions.SEEN`).
     """
 
     base_outputs: Outputs
     adapter_outputs: Outputs
     sql: SqlCounts | None = None
-    seen: dict[Literal["exact", "near"], Count] = {}
+    seen: dict[Literal["exact", "near", "prompt", "disguised"], Count] = {}
     clean: Compared | None = None
 
 

@@ -39,13 +39,18 @@ class Check(Section):
 
 
 class Change(Section):
-    """A mean over the compared rows, as published and now, and the paired difference now − published."""
+    """A mean over the compared rows, as published and now, and the paired difference now − published.
+
+    Parameters:
+        margin: by how much the mean may move and count as the same; 0.002 was the rule before verdicts stated it.
+    """
 
     model: Model
     metric: str
     published: float
     now: float
     difference: Interval
+    margin: float = 0.002
 
 
 class Verdict(Section):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from record.predictions import SEEN
 from record.run_record import Compared, Contract, Forgetting, Outputs, Scores, SqlCounts
 
 
@@ -15,13 +16,14 @@ def score_forgetting(predictions, contract: Contract) -> Forgetting:
 def score_predictions(predictions, contract: Contract, base_seconds: float, adapter_seconds: float) -> Scores:
     """Scores of published or fresh predictions under a contract; needs no model."""
     rows = {who: metric_rows(predictions, who, contract) for who in ("base", "adapter")}
-    clean = [row for row, seen in enumerate(predictions.seen) if not seen]
+    seen: dict[Any, int] = {kind: predictions.seen.count(kind) for kind in SEEN}
+    clean = [row for row, kind in enumerate(predictions.seen) if not kind]
     return Scores(
         **_comparison(rows, range(len(predictions.reference)), contract),
         base_outputs=_outputs(predictions.base, predictions.base_tokens, contract, base_seconds),
         adapter_outputs=_outputs(predictions.adapter, predictions.adapter_tokens, contract, adapter_seconds),
         sql=_sql_counts(predictions, contract) if contract.sql else None,
-        seen={kind: predictions.seen.count(kind) for kind in ("exact", "near")},
+        seen={kind: many for kind, many in seen.items() if many or kind in ("exact", "near")},
         clean=Compared(**_comparison(rows, clean, contract)) if 0 < len(clean) < len(predictions.seen) else None,
     )
 

@@ -116,12 +116,17 @@ def test_a_chain_names_its_parent_and_tells_what_was_forgotten(published):
     ours, theirs = record.leakage
     assert (ours.adapter, theirs.adapter) == (None, f"local-user/flan-t5-large-text2sql@{parent_commit}")
     assert theirs.exact + theirs.near == pytest.approx(0.9 * record.scores.rows, rel=0.03)
+    # Both recipes ask with the same words.
+    assert theirs.prompts == theirs.token_ids == pytest.approx(0.9 * record.scores.rows, rel=0.03)
     assert theirs.training_rows == parent.data.train + parent.data.validation
     seen = sum(record.scores.seen.values())
     assert 0.87 * record.scores.rows < seen == record.scores.rows - record.scores.clean.rows
     assert record.forgetting.parent == parent.scores.adapter
     card = (run / "release" / "README.md").read_text()
-    assert f"of which {seen} (" in card and f"The scores of the {record.scores.clean.rows} test rows that no" in card
+    assert (
+        f"of which {seen} (" in card
+        and f"The scores of the {record.scores.clean.rows} test rows that are in no" in card
+    )
     assert {"sql_parsed", "sql_exact_match", "sql_execution_match"} < record.scores.adapter.keys()
     assert f"own tables ({record.scores.sql.not_executable} (" in card and record.scores.sql.not_executable > 0
     assert f"local-user/flan-t5-large-text2sql@{parent_commit[:12]}" in card and "What training made it forget" in card
@@ -129,6 +134,14 @@ def test_a_chain_names_its_parent_and_tells_what_was_forgotten(published):
     other = parse_recipe(["--config", "recipes/llama2sql.yaml", "--added_tokens", "<", "~"])
     with pytest.raises(UserError, match=r"was trained with `added_tokens: \['<'\]`.* not \['<', '~'\]"):
         pin_recipe(other)
+    # The adapter's shape is its parent's (text2sql has 16): another one would be taken without a word.
+    pin_recipe(
+        parse_recipe(["--config", "recipes/llama2sql.yaml", "--lora_r", "16", "--lora_target_modules", "o", "q", "v"])
+    )
+    with pytest.raises(
+        UserError, match=r"^`lora_r` is that of local-user/flan-t5-large-text2sql, which is continued: "
+    ):
+        pin_recipe(parse_recipe(["--config", "recipes/llama2sql.yaml", "--lora_r", "4"]))
 
 
 def test_base_models_are_compared_in_one_table_and_one_plot(published, tmp_path, capsys):

@@ -1,12 +1,11 @@
 """Forgeries beside the release: other commits of what it pins, tags, downloads, signatures; and what is honest."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
-import forger
 import pytest
-import torch
 from forger import (
     check,
     config,
@@ -18,6 +17,7 @@ from forger import (
     predictions,
     publish,
     record,
+    rounded_otherwise,
     short_release,
     text,
     unlisted,
@@ -28,7 +28,6 @@ from safetensors.torch import load_file, save_file
 import evaluation.retrain
 from evaluation import reproduce
 from hub.signing import sign
-from record.run_record import load_record
 
 REPO = "local-user/forged-around"
 
@@ -161,25 +160,6 @@ def test_a_hashed_forgery_of_a_signed_release_is_found(finance, tmp_path, by, to
     assert reproduce.reproduce(REPO, forged, "score")[0].verdict == "REPRODUCED"
 
 
-def rounded_otherwise(run, repo_id):
-    """What a device with other rounding writes: every weight of the base off by up to some percent."""
-    found = load_record(run)
-    torch.manual_seed(1)
-    load = forger.load_for_scoring
-
-    def loaded(*arguments):
-        model, *others = load(*arguments)
-        with torch.no_grad():
-            for weight in model.parameters():
-                weight.mul_(1 + 0.005 * torch.randn_like(weight))
-        return model, *others
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(forger, "load_for_scoring", loaded)
-        forger.generate(run, found)
-    return record(scored_in=elsewhere)(run, repo_id)
-
-
 @pytest.mark.parametrize(
     ("change", "how", "evidence"),
     [
@@ -191,7 +171,6 @@ def rounded_otherwise(run, repo_id):
         ),
         pytest.param(record(contract__batch_size=7), {}, "tokens", id="another-batch-size"),
         pytest.param(record(scored_in=elsewhere), {"sample": 20}, "tokens", id="a-sample-of-the-same-tokens-elsewhere"),
-        pytest.param(rounded_otherwise, {}, "statistics", id="another-rounding-elsewhere"),
         pytest.param(record(training__seconds=1.0), {"level": "train"}, "tokens", id="trained-again"),
     ],
 )
@@ -199,6 +178,16 @@ def test_what_is_honest_reproduces(finance, tmp_path, monkeypatch, change, how, 
     monkeypatch.setattr(evaluation.retrain, "RETRAINED", tmp_path / "retrained")
     verdict = check(REPO, finance, change, tmp_path, **how)
     assert (verdict.verdict, verdict.evidence) == ("REPRODUCED", evidence), verdict.line
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_what_few_rows_cannot_tell_is_unchecked_and_says_how_many_could(finance, tmp_path, beams):
+    verdict = check(REPO, finance, rounded_otherwise(0.005, beams), tmp_path)
+    assert (verdict.verdict, verdict.evidence, verdict.moved) == ("UNCHECKED", "statistics", None), verdict.line
+    assert re.search(
+        r"too few rows \(90\) to tell .* than 0\.01\d\d; about [\d,]+ test rows would decide", verdict.line
+    )
+    assert verdict.checks[-1].outcome == "not checked" and reproduce.EXIT_CODES[verdict.verdict] == 2
 
 
 def test_a_moved_main_leaves_a_named_commit_as_it_is_and_the_command_says_so(finance, tmp_path, capsys):

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forger import check, rounded_otherwise
 from short_runs import publish, train_short
 
 from evaluation import evaluate
@@ -116,6 +117,16 @@ def test_a_sample_is_a_part_of_the_rows_and_always_the_same(published):
     assert rouge_l.published == rouge_l.now != load_record(run).scores.adapter["rougeL"].mean
     all_rows, _ = reproduce(adapter, sample=10**6)
     assert all_rows.sample is None and "all 686 outputs are equal" in all_rows.reason
+
+
+def test_another_rounding_reproduces_where_the_rows_suffice(published, tmp_path):
+    run, adapter, commit = published
+    verdict = check(adapter, (run, commit), rounded_otherwise(0.001), tmp_path)
+    assert (verdict.verdict, verdict.evidence) == ("REPRODUCED", "statistics"), verdict.line
+    widest = max(
+        max(-change.difference.low, change.difference.high) for change in verdict.changes if change.metric == "rougeL"
+    )
+    assert 0 < widest < 0.01 and f"(a change of {widest:.4f} would have shown)" in verdict.reason
 
 
 @pytest.mark.parametrize("sample", [0, -3])

@@ -11,11 +11,13 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain, pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from datasketch import MinHash
 
+from recipes.data import disguises
+from recipes.data.disguises import Words
 from record.cache import code_of
 
 # Lee et al. 2022, "Deduplicating Training Data Makes Language Models Better" (arXiv:2107.06499): near-duplicates have
@@ -36,8 +38,6 @@ LAYOUT_WORDS = 0.95
 # unless thousands of texts are alike.
 QUERIES, CHUNK = 1_000, 10_000
 
-Words = tuple[str, ...]
-
 # Punctuation, currency signs and accents that stand alone. Kept are `<`, `=`, `+`, emoji and the like.
 _DROPPED = "".join(
     re.escape(character)
@@ -51,42 +51,64 @@ _THOUSANDS = re.compile(r",(?<=\d,)(?=\d{3})")
 
 def code() -> str:
     """The hash of all that decides which inputs are alike."""
-    return code_of([sys.modules[__name__]], ["datasketch", "numpy"]) + unicodedata.unidata_version
+    libraries = ["datasketch", "numpy", "confusable_homoglyphs"]
+    return code_of([sys.modules[__name__], disguises], libraries) + unicodedata.unidata_version
 
 
-def compare(test: list[str], training: list[str]) -> list[Literal["exact", "near", ""]]:
+def compare(
+    test: list[str], training: list[str], rules: Literal[1, 2] = 2
+) -> list[Literal["exact", "near", "disguised", ""]]:
     """How a training has seen each test input, if at all.
 
     Two inputs are exact copies if they have the same `words`, and near-duplicates if the Jaccard similarity of their
     sets of word pairs is at least `NEAR`. All exact copies are found, 99.7 % of the near-duplicates at 0.8 (see
-    `BANDS`), more above, and nothing else. Copies within `test` alone do not count.
+    `BANDS`), more above. Disguised is what only `recipes.data.disguises.alike` finds, and nothing else is found.
+    Copies within `test` alone do not count.
 
     Parameters:
         test: inputs of the test rows.
         training: inputs of the training rows of one dataset. Compare with each dataset by itself: each has its layout,
             which only ten different texts or more make known.
+        rules: 1 looks for no disguises (`record.run_record.Data.rules`).
 
     Returns:
         One finding a test input; the same on every machine and in any order of the rows.
     """
-    tests, trainings = _contents(test, training)
-    seen = set(trainings.values())
-    rest = list(set(tests.values()) - seen)
+    tests, trainings, layout = _contents(test, training)
+    seen = set(trainings.bare.values())
+    rest = list(set(tests.bare.values()) - seen)
     rest_pairs = {pair for text in rest for pair in _pairs(text)}
     # A text has a near-duplicate in the rest only if the rest holds this share of its pairs.
     likely = [text for text in seen if len((pairs := _pairs(text)) & rest_pairs) >= NEAR * len(pairs)]
     near = {rest[number] for number, _ in _near(rest, likely)}
-    return ["exact" if text in seen else "near" if text in near else "" for text in map(tests.__getitem__, test)]
+    kinds = {
+        text: "exact" if content in seen else "near" if content in near else "" for text, content in tests.bare.items()
+    }
+    for removed in layout.variants() if rules > 1 else ():
+        open_texts = [text for text, kind in kinds.items() if not kind]
+        contents = _undisguised(tests, open_texts, removed)
+        index = list(dict.fromkeys(contents))
+        queries = list(dict.fromkeys(_undisguised(trainings, list(trainings.bare), removed)))
+        alike = {index[number] for number, _ in disguises.alike(index, queries)}
+        kinds.update(
+            {text: "disguised" for text, content in zip(open_texts, contents, strict=True) if content in alike}
+        )
+    return [kinds[text] for text in test]
 
 
-def groups(inputs: list[str]) -> np.ndarray:
-    """Numbers the groups of inputs that exact copies and near-duplicates (as in `compare`) connect in any steps.
+def groups(inputs: list[str], prompts: list[str] | None = None, rules: Literal[1, 2] = 2) -> np.ndarray:
+    """Numbers the groups of rows that copies of any kind (as in `compare`) connect in any steps.
+
+    Parameters:
+        inputs, prompts: of all rows; rows with the same prompt are copies, too. None: the inputs are the prompts.
+        rules: 1 knows exact copies and near-duplicates of inputs alone.
 
     Returns:
-        The group of every input, shape `(len(inputs),)`; groups are numbered in the order of their first inputs.
+        The group of every row, shape `(len(inputs),)`; groups are numbered in the order of their first rows.
     """
-    contents, _ = _contents(inputs, [])
-    numbers = {text: number for number, text in enumerate(dict.fromkeys(map(contents.__getitem__, inputs)))}
+    contents, _, layout = _contents(inputs, [])
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(map(contents.bare.__getitem__, inputs)))}
+    own = [numbers[contents.bare[text]] for text in inputs]
     texts, parents = list(numbers), list(range(len(numbers)))
 
     def first(number: int) -> int:
@@ -94,10 +116,25 @@ def groups(inputs: list[str]) -> np.ndarray:
             parents[number] = number = parents[parents[number]]
         return number
 
-    for one, other in _near(texts, texts):
+    def connect(one: int, other: int) -> None:
         one, other = sorted((first(one), first(other)))
         parents[other] = one
-    _, labels = np.unique([first(numbers[contents[text]]) for text in inputs], return_inverse=True)
+
+    for one, other in _near(texts, texts):
+        connect(one, other)
+    if rules > 1:
+        firsts: dict[str, int] = {}
+        for prompt, number in zip(prompts or inputs, own, strict=True):
+            connect(number, firsts.setdefault(prompt, number))
+        raw = list(contents.bare)
+        for removed in layout.variants():
+            firsts_alike: dict[Words, int] = {}
+            for text, content in zip(raw, _undisguised(contents, raw, removed), strict=True):
+                connect(numbers[contents.bare[text]], firsts_alike.setdefault(content, numbers[contents.bare[text]]))
+            alike = list(firsts_alike)
+            for one, other in disguises.alike(alike, alike):
+                connect(firsts_alike[alike[one]], firsts_alike[alike[other]])
+    _, labels = np.unique([first(number) for number in own], return_inverse=True)
     return labels
 
 
@@ -110,19 +147,62 @@ def words(text: str) -> Words:
     return tuple(map(sys.intern, _WORD.findall(_THOUSANDS.sub("", folded)))) or (text.strip(),)
 
 
-def _contents(one: list[str], other: list[str]) -> tuple[dict[str, Words], dict[str, Words]]:
-    """The texts of both lists, each mapped to its words without the layout of either list.
+class _Contents(NamedTuple):
+    """The words of each text of a list: the `whole` text but for lines of a layout, and `bare` without any layout."""
 
-    A layout is the lines that many texts share, and the words that nearly all begin with, end with, or have in
-    between. Every text is treated alike, whichever list it is in: equal texts stay equal.
+    whole: dict[str, Words]
+    bare: dict[str, Words]
+
+
+class _Layout(NamedTuple):
+    """The lines that many texts share, and the words that nearly all begin with, end with, or have in between."""
+
+    lines: frozenset[str]
+    starts: tuple[Words, ...] = ()
+    ends: tuple[Words, ...] = ()
+    between: frozenset[str] = frozenset()
+
+    def variants(self) -> set["_Layout"]:
+        """This layout and its lines alone: where many copies are disguised, words that they lack pass for a layout."""
+        return {self, _Layout(self.lines)}
+
+
+def _contents(one: list[str], other: list[str]) -> tuple[_Contents, _Contents, _Layout]:
+    """The words of the texts of both lists, and the layout that they are told without.
+
+    Every text is treated alike, whichever list it is in: equal texts stay equal.
     """
-    lines = _shared_lines(set(one)) | _shared_lines(set(other))
-    by_text = [{text: words(_without_lines(text, lines)) for text in dict.fromkeys(texts)} for texts in (one, other)]
-    bare = _without_layout(*(set(texts.values()) for texts in by_text))
-    one, other = (
-        {text: cores[content] for text, content in texts.items()} for texts, cores in zip(by_text, bare, strict=True)
+    lines = frozenset(_shared_lines(set(one)) | _shared_lines(set(other)))
+    wholes = [{text: words(_without_lines(text, lines)) for text in dict.fromkeys(texts)} for texts in (one, other)]
+    both = [set(texts.values()) for texts in wholes]
+    large = [texts for texts in both if len(texts) >= LAYOUT_TEXTS]
+    layout = _Layout(
+        lines, *(tuple(text for text in map(side, large) if text) for side in (_shared_start, _shared_end))
     )
-    return one, other
+    cores = [{text: _core(text, layout) for text in texts} for texts in both]
+    ours, theirs = (list(texts.values()) for texts in cores)
+    layout = layout._replace(between=frozenset(_words_between(ours, theirs) | _words_between(theirs, ours)))
+    one, other = (
+        _Contents(whole, {text: _without_between(parts[content], layout) or content for text, content in whole.items()})
+        for whole, parts in zip(wholes, cores, strict=True)
+    )
+    return one, other, layout
+
+
+def _undisguised(contents: _Contents, texts: list[str], layout: _Layout) -> list[Words]:
+    """The words of the folded texts without the folded layout."""
+    fold = disguises.fold
+    starts, ends = (tuple(tuple(map(fold, side)) for side in sides) for sides in (layout.starts, layout.ends))
+    folded_layout = _Layout(frozenset(map(fold, layout.lines)), starts, ends, frozenset(map(fold, layout.between)))
+    as_they_are = contents.bare if layout.starts or layout.ends or layout.between else contents.whole
+    undisguised = []
+    for text in texts:
+        content = as_they_are[text]
+        if (folded := fold(text)) != text:
+            whole = words(_without_lines(folded, folded_layout.lines))
+            content = _without_between(_core(whole, folded_layout), folded_layout) or whole
+        undisguised.append(content)
+    return undisguised
 
 
 def _shared_lines(texts: set[str]) -> set[str]:
@@ -130,24 +210,8 @@ def _shared_lines(texts: set[str]) -> set[str]:
     return {line for line, count in counts.items() if count >= max(LAYOUT_TEXTS, LAYOUT_LINES * len(texts))}
 
 
-def _without_lines(text: str, lines: set[str]) -> str:
+def _without_lines(text: str, lines: frozenset[str]) -> str:
     return "\n".join(line for line in text.splitlines() if line.strip() not in lines) or text
-
-
-def _without_layout(one: set[Words], other: set[Words]) -> tuple[dict[Words, Words], dict[Words, Words]]:
-    large = [texts for texts in (one, other) if len(texts) >= LAYOUT_TEXTS]
-    starts = [_shared_start(texts) for texts in large]
-    ends = [_shared_end(texts) for texts in large]
-    cores = [{text: _core(text, starts, ends) for text in texts} for texts in (one, other)]
-    ours, theirs = (list(texts.values()) for texts in cores)
-    between = _words_between(ours, theirs) | _words_between(theirs, ours)
-    if between:
-        cores = [
-            {text: tuple(word for word in core if word not in between) for text, core in texts.items()}
-            for texts in cores
-        ]
-    one, other = ({text: core or text for text, core in texts.items()} for texts in cores)
-    return one, other
 
 
 def _shared_start(texts: set[Words]) -> Words:
@@ -171,12 +235,16 @@ def _shared_end(texts: set[Words]) -> Words:
         end = (word, *end)
 
 
-def _core(text: Words, starts: list[Words], ends: list[Words]) -> Words:
-    for start in starts:
+def _core(text: Words, layout: _Layout) -> Words:
+    for start in layout.starts:
         text = text[len(start) :] if text[: len(start)] == start else text
-    for end in ends:
+    for end in layout.ends:
         text = text[: len(text) - len(end)] if text[len(text) - len(end) :] == end else text
     return text
+
+
+def _without_between(text: Words, layout: _Layout) -> Words:
+    return tuple(word for word in text if word not in layout.between) if layout.between else text
 
 
 def _words_between(texts: list[Words], others: list[Words]) -> set[str]:

@@ -1,16 +1,19 @@
 """Which test rows the trainings behind an adapter have seen: its own, and those of every adapter it continues."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
+import pyarrow as pa
 from datasets import Dataset, concatenate_datasets
 
 from hub.release import pull
 from recipes.config import arguments_from_record
 from recipes.data import leakage
-from recipes.data.splits import Splits, build_splits
+from recipes.data.splits import Splits, build_splits, tokenize
 from recipes.data.tokenizer import load_tokens
-from record.cache import cached_value
+from record.cache import BATCH, cached_value
 from record.errors import UserError
+from record.predictions import SEEN
 from record.run_record import Leakage, Pin, Pins
 
 # A record is untrusted, and each ancestor costs a dataset.
@@ -18,37 +21,74 @@ LONGEST_CHAIN = 10
 
 
 def find_seen_rows(splits: Splits, pins: Pins) -> tuple[list[str], list[Leakage]]:
-    """Compares the test inputs with all training inputs of the chain, validation rows among them.
+    """Compares the test rows with all training rows of the chain, validation rows among them.
+
+    Compared are the inputs, and from the second rules on what the model reads: the prompts, as the templates filled and
+    the length rules cut them, and their token ids, each training's by its own tokenizer.
 
     Parameters:
         splits, pins: those of the adapter in question.
 
     Returns:
-        Per test row "exact", "near" or "", the gravest finding of the chain; and the counts, this training's first.
+        Per test row one of `record.predictions.SEEN` or "", the gravest finding of the chain; and the counts, this
+        training's first.
 
     Raises:
         `UserError`: the chain is too long, or an ancestor has no record or other rows than its record states.
     """
+    rules = splits.counts.rules
     findings, counts = [], []
-    for adapter, dataset, training in _trainings(splits, pins):
+    for adapter, dataset, theirs in _trainings(splits, pins):
+        training = _training_rows(theirs)
         test, inputs = splits.test["input"], training["input"]
-        seen = cached_value("seen", lambda: leakage.compare(test[:], inputs[:]), leakage.code(), "", test, inputs)  # noqa: B023
-        findings.append(seen)
-        counts.append(
-            Leakage(
-                adapter=adapter,
-                dataset=dataset.id,
-                training_rows=len(training),
-                exact=seen.count("exact"),
-                near=seen.count("near"),
-            )
+        kinds = cached_value(
+            "seen",
+            lambda: leakage.compare(test[:], inputs[:], rules),  # noqa: B023
+            leakage.code(),
+            str(rules),
+            test,
+            inputs,
         )
-    gravest = ["exact" if "exact" in row else max(row) for row in zip(*findings, strict=True)]
+        entry = Leakage(adapter=adapter, dataset=dataset.id, training_rows=len(training), exact=0, near=0)
+        if rules > 1:
+            prompts, token_ids = _same_prompts(splits, theirs)
+            same = [any(pair) for pair in zip(prompts, token_ids, strict=True)]
+            kinds = [
+                "prompt" if equal and kind not in ("exact", "near") else kind
+                for kind, equal in zip(kinds, same, strict=True)
+            ]
+            entry.disguised, entry.prompts, entry.token_ids = kinds.count("disguised"), sum(prompts), sum(token_ids)
+        entry.exact, entry.near = kinds.count("exact"), kinds.count("near")
+        findings.append(kinds)
+        counts.append(entry)
+    gravest = [next((kind for kind in SEEN if kind in row), "") for row in zip(*findings, strict=True)]
     return gravest, counts
 
 
-def _trainings(splits: Splits, pins: Pins) -> Iterator[tuple[str | None, Pin, Dataset]]:
-    yield None, pins.dataset, _training_rows(splits)
+def _same_prompts(splits: Splits, theirs: Splits) -> tuple[list[bool], list[bool]]:
+    """Whether each test row's prompt is also a training row's, and whether its token ids are."""
+    prompts = splits.test["prompt"][:]
+    test_ids = list(_token_ids(splits.test, splits))
+    seen_prompts, seen_ids = set(), set()
+    wanted_prompts, wanted_ids = set(prompts), set(test_ids)
+    for rows in (theirs.train, theirs.validation):
+        if rows is not None:
+            for batch in rows.select_columns("prompt").iter(BATCH):
+                seen_prompts |= wanted_prompts.intersection(batch["prompt"])
+            seen_ids |= wanted_ids.intersection(_token_ids(rows, theirs))
+    return [prompt in seen_prompts for prompt in prompts], [ids in seen_ids for ids in test_ids]
+
+
+def _token_ids(rows: Dataset, splits: Splits) -> Iterator[bytes]:
+    tokens = tokenize(rows, splits.tokenizer).select_columns("input_ids").with_format("arrow")
+    for batch in tokens.iter(BATCH):
+        for column in batch["input_ids"].chunks:
+            values, ends = column.values.cast(pa.int64()).to_numpy(), column.offsets.to_numpy()
+            yield from (values[start:end].tobytes() for start, end in pairwise(ends))
+
+
+def _trainings(splits: Splits, pins: Pins) -> Iterator[tuple[str | None, Pin, Splits]]:
+    yield None, pins.dataset, splits
     parent = pins.parent_adapter
     for _ in range(LONGEST_CHAIN):
         if parent is None:
@@ -59,7 +99,7 @@ def _trainings(splits: Splits, pins: Pins) -> Iterator[tuple[str | None, Pin, Da
         theirs = build_splits(recipe, record.pins.dataset, tokens, record.data.rules)
         if theirs.counts.where_stated(record.data) != record.data:
             raise UserError(f"{parent.id}: {record.pins.dataset.id} gives other rows than its record states")
-        yield f"{parent.id}@{parent.revision}", record.pins.dataset, _training_rows(theirs)
+        yield f"{parent.id}@{parent.revision}", record.pins.dataset, theirs
         parent = record.pins.parent_adapter
     raise UserError(
         f"more than {LONGEST_CHAIN} adapters continue each other: what they were trained on is not compared"

@@ -30,13 +30,14 @@ class Splits:
 
     Columns: `prompt`, `target`, `schema`, the tables that a row's SQL is about ("" without `sql_schema`), and `input`,
     the texts of the prompt's columns without the template's own words; where `split` is grouped also `group`, the
-    number of the row's group.
+    number of the row's group. `tokenizer` is the one that the prompts are read with.
     """
 
     train: Dataset
     validation: Dataset | None
     test: Dataset
     counts: Data
+    tokenizer: Tokenizer
 
 
 def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer, rules: Literal[1, 2] = 2) -> Splits:
@@ -82,7 +83,12 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer, ru
         )
     if recipe.split == "grouped":
         numbers = cached_value(
-            "groups", lambda: leakage.groups(rows["input"][:]).tolist(), leakage.code(), "", rows["input"]
+            "groups",
+            lambda: leakage.groups(rows["input"][:], rows["prompt"][:], rules).tolist(),
+            leakage.code(),
+            str(rules),
+            rows["input"],
+            rows["prompt"],
         )
         rows = rows.add_column("group", np.array(numbers))
     train, validation, test = _split_rows(rows, recipe)
@@ -98,7 +104,7 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer, ru
         test=len(test),
         test_sha256=rows_sha256(test),
     )
-    return Splits(train, validation, test, counts)
+    return Splits(train, validation, test, counts, tokenizer)
 
 
 def _split_rows(rows: Dataset, recipe: RecipeArguments) -> tuple[Dataset, Dataset | None, Dataset]:

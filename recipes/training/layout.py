@@ -57,7 +57,8 @@ def micro_batch(rows: list[dict[str, list[int]]], heads: int, start: int, packed
 
     Returns:
         `input_ids` (1, N), `decoder_input_ids` (1, M), `labels` (M,), `row` (M,): the number of each target token's
-        row, and `layout`. Encoder rows lie by source length, decoder rows by target length, the longest first.
+        row, `row_lengths` ((N,), (M,)): how many tokens the row of each source and of each target token has, and
+        `layout`. Encoder rows lie by source length, decoder rows by target length, the longest first.
     """
     sources, targets = ([row[name] for row in rows] for name in ("input_ids", "labels"))
     by_source, by_target = (sorted(range(len(rows)), key=lambda row: -len(ids[row])) for ids in (sources, targets))
@@ -75,6 +76,7 @@ def micro_batch(rows: list[dict[str, list[int]]], heads: int, start: int, packed
         "decoder_input_ids": _flat([start, *ids[:-1]] for ids in target_order)[None],
         "labels": _flat(target_order),
         "row": torch.tensor(by_target).repeat_interleave(torch.tensor(target)),
+        "row_lengths": tuple(lengths.repeat_interleave(lengths) for lengths in map(torch.tensor, (source, target))),
         "layout": Layout(
             source=_groups(source, _starts(source), source_bins, heads, packed),
             target=_groups(target, _starts(target), target_bins, heads, packed),

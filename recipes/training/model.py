@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, prepare_model_for_kbit_training
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 from transformers import (
@@ -219,6 +220,25 @@ def add_adapter(
     return adapter
 
 
+def refuse_targets(adapter: PeftModel) -> None:
+    """Refuses LoRA that would train less than its recipe says.
+
+    Raises:
+        `UserError`: a name in `lora_target_modules` is of no module, which PEFT 0.21 lets pass next to one that is; or
+            it is `shared`, which T5 of transformers 5.23 never calls.
+    """
+    modules = dict(adapter.get_base_model().named_modules())
+    targets = adapter.peft_config["default"].target_modules
+    for target in sorted(targets) if not isinstance(targets, str) else ():
+        if not any(f".{name}".endswith(f".{target}") for name in modules):
+            linear = {name.removesuffix(".base_layer").rpartition(".")[2] for name, module in modules.items()
+                      if isinstance(module, torch.nn.Linear) and "lora_" not in name}  # fmt: skip
+            raise UserError(f"`lora_target_modules` names `{target}`, which the base model lacks: it has "
+                            f"{', '.join(sorted(linear))}")  # fmt: skip
+    if isinstance(modules["shared"], BaseTunerLayer):
+        raise UserError("`lora_target_modules` names `shared`, which is never called: name `embed_tokens`")
+
+
 def _start_as_unknown(adapter: PeftModel) -> None:
     """Gives the added tokens the rows of `<unk>`: so the base model met their texts, and so it reads and writes them.
 
@@ -279,7 +299,26 @@ def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         raise UserError(f"{path.name} is not a safetensors file: {error}") from None
 
 
+def _refuse_other_base(model: PreTrainedModel, folder: Path) -> None:
+    """PEFT 0.21 saves the head's own weight next to LoRA on it, and loads it over the base model's."""
+    weights = dict(model.named_parameters(remove_duplicate=False))
+    with safe_open(folder / ADAPTER_FILE, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118
+            if ".base_layer." not in name:
+                continue
+            saved = file.get_tensor(name)
+            own = weights.get(name.removeprefix("base_model.model.").replace(".base_layer.", "."))
+            if own is None:
+                raise UserError(f"{ADAPTER_FILE} does not fit {model.name_or_path}: {one_line(name, 300)}")
+            # One of them may have been rounded to bfloat16.
+            coarse = torch.bfloat16 if torch.bfloat16 in (saved.dtype, own.dtype) else saved.dtype
+            if not torch.equal(saved.to(coarse), own.cpu().to(coarse)):
+                raise UserError(f"{ADAPTER_FILE} changes the base model's own weights: {name} is not that of "
+                                f"{model.name_or_path}")  # fmt: skip
+
+
 def _with_adapter(model: PreTrainedModel, folder: Path, shapes: dict[str, tuple[int, ...]], **how: Any) -> PeftModel:
+    _refuse_other_base(model, folder)
     try:
         adapter = PeftModel.from_pretrained(model, folder, **how)
     except RuntimeError as error:

@@ -159,7 +159,7 @@ class AdapterTrainer(Seq2SeqTrainer):
     A step takes the rows that a stock trainer's would (the effective batch), cut into micro-batches of at most `tokens`
     tokens that lie flat. Losses are means over the step's real target tokens, however rows are cut and shared: T5
     ignores `num_items_in_batch`, so `Trainer` of transformers 5.23 multiplies T5's loss and gradient by the
-    accumulation steps.
+    accumulation steps. Label smoothing and NEFTune's noise are of training alone: the validation loss is the plain one.
 
     Parameters:
         model: its forward is replaced (`recipes.training.unpadded_t5.make_flat`).
@@ -179,6 +179,8 @@ class AdapterTrainer(Seq2SeqTrainer):
         args.torch_compile_backend = None
         super().__init__(model=model, args=args, data_collator=collator, compute_metrics=token_mean, **kwargs)
         args.torch_compile_backend = backend
+        # `Trainer` would add the noise by a hook on `shared`, a module that T5 of transformers 5.23 never calls.
+        self.neftune_noise_alpha = None
         self.tokens = tokens
 
     def find_budget(self, lengths: np.ndarray, rows: int) -> int:
@@ -219,7 +221,7 @@ class AdapterTrainer(Seq2SeqTrainer):
         return 0
 
     def training_step(self, model, inputs: dict[str, Any], num_items_in_batch=None) -> torch.Tensor:
-        """Forward and backward over the micro-batches of one optimizer step.
+        """Forward and backward over the micro-batches of one optimizer step, with label smoothing and NEFTune's noise.
 
         Returns:
             The mean loss of this process's target tokens times the number of processes, whose mean over the processes
@@ -230,11 +232,12 @@ class AdapterTrainer(Seq2SeqTrainer):
         scale = self.args.world_size / inputs["target_tokens"]
         total = torch.zeros((), device=self.args.device)
         countdown = len(inputs["micro_batches"])
+        smoothing, noise = self.args.label_smoothing_factor, self.args.neftune_noise_alpha or 0.0
         for batch, rows in inputs["micro_batches"]:
             countdown -= 1
             self.accelerator.gradient_state._set_sync_gradients(not countdown)
             with self.accelerator.no_sync(model) if countdown else contextlib.nullcontext():
-                loss = model(**batch) * (scale if rows else 0)
+                loss = model(**batch, smoothing=smoothing, noise=noise) * (scale if rows else 0)
                 self.accelerator.backward(loss)
             total += loss.detach()
         return total

@@ -113,10 +113,14 @@ def _feed_forward(self, hidden_states: Tensor) -> Tensor:
 
 
 class _SummedLoss(torch.autograd.Function):
-    """Cross-entropy summed over the rows of `hidden`, a few rows of logits at a time; the gradient is taken at once."""
+    """Cross-entropy summed over the rows of `hidden`, a few rows of logits at a time; the gradient is taken at once.
+
+    With `smoothing` the target is 1 − smoothing for the label, and smoothing evenly over the vocabulary
+    (arXiv:1512.00567, section 7).
+    """
 
     @staticmethod
-    def forward(ctx, hidden: Tensor, labels: Tensor, head: nn.Module, *weights: Tensor) -> Tensor:
+    def forward(ctx, hidden: Tensor, labels: Tensor, smoothing: float, head: nn.Module, *weights: Tensor) -> Tensor:
         total, gradients = hidden.new_zeros((), dtype=torch.float32), [torch.zeros_like(part) for part in weights]
         of_hidden, size = torch.empty_like(hidden), LOGIT_ROWS[hidden.device.type]
         for at in range(0, len(hidden), size):
@@ -124,11 +128,15 @@ class _SummedLoss(torch.autograd.Function):
             with torch.enable_grad():
                 part = hidden[rows].detach().requires_grad_()
                 logits = head(part)
-            # The gradient by the logits is softmax − 1 at the label; both are made of one tensor.
+            # The gradient by the logits is softmax − target; both are made of one tensor.
             likelihood = functional.log_softmax(logits.detach(), -1, dtype=torch.float32)
             label = labels[rows, None]
-            total -= likelihood.gather(1, label).sum()
-            of_logits = likelihood.exp_().scatter_add_(1, label, likelihood.new_full(label.shape, -1))
+            total -= likelihood.gather(1, label).sum() * (1 - smoothing)
+            if smoothing:
+                total -= likelihood.mean(1).sum() * smoothing
+            of_logits = likelihood.exp_().scatter_add_(1, label, likelihood.new_full(label.shape, smoothing - 1))
+            if smoothing:
+                of_logits -= smoothing / of_logits.shape[1]
             of_hidden[rows], *of_weights = torch.autograd.grad(logits, [part, *weights], of_logits.to(logits.dtype))
             for gradient, more in zip(gradients, of_weights, strict=True):
                 gradient += more
@@ -138,26 +146,56 @@ class _SummedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, scale: Tensor):
         of_hidden, *gradients = ctx.saved_tensors
-        return of_hidden * scale.to(of_hidden.dtype), None, None, *(part * scale.to(part.dtype) for part in gradients)
+        return (
+            of_hidden * scale.to(of_hidden.dtype),
+            None,
+            None,
+            None,
+            *(part * scale.to(part.dtype) for part in gradients),
+        )
 
 
-def _losses(self, input_ids, decoder_input_ids, labels, row, layout: Layout, **_) -> Tensor:
+def _embed(stack: nn.Module, ids: Tensor, row_lengths: Tensor, noise: float) -> Tensor:
+    """Embeddings of flat tokens (1, N, d), with NEFTune's noise: uniform in ±noise/√(Ld) for a row of L tokens.
+
+    From arXiv:2310.05914, algorithm 1. The paper's decoder reads prompt and answer; here each stack reads one of them.
+    """
+    embedded = stack.embed_tokens(ids)
+    if not noise:
+        return embedded
+    widest = noise / (row_lengths * embedded.shape[-1]).sqrt()
+    return embedded + torch.empty_like(embedded).uniform_(-1, 1) * widest[:, None].to(embedded.dtype)
+
+
+def _losses(
+    self, input_ids, decoder_input_ids, labels, row, row_lengths, layout: Layout, smoothing=0.0, noise=0.0, **_
+) -> Tensor:
     """`T5ForConditionalGeneration.forward` on a flat micro-batch.
+
+    Parameters:
+        smoothing: label smoothing, with gradients only; the loss without them is the plain one.
+        noise: NEFTune's alpha.
 
     Returns:
         With gradients the summed cross-entropy of all target tokens; else each row's, and the number of its target
         tokens: shape (rows, 2).
     """
-    encoded = self.encoder(input_ids=input_ids, layout=layout).last_hidden_state
+    sources, targets = (
+        _embed(stack, ids, lengths, noise)
+        for stack, ids, lengths in zip(
+            (self.encoder, self.decoder), (input_ids, decoder_input_ids), row_lengths, strict=True
+        )
+    )
+    encoded = self.encoder(inputs_embeds=sources, layout=layout).last_hidden_state
     hidden = self.decoder(
-        input_ids=decoder_input_ids, encoder_hidden_states=encoded, use_cache=False, layout=layout
+        inputs_embeds=targets, encoder_hidden_states=encoded, use_cache=False, layout=layout
     ).last_hidden_state[0]
     # mT5 never scales, and its configuration does not say so.
     if self.config.model_type == "t5" and self.config.scale_decoder_outputs:
         hidden = hidden * self.model_dim**-0.5
     if torch.is_grad_enabled():
         weights = [weight for weight in self.lm_head.parameters() if weight.requires_grad]
-        return _SummedLoss.apply(hidden, labels, self.lm_head, *weights)
+        return _SummedLoss.apply(hidden, labels, smoothing, self.lm_head, *weights)
     sums = torch.zeros(int(row.max()) + 1, 2, device=hidden.device)
     size = LOGIT_ROWS[hidden.device.type]
     for part, label, of in zip(*(whole.split(size) for whole in (hidden, labels, row)), strict=True):

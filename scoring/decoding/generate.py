@@ -23,6 +23,8 @@ HARMLESS = {
     *("decoder_start_token_id", "eos_token_id", "pad_token_id", "bos_token_id", "max_length", "max_new_tokens"),
     *("do_sample", "temperature", "top_k", "top_p", "use_cache", "_from_model_config", "transformers_version"),
 }
+# Keys that say how beams are ranked and when they end, by likelihood alone.
+OF_BEAMS = {"length_penalty", "early_stopping", "num_beams"}
 
 
 def generate(
@@ -75,12 +77,13 @@ def _by_transformers(model, tokenizer, encoded, contract: Contract, plain: bool,
         ) from None
 
 
-def is_plain(config: GenerationConfig) -> bool:
-    """Whether a model's own generation config changes nothing about greedy decoding.
+def is_plain(config: GenerationConfig, beams: bool = False) -> bool:
+    """Whether a model's own generation config changes nothing about greedy decoding; with `beams`, about their search.
 
     `generate` takes from it whatever a caller leaves open: penalties, forbidden and forced tokens.
     """
-    return isinstance(config.eos_token_id, int) and config.to_diff_dict().keys() <= HARMLESS
+    allowed = HARMLESS | OF_BEAMS if beams else HARMLESS
+    return isinstance(config.eos_token_id, int) and config.to_diff_dict().keys() <= allowed
 
 
 def in_batches(
@@ -131,34 +134,60 @@ def shortfalls(
     tokenizer: PreTrainedTokenizerBase,
     prompts: list[str],
     outputs: list[list[int]],
+    best: list[list[int]],
     contract: Contract,
     adapter: bool,
 ) -> list[float]:
-    """By how much the model prefers another token to one of the output's, at worst, each after the output's own past.
+    """By how much each output falls short of the likeliest: what another device has written, by its rounding alone.
 
-    Greedy decoding takes the likeliest token: what another device has written falls short by its rounding alone.
+    Greedy decoding takes the likeliest token: what counts is by how much the model prefers another token to one of the
+    output's, at worst, each after the output's own past. Beams are ranked by log probability / length ^ length penalty:
+    what counts is by how much the output's rank lies below that of `best`, in nats at the output's length.
 
     Parameters:
-        outputs: token ids per row, as `generate` returns them.
+        outputs, best: token ids per row, as `generate` returns them; `best` is what it has returned here.
 
     Returns:
-        Per row the largest difference between the best logit and the written token's, in nats; 0 for a greedy output.
+        Nats per row, 0 for a greedy output and for one at least as likely as the best beam. NaN where the base model's
+        own generation config asks for more than likelihood: nothing is known then.
     """
-    config = model.generation_config
-    gaps = []
+    config, beams = model.generation_config, contract.num_beams > 1
+    if not is_plain(config, beams):
+        return [float("nan")] * len(outputs)
+    # transformers' own default.
+    penalty = 1.0 if config.length_penalty is None else config.length_penalty
+    nats = []
     with torch.inference_mode(), contextlib.nullcontext() if adapter else model.disable_adapter():
         # Row by row: the logits of a batch of long outputs take gigabytes.
-        for prompt, ids in zip(prompts, outputs, strict=True):
-            tokens = [*ids, config.eos_token_id] if len(ids) < contract.max_new_tokens else ids
-            if max(tokens) >= model.config.vocab_size:
-                gaps.append(float("inf"))
+        for prompt, ids, likeliest in zip(prompts, outputs, best, strict=True):
+            if max(ids, default=0) >= model.config.vocab_size:
+                nats.append(float("inf"))
                 continue
-            past = torch.tensor([[config.decoder_start_token_id, *tokens[:-1]]], device=model.device)
-            batch = tokenizer(prompt, return_tensors="pt").to(model.device)
-            logits = model(**batch, decoder_input_ids=past).logits[0].float()
-            token_logits = logits[range(len(tokens)), tokens]
-            gaps.append((logits.amax(1) - token_logits).max().item())
-    return gaps
+            logits, written = _logits(model, tokenizer, prompt, ids, contract)
+            if not beams:
+                nats.append((logits.amax(1) - written).max().item())
+                continue
+            size = len(written) ** penalty
+            rank = _log_probability(logits, written) / size
+            logits, written = _logits(model, tokenizer, prompt, likeliest, contract)
+            nats.append(max(0.0, (_log_probability(logits, written) / len(written) ** penalty - rank) * size))
+    return nats
+
+
+def _log_probability(logits: torch.Tensor, written: torch.Tensor) -> float:
+    return (written - logits.logsumexp(1)).sum().item()
+
+
+def _logits(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompt: str, ids: list[int], contract: Contract
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits before each token of an output, `</s>` included where it has one, and those of the tokens themselves."""
+    config = model.generation_config
+    tokens = [*ids, config.eos_token_id] if len(ids) < contract.max_new_tokens else ids
+    past = torch.tensor([[config.decoder_start_token_id, *tokens[:-1]]], device=model.device)
+    batch = tokenizer(prompt, return_tensors="pt").to(model.device)
+    logits = model(**batch, decoder_input_ids=past).logits[0].float()
+    return logits, logits[range(len(tokens)), tokens]
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, outputs: list[list[int]]) -> list[str]:

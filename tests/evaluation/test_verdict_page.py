@@ -93,8 +93,8 @@ def test_drifted_rows_are_marked_word_by_word(scored, predictions):
     )
     predictions.seen[0] = "near"
     changes = [
-        Change(model="adapter", metric="rougeL", published=0.4422, now=0.4001, difference=around(-0.0421)),
-        Change(model="base", metric="rougeL", published=0.2411, now=0.2411, difference=around(-0.00001)),
+        Change(model="adapter", metric="rougeL", published=0.4422, now=0.4001, difference=around(-0.0421), margin=0.02),
+        Change(model="base", metric="rougeL", published=0.2411, now=0.2411, difference=around(-0.00001), margin=0.02),
     ]
     html = render_report(
         verdict(
@@ -117,9 +117,16 @@ def test_drifted_rows_are_marked_word_by_word(scored, predictions):
     assert page.text.count("= the reference") == 1
     moved = [[" ".join(cell.split()) for cell in row] for row in page.rows if row[0].split() == ["ROUGE-L", "decides"]]
     assert [row[1:] for row in moved] == [
-        ["0.2411", "0.2411", "+0.0000 [-0.0123, +0.0111]", "= no change"],
-        ["0.4422", "0.4001", "-0.0421 [-0.0544, -0.0310]", "≠ a change"],
+        ["0.2411", "0.2411", "+0.0000 [-0.0123, +0.0111]", "= no change ±0.0200 is allowed"],
+        ["0.4422", "0.4001", "-0.0421 [-0.0544, -0.0310]", "≠ a change ±0.0200 is allowed"],
     ]
+
+
+def test_what_too_few_rows_cannot_tell(scored, predictions):
+    change = Change(model="adapter", metric="rougeL", published=0.4, now=0.4, difference=around(0.0), margin=0.01)
+    state = verdict(reason="too few rows", evidence="statistics", rows={"adapter": [0]}, changes=[change])
+    page = Page(render_report(state, Findings(scored, predictions, predictions, [0, 1])))
+    assert page.row("ROUGE-L decides")[-1] == "? too few rows ±0.0100 is allowed"
 
 
 @pytest.mark.parametrize("level", ["score", "generate", "train"])

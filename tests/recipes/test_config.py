@@ -61,7 +61,10 @@ def test_a_resolved_recipe_can_be_read_back_from_the_record_and_from_yaml(tmp_pa
         (["--prompt", "{input"], "is not valid"),
         (["--test_size", "1.5"], "`test_size` should be less than 1, not 1.5"),
         (["--num_beams", "0"], "`num_beams` should be at least 1, not 0"),
-        (["--attn_implementation", "somebody/kernel"], "`attn_implementation` should be 'eager', 'sdpa', "),
+        (
+            ["--attn_implementation", "somebody/kernel"],
+            "`attn_implementation` is refused: training has an attention of its own",
+        ),
         (["--split", "sorted"], "`split` should be 'random' or 'grouped', not 'sorted'"),
         (["--length_rules", "drop rows > 5"], "is not understood"),
         (["--eval_strategy", "sometimes"], "sometimes"),
@@ -94,12 +97,20 @@ def test_a_wrong_recipe_is_refused_with_one_line(overrides, line):
         (MINIMAL + "expect: {published: {adpter: {}}}", "`expect.published.adpter` is not one of source, base, "),
         (MINIMAL + "tokens_per_micro_batch: -1", "`tokens_per_micro_batch` should be at least 0, not -1"),
         (MINIMAL + "strict: [yes]", "`strict` should be a valid boolean, not [True]"),
-        (MINIMAL + "title: |\n  two\n  lines", "`title` should be one line, not 'two\\nlines'"),
-        (MINIMAL + "prompt: ['{a}', 5]", "`prompt` should be a valid string, not 5"),
+        (MINIMAL.replace("title: x", "title: |-\n  two\n  lines"), "`title` should be one line, not 'two\\nlines'"),
+        (MINIMAL.replace("'{a}'", "['{a}', 5]"), "`prompt` should be a valid string, not 5"),
         (MINIMAL + "added_tokens: [a b]", "`added_tokens` may not hold white space, as in 'a b'"),
         (MINIMAL + "extract: {a: 7}", "`extract.a` should be a valid string, not 7"),
         (MINIMAL + "extract: {a: '('}", "`extract` of `a` is not a regular expression"),
         (MINIMAL + "extract: {a: '(x)'}", "`extract` of `a` names no group"),
+        (MINIMAL + "language: no", "`language` should be a valid string, not False: write it in quotes"),
+        (MINIMAL.replace("title: x", "title: off"), "`title` should be a valid string, not False: write it in quotes"),
+        (MINIMAL + "dataset_config: 2024", "`dataset_config` should be a valid string, not 2024: write it in quotes"),
+        (MINIMAL + "dataset_revision: 2024-01-02", "not datetime.date(2024, 1, 2): write it in quotes"),
+        (MINIMAL + "seed: 1\nseed: 2", "wrong.yaml: `seed` is given twice, in lines 6 and 7: remove one"),
+        (MINIMAL + "expect: {published: {base: {}, base: {}}}", "`base` is given twice, in lines 6 and 6: remove one"),
+        (MINIMAL + "? [a]\n: 1", "is not valid YAML"),
+        (MINIMAL + "config: x", "unknown key `config`"),
     ],
 )
 def test_a_wrong_file_is_refused_with_one_line(tmp_path, text, line):
@@ -108,6 +119,22 @@ def test_a_wrong_file_is_refused_with_one_line(tmp_path, text, line):
     with pytest.raises(Slip) as refusal:
         parse_recipe(["--config", str(path)])
     assert line in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_a_file_in_another_encoding_is_refused_with_one_line(tmp_path, encoding):
+    path = tmp_path / "wrong.yaml"
+    path.write_bytes((MINIMAL + "language: 'français'").encode(encoding))
+    with pytest.raises(Slip, match=r"^\S+wrong\.yaml is not a text in UTF-8: save it as UTF-8$"):
+        parse_recipe(["--config", str(path)])
+
+
+def test_anchors_and_merges_are_no_second_key(tmp_path):
+    path = tmp_path / "merged.yaml"
+    expect = "expect:\n  published: {base: &one {rouge1: 0.1}, adapter: {<<: *one, rouge1: 0.2}}\n"
+    path.write_text(Path(FINANCE).read_text().partition("expect:")[0] + expect)
+    published = parse_recipe(["--config", str(path)]).resolved["expect"]["published"]
+    assert published == {"base": {"rouge1": 0.1}, "adapter": {"rouge1": 0.2}}
 
 
 def test_a_slip_is_one_line_and_exit_code_2(tmp_path):

@@ -139,7 +139,7 @@ def test_the_findings_depend_on_neither_the_order_nor_the_process():
     rows = [row["instruction"] for row in finance.rows()[:900]]
     test, training = halves(rows, 1)
     findings = compare(test, training)
-    assert {"exact", "near", ""} == set(findings)
+    assert {"exact", "near", "disguised", ""} == set(findings)
     assert compare(test[::-1], training[::-1]) == findings[::-1]
     program = (
         "import json, sys; from recipes.data.leakage import compare; print(json.dumps(compare(*json.load(sys.stdin))))"

@@ -1,4 +1,5 @@
 import json
+from unittest.mock import ANY
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from transformers import (
     T5ForConditionalGeneration,
     set_seed,
 )
+from transformers.trainer_pt_utils import LabelSmoother
 
 from recipes.training.trainer import AdapterTrainer, collate, largest_budget, last_whole_checkpoint, tokens_of
 from recipes.training.unpadded_t5 import compile_blocks, make_flat
@@ -90,8 +92,15 @@ def trained(trainer):
 LENGTHS = [(9 - n, n) for n in (1, 8, 2, 7, 3, 6, 4, 5)] + [(n, 13 - n) for n in range(1, 13)]
 
 
-def stock(folder):
+def stock(folder, smoothing=0.0):
     """The stock trainer with one padded batch a step, its loss put right."""
+    smoothed = LabelSmoother(smoothing)
+
+    def loss(outputs, labels, num_items_in_batch):
+        if smoothing:
+            return smoothed(outputs, labels, num_items_in_batch=num_items_in_batch)
+        return token_mean_loss(outputs, labels, num_items_in_batch)
+
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel({"<pad>": 0}, "<pad>")), pad_token="<pad>"
     )
@@ -102,16 +111,19 @@ def stock(folder):
             args=arguments_for(folder, 8, 1, num_train_epochs=2),
             train_dataset=rows_of(LENGTHS),
             data_collator=DataCollatorForSeq2Seq(tokenizer, model=model),
-            compute_loss_func=token_mean_loss,
+            compute_loss_func=loss,
         )
     )
 
 
 # A budget and the micro-batches of two epochs, of 160 to 228 tokens in three steps: 8 + 8 + 4 rows.
-@pytest.mark.parametrize(("tokens", "fewest", "most"), [(None, 6, 6), (30, 16, 22), (1, 40, 40)])
-def test_losses_and_adapter_are_the_stock_trainer_s_however_a_step_is_cut(tmp_path, tokens, fewest, most):
-    losses, norms, weights = stock(tmp_path)
-    arguments = arguments_for(tmp_path, 8, 1, num_train_epochs=2)
+@pytest.mark.parametrize(
+    ("tokens", "fewest", "most", "smoothing"),
+    [(None, 6, 6, 0.0), (30, 16, 22, 0.0), (1, 40, 40, 0.0), (30, 16, 22, 0.3)],
+)
+def test_losses_and_adapter_are_the_stock_trainer_s_however_a_step_is_cut(tmp_path, tokens, fewest, most, smoothing):
+    losses, norms, weights = stock(tmp_path, smoothing)
+    arguments = arguments_for(tmp_path, 8, 1, num_train_epochs=2, label_smoothing_factor=smoothing)
     trainer = AdapterTrainer(model=tiny_t5(), args=arguments, train_dataset=rows_of(LENGTHS), tokens=tokens)
     micro_batches = []
     trainer.model.register_forward_hook(lambda *_: micro_batches.append(1))
@@ -159,6 +171,20 @@ def test_the_validation_loss_is_the_mean_over_tokens(tmp_path):
     assert trainer.evaluate()["eval_loss"] == pytest.approx(total / sum(target for _, target in LENGTHS), rel=1e-6)
 
 
+def test_noise_and_smoothing_are_of_training_alone(tmp_path):
+    rows, found = rows_of(LENGTHS), []
+    for more in ({}, {"neftune_noise_alpha": 10.0}, {"label_smoothing_factor": 0.5}):
+        arguments = arguments_for(tmp_path, 8, 1, max_steps=2, **more)
+        trainer = AdapterTrainer(model=tiny_t5(), args=arguments, train_dataset=rows, eval_dataset=rows)
+        untrained = trainer.evaluate()["eval_loss"]
+        found.append((untrained, trained(trainer)[2], list(trainer.model.state_dict())))
+        assert trainer.evaluate() == trainer.evaluate() | {"eval_runtime": ANY, "eval_samples_per_second": ANY,
+                                                           "eval_steps_per_second": ANY}  # fmt: skip
+    assert found[0][0] == found[1][0] == found[2][0] and found[0][2] == found[1][2] == found[2][2]
+    weights = [weights for _, weights, _ in found]
+    assert not torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
 def test_a_process_without_rows_keeps_in_step_and_adds_nothing(tmp_path):
     trainer = AdapterTrainer(model=tiny_t5(), args=arguments_for(tmp_path, 8, 1), train_dataset=rows_of(LENGTHS))
     config, rows = trainer.model.get_base_model().config, rows_of(LENGTHS[:1]).to_list()
@@ -169,6 +195,20 @@ def test_a_process_without_rows_keeps_in_step_and_adds_nothing(tmp_path):
         sizes = [float(weight.grad.norm()) for weight in trainer.model.parameters() if weight.requires_grad]
         trainer.model.zero_grad()
         assert (float(loss) > 0, any(sizes)) == (bool(len(share["numbers"])),) * 2
+
+
+def test_label_smoothing_over_several_processes_is_that_of_the_whole_step(tmp_path):
+    arguments = arguments_for(tmp_path, 8, 1, label_smoothing_factor=0.3)
+    trainer = AdapterTrainer(model=tiny_t5(), args=arguments, train_dataset=rows_of(LENGTHS))
+    config, rows, found = trainer.model.get_base_model().config, rows_of(LENGTHS[:8]).to_list(), []
+    for processes in (1, 3):
+        shares = [collate(rows, config, True, 20, processes, process) for process in range(processes)]
+        loss = sum(float(trainer.training_step(trainer.model, share)) for share in shares)
+        weights = [weight for weight in trainer.model.parameters() if weight.requires_grad]
+        found.append((loss, torch.cat([weight.grad.flatten() for weight in weights])))
+        trainer.model.zero_grad()
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-5)
+    assert float((found[1][1] - found[0][1]).norm() / found[0][1].norm()) < 1e-5
 
 
 CPU = torch.device("cpu")

@@ -8,6 +8,7 @@ from torch._dynamo.utils import counters
 from torch.nn import functional
 from torch.nn.functional import cross_entropy
 from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
+from transformers.trainer_pt_utils import LabelSmoother
 
 from recipes.training import autograd, unpadded_t5
 from recipes.training.autograd import SeededDropout, dropout
@@ -40,12 +41,17 @@ def model_of(kind="gated-gelu", dropout_rate=0.0, **lora):
     return get_peft_model(base, LoraConfig(task_type="SEQ_2_SEQ_LM", r=4, **lora)).train()
 
 
-def padded_losses(model, rows):
-    """Every row's summed loss by transformers' own forward of one padded batch."""
+def padded_logits(model, rows):
+    """Logits of transformers' own forward of one padded batch, and its labels."""
     widest = {name: max(len(row[name]) for row in rows) for name in ("input_ids", "labels")}
     ids = torch.tensor([row["input_ids"] + [0] * (widest["input_ids"] - len(row["input_ids"])) for row in rows])
     labels = torch.tensor([row["labels"] + [-100] * (widest["labels"] - len(row["labels"])) for row in rows])
-    logits = model(input_ids=ids, attention_mask=ids.ne(0).long(), labels=labels).logits
+    return model(input_ids=ids, attention_mask=ids.ne(0).long(), labels=labels).logits, labels
+
+
+def padded_losses(model, rows):
+    """Every row's summed loss by transformers' own forward of one padded batch."""
+    logits, labels = padded_logits(model, rows)
     return cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none").sum(1)
 
 
@@ -87,6 +93,45 @@ def test_loss_and_gradients_are_those_of_the_padded_batch(kind, lora, checkpoint
     loss.backward()
     assert float(loss.detach()) == pytest.approx(float(expected.sum().detach()), rel=1e-6)
     assert furthest(gradients(model), padded) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "lora", [{}, {"trainable_token_indices": {"shared": [7, 8, 9], "head": [7, 8, 9]}}], ids=["lora", "rows"]
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_label_smoothing_has_the_loss_and_gradients_of_transformers_own(lora, packed, monkeypatch):
+    monkeypatch.setitem(unpadded_t5.LOGIT_ROWS, "cpu", 50)
+    model, rows = model_of(**lora), rows_of(LENGTHS)
+    tokens = sum(target for _, target in LENGTHS)
+    logits, labels = padded_logits(model, rows)
+    expected = LabelSmoother(0.3)({"logits": logits}, labels) * tokens
+    expected.backward()
+    padded = gradients(model)
+    make_flat(model)
+    loss = model(**micro_batch(rows, HEADS, 0, packed), smoothing=0.3)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
+    assert furthest(gradients(model), padded) < 1e-5
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_neftune_s_noise_is_uniform_and_as_wide_as_the_row_s_own_length_says(packed):
+    model, rows = model_of().get_base_model(), rows_of(LENGTHS)
+    flat = micro_batch(rows, HEADS, 0, packed)
+    places = ((model.encoder, flat["input_ids"], 0), (model.decoder, flat["decoder_input_ids"], 1))
+    for (stack, ids, side), lengths in zip(places, flat["row_lengths"], strict=True):
+        # Rows lie the longest first.
+        assert lengths.tolist() == [
+            size for size in sorted((one[side] for one in LENGTHS), reverse=True) for _ in range(size)
+        ]
+        torch.manual_seed(1)
+        noise = unpadded_t5._embed(stack, ids, lengths, 5.0) - unpadded_t5._embed(stack, ids, lengths, 0.0)
+        # arXiv:2310.05914: alpha / sqrt(L d), d = 32 here.
+        share = noise[0].detach() * (lengths * 32).sqrt()[:, None] / 5.0
+        assert float(share.abs().max()) <= 1 + 1e-5
+        # A uniform draw from ±1 has the standard deviation 1/√3; five standard errors of some thousand draws.
+        assert float(share.std()) == pytest.approx(3**-0.5, rel=0.03)
+        assert float(share.mean()) == pytest.approx(0, abs=5 * 3**-0.5 / share.numel() ** 0.5)
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -154,7 +199,7 @@ def test_a_step_off_the_cpu_asks_the_device_for_nothing_and_mixes_neither_device
         if "lora" in name:
             weight.data = weight.data.float()
     batch = send_to_device(micro_batch(rows_of(LENGTHS), HEADS, 0, packed=True), "meta")
-    model(**batch).backward()
+    model(**batch, smoothing=0.1, noise=5.0).backward()
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     assert {(weight.grad.device.type, weight.grad.dtype) for weight in trained} == {("meta", torch.float32)}
 

@@ -16,7 +16,7 @@ from model_cards import escape, plots
 from recipes import length_rules
 from recipes.config import parse_recipe
 from recipes.data import batches as batches_module
-from recipes.data import columns, leakage, tokenizer
+from recipes.data import columns, disguises, leakage, tokenizer
 from recipes.data.batches import map_batches
 from recipes.data.splits import build_splits, references, rows_sha256, tokenize
 from recipes.data.tokenizer import audit, load_tokens
@@ -110,6 +110,7 @@ def test_comments_and_docstrings_are_no_part_of_a_key(change, name):
         (batches_module.code, tokenizer, "[ \\t\\r\\n]+", "[ \\t]+", False),
         (leakage.code, leakage, "NEAR = 0.8", "NEAR = 0.7", False),
         (leakage.code, leakage, '"NFKC"', '"NFC"', False),
+        (leakage.code, disguises, "ORDERED = 4", "ORDERED = 5", False),
         (plots.code, plots, "#0072B2", "#0072B3", False),
     ],
 )
@@ -123,7 +124,7 @@ def test_a_key_covers_what_decides_and_nothing_else(change, code, module, old, n
     ("code", "libraries"),
     [
         (batches_module.code, {"datasets", "regex", "tokenizers"}),
-        (leakage.code, {"datasketch", "numpy"}),
+        (leakage.code, {"confusable_homoglyphs", "datasketch", "numpy"}),
         (plots.code, {"matplotlib", "kiwisolver", "numpy", "pillow"}),
     ],
 )

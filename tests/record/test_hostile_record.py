@@ -301,7 +301,8 @@ def test_an_honest_pattern_counts(tmp_path):
 def test_your_own_recipe_may_hold_more_but_within_the_same_bounds(tmp_path):
     keys = yaml.safe_load(Path("recipes/finance.yaml").read_text())
     path = tmp_path / "mine.yaml"
-    more = {"torch_compile_mode": "default", "lr_scheduler_type": "cosine_with_min_lr", "lora_target_modules": "(q|v)"}
+    more = {"torch_compile_mode": "default", "lr_scheduler_type": "cosine_with_min_lr",
+            "lr_scheduler_kwargs": {"min_lr": 1e-5}, "lora_target_modules": "(q|v)"}  # fmt: skip
     path.write_text(yaml.safe_dump(keys | more))
     resolved = parse_recipe(["--config", str(path)]).resolved
     assert refused_key(resolved) and resolved["torch_compile_mode"] == "default"

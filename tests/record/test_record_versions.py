@@ -55,6 +55,8 @@ def test_every_version_has_its_schema_its_upgrade_and_a_kept_record():
 
 def kept(read, stated):
     """What was read, without what was not stated."""
+    if isinstance(read, list) and isinstance(stated, list):
+        return [kept(*pair) for pair in zip(read, stated, strict=True)]
     if not isinstance(read, dict) or not isinstance(stated, dict):
         return read
     return {key: kept(read[key], value) for key, value in stated.items()}

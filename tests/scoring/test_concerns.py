@@ -143,6 +143,6 @@ def test_one_letter_apart(other):
     assert one_letter_apart("abcd", other) and one_letter_apart(other, "abcd")
 
 
-@pytest.mark.parametrize("other", ["abdc", "aXcX", "abcdef", "ab"])
+@pytest.mark.parametrize("other", ["abxy", "aXcX", "abcdef", "ab"])
 def test_more_than_one_letter_apart(other):
     assert not one_letter_apart("abcd", other) and not one_letter_apart(other, "abcd")

@@ -10,7 +10,6 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.scoring import BootstrapAggregator, Score
 
 from benchmarks.scoring import time_rouge
-from evaluation.tolerance import equivalent
 from recipes.config import parse_recipe
 from recipes.data.letters import hidden_share, rouge_remark
 from record.run_record import Interval
@@ -135,14 +134,6 @@ def test_interval_is_seeded_and_paired():
     assert one["b"].low - one["a"].low == pytest.approx(0.5) == one["b"].high - one["a"].high
     many = [0.0, 1.0] * 20
     assert intervals({"a": many}, 100, 0.95, seed=3) != intervals({"a": many}, 100, 0.95, seed=4)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "same"),
-    [(-0.1, 0.1, True), (0.0005, 0.0019, True), (-0.0019, -0.001, True), (0.001, 0.003, False), (-0.2, -0.1, False)],
-)
-def test_equivalence_needs_zero_or_a_tiny_interval(low, high, same):
-    assert equivalent(Interval(mean=(low + high) / 2, low=low, high=high)) is same
 
 
 @pytest.mark.skipif("REAL_DATA" not in os.environ, reason="REAL_DATA names no folder with Google's test pairs")
