@@ -2,6 +2,7 @@
 
 import os
 
+from record.errors import one_line
 from record.run_record import Record, Unwritable
 
 
@@ -59,6 +60,13 @@ def length_remarks(rows, limit: int, base: str) -> list[str]:
                 f"({rule} tokens({name}) > {limit})"
             )
     return remarks
+
+
+def longest_row(rows, lengths) -> str:
+    """Which training row has the most tokens, and how it begins, for a line that refuses it."""
+    number = int(lengths.argmax())
+    start = one_line(" ".join(rows[number]["prompt"][:200].split()), 40)
+    return f"training row {number:,} ({start})"
 
 
 def _unwritable_line(references: Unwritable) -> str:

@@ -16,8 +16,8 @@ from hub.release import pull_parent
 from recipes.config import Recipe, changed_keys, parse_recipe, recipe_help
 from recipes.expectations import block, compare
 from recipes.pin_recipe import pin_recipe
-from recipes.summary import last_loss, length_remarks, say, say_shapes
-from record.errors import UserError, one_line, one_line_errors
+from recipes.summary import last_loss, length_remarks, longest_row, say, say_shapes
+from record.errors import UserError, one_line_errors
 from record.hashes import sha256_file
 from record.published_recipe import refused_key
 from record.release_files import ADAPTER_FILE, CARD_FILE, RECORD_FILE
@@ -76,8 +76,8 @@ def train(recipe: Recipe, published: Record | None = None) -> None:
         record = open_record(recipe, pins, prepared, model, batch)
         return fit(_make_trainer(recipe, prepared, model, batch), record, prepared, run)
 
-    longest = int(prepared.lengths.max())
-    finish(micro_batches.fit_memory(first, longest, longest_row(prepared), bool(budget), attempt, say), run)
+    longest, row = int(prepared.lengths.max()), longest_row(prepared.splits.train, prepared.lengths)
+    finish(micro_batches.fit_memory(first, longest, row, bool(budget), attempt, say), run)
 
 
 @dataclass
@@ -129,13 +129,6 @@ def prepare(recipe: Recipe, pins: Pins, rules: Literal[1, 2]) -> Prepared:
         remarks.append(remark)
     lengths = lengths_of(train_rows)
     return Prepared(tokenizer, splits, unwritable, train_rows, eval_rows, lengths, leakage, remarks)
-
-
-def longest_row(prepared: Prepared) -> str:
-    """Which training row has the most tokens, for a line that refuses it."""
-    number = int(prepared.lengths.argmax())
-    start = one_line(" ".join(prepared.splits.train[number]["prompt"][:200].split()), 40)
-    return f"training row {number:,} ({start})"
 
 
 def _set_arguments(recipe: Recipe, prepared: Prepared, batch: Batch) -> None:
