@@ -24,6 +24,7 @@ from recipes.expectations import compare
 from record import strict_json
 from record.adapter_config import LORA, LORA_OF_RECIPE
 from record.errors import UserError
+from record.field_types import Section
 from record.predictions import Predictions, load_predictions
 from record.release_files import (
     ADAPTER_CONFIG_FILE,
@@ -36,8 +37,9 @@ from record.release_files import (
     recipe_file,
     required_files,
 )
-from record.run_record import BASELINES, Contract, Pin, Record, Section
+from record.run_record import Pin, Record
 from record.scored_record import ScoredRecord
+from record.scores import BASELINES, Contract
 from record.verdict import ROUNDING, load_verdict, why_unrelated
 from scoring.baselines import score_baselines
 from scoring.contract import contract_of

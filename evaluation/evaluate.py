@@ -15,8 +15,9 @@ from record.command_line import Command, Run, run_command
 from record.errors import UserError, one_line_errors
 from record.predictions import Predictions, load_predictions
 from record.release_files import FORGETTING_FILE, PREDICTIONS_FILE
-from record.run_record import BASELINES, Baseline, BaselineName, Compared, Record
+from record.run_record import Record
 from record.scored_record import require_scores
+from record.scores import BASELINES, Baseline, BaselineName, Compared
 from record.trained_run import load_trained_run
 from record.verdict import DECIDING
 from scoring.concerns import find_concerns

@@ -27,8 +27,9 @@ from record.errors import UserError
 from record.hashes import sha256_file
 from record.predictions import Predictions, load_predictions
 from record.release_files import ADAPTER_FILE, FORGETTING_FILE
-from record.run_record import METRIC_NAMES, Contract, Environment, Pin, Record
+from record.run_record import Environment, Pin, Record
 from record.scored_record import ScoredRecord, require_scores
+from record.scores import METRIC_NAMES, Contract
 from record.verdict import DECIDING, Change, Evidence, Model, Part
 from scoring.bootstrap import mean
 from scoring.decoding.generate import generate, shortfalls

@@ -5,7 +5,8 @@ from typing import Literal
 
 import numpy as np
 
-from record.run_record import Environment, Interval
+from record.run_record import Environment
+from record.scores import Interval
 
 # The packages that decide which tokens come out.
 DECISIVE = ("torch", "transformers", "peft", "tokenizers", "bitsandbytes")

@@ -15,7 +15,8 @@ from evaluation.tolerance import outcome
 from model_cards.card import HUB, SAMPLES
 from model_cards.html import PAGE_STYLE, TEXT, render_page, source, visible
 from record.predictions import Predictions
-from record.run_record import BASELINES, METRIC_NAMES, Environment
+from record.run_record import Environment
+from record.scores import BASELINES, METRIC_NAMES
 from record.verdict import DECIDING, EVIDENCE, Model, Verdict
 
 MODELS: dict[Model, str] = {"base": "Base model", "adapter": "Adapter"}

@@ -18,7 +18,8 @@ from record.hashes import FREE_SECTION
 from record.predictions import Predictions
 from record.project import PROJECT_URL
 from record.release_files import PLOTS
-from record.run_record import BASELINES, METRIC_NAMES, ROUGE_NAMES, Energy, LossPoint, Pin, Record
+from record.run_record import Energy, LossPoint, Pin, Record
+from record.scores import BASELINES, METRIC_NAMES, ROUGE_NAMES
 from record.verdict import DECIDING, EVIDENCE, Verdict
 from scoring.concerns import find_concerns
 from scoring.sql.databases import KINDS

@@ -9,7 +9,8 @@ from model_cards.fingerprint import renderer, same_renderer
 from model_cards.plots import draw_plots
 from record.predictions import Predictions
 from record.release_files import CARD_FILE, PLOTS
-from record.run_record import METRIC_NAMES, Record
+from record.run_record import Record
+from record.scores import METRIC_NAMES
 from record.verdict import Verdict
 
 # Metadata that no later version of the card states otherwise.

@@ -6,7 +6,8 @@ from markupsafe import Markup
 
 from model_cards.escape import cut
 from model_cards.html import reveal, visible
-from record.run_record import METRIC_NAMES, Compared, Training
+from record.run_record import Training
+from record.scores import METRIC_NAMES, Compared
 
 # Units of a drawing are pixels where it is as narrow as a telephone; it grows up to a third more.
 WIDTH, HEIGHT = 340, 210

@@ -7,7 +7,18 @@ from pathlib import Path
 from model_cards import card, escape, plots
 from recipes import expectations
 from recipes.data import letters
-from record import field_types, hashes, predictions, project, release_files, run_record, strict_json, verdict, versions
+from record import (
+    field_types,
+    hashes,
+    predictions,
+    project,
+    release_files,
+    run_record,
+    scores,
+    strict_json,
+    verdict,
+    versions,
+)
 from record.cache import code_of
 from record.run_record import Record, Renderer
 from scoring import concerns
@@ -27,6 +38,7 @@ MODULES = (
     project,
     release_files,
     run_record,
+    scores,
     strict_json,
     verdict,
     versions,

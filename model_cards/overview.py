@@ -19,7 +19,8 @@ from record.command_line import Command, RunOrId, run_command, runs
 from record.errors import UserError, one_line_errors
 from record.predictions import Predictions, load_predictions
 from record.release_files import PREDICTIONS_FILE, RECORD_FILE, VERDICT_FILE
-from record.run_record import BASELINES, METRIC_NAMES, Record, load_record
+from record.run_record import Record, load_record
+from record.scores import BASELINES, METRIC_NAMES
 from record.verdict import DECIDING, Verdict, load_verdict, why_unrelated
 
 # Rows of one adapter, and characters of one text, that the page holds: 11,490 news articles come to 33 MB so.

@@ -12,7 +12,8 @@ from model_cards import escape
 from model_cards.escape import INVISIBLE, REPLACEMENT, cut
 from record.cache import cached_bytes, code_of
 from record.release_files import PLOTS
-from record.run_record import METRIC_NAMES, Compared, Interval, Record, Scores, Training
+from record.run_record import Record, Training
+from record.scores import METRIC_NAMES, Compared, Interval, Scores
 from record.verdict import Verdict
 
 # Okabe & Ito's palette, told apart by readers with any common colour vision deficiency.

@@ -22,7 +22,9 @@ from model_cards.escape import environment
 from record import strict_json
 from record.command_line import Command, run_command
 from record.errors import UserError, one_line_errors
-from record.run_record import METRIC_NAMES, Record, Section, Sha1, load_record
+from record.field_types import Section
+from record.run_record import Record, Sha1, load_record
+from record.scores import METRIC_NAMES
 from record.verdict import Verdict
 from record.whole_file import write_whole
 

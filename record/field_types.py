@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 # Whole numbers that every JSON reader takes for the same (RFC 8259, section 6).
 LARGEST = 2**53 - 1
@@ -85,3 +85,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0, le=1e15)]
 # A difference of two shares.
 Shift = Annotated[float, Field(ge=-1, le=1)]
+
+
+class Section(BaseModel):
+    """A part of a file from the Hub: it holds the fields that it names and no others."""
+
+    model_config = ConfigDict(extra="forbid")

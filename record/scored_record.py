@@ -1,7 +1,8 @@
 """A record whose run is trained and scored: what can be published, and checked."""
 
 from record.errors import UserError
-from record.run_record import Contract, Record, Scores, Training
+from record.run_record import Record, Training
+from record.scores import Contract, Scores
 
 
 class ScoredRecord(Record):

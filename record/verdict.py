@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from record import strict_json
-from record.field_types import Count, Line, Sha1, Sha256
+from record.field_types import Count, Line, Section, Sha1, Sha256
 from record.hashes import sha256_file
 from record.release_files import PREDICTIONS_FILE, VERDICT_FILE
-from record.run_record import Environment, Interval, Record, Section
+from record.run_record import Environment, Record
+from record.scores import Interval
 
 Level = Literal["score", "generate", "train"]
 

@@ -10,7 +10,7 @@ import numpy as np
 from recipes.data.splits import Splits
 from record.cache import batches, cached_value, code_of
 from record.predictions import Predictions
-from record.run_record import Baseline, BaselineName, Contract
+from record.scores import Baseline, BaselineName, Contract
 from scoring.bootstrap import intervals
 from scoring.metrics import rows_of
 from scoring.scores import metric_rows

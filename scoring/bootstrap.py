@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from record.run_record import Interval
+from record.scores import Interval
 
 RESAMPLES = 1_000
 CONFIDENCE = 0.95

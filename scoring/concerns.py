@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable
 
 from record.predictions import Predictions
-from record.run_record import BASELINES, METRIC_NAMES, Record
+from record.run_record import Record
+from record.scores import BASELINES, METRIC_NAMES
 from record.verdict import DECIDING
 
 FEW_ROWS = 100

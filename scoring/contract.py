@@ -1,7 +1,7 @@
 """The scoring contract that a recipe asks for on this machine; needs no model."""
 
 from record.errors import UserError
-from record.run_record import Contract
+from record.scores import Contract
 
 
 def contract_of(recipe, dtype: str, batch_size: int) -> Contract:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from record.run_record import Contract
+from record.scores import Contract
 from scoring.sql.matching import SqlRows, sql_rows
 
 # ROUGE-Lsum compares sentence by sentence and takes newlines for their borders, which T5 cannot write.
@@ -31,7 +31,7 @@ def split_sentences(text: str, tokenizer: str = "words") -> str:
 def rouge_rows(
     predictions: Sequence[str], references: Sequence[str], stemmer: bool, tokenizer: str = "words"
 ) -> dict[str, list[float]]:
-    """F-measures (0 to 1) row by row, by the names in `record.run_record.ROUGE_NAMES`.
+    """F-measures (0 to 1) row by row, by the names in `record.scores.ROUGE_NAMES`.
 
     ROUGE-Lsum is given in both readings: with a newline after each sentence, and (`rougeLsum_flat`) of the text without
     newlines, as it comes out of a T5 decoder. One sentence has one longest common subsequence: that reading is ROUGE-L.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from record.predictions import SEEN
-from record.run_record import Compared, Contract, Forgetting, Outputs, Scores, SqlCounts
+from record.scores import Compared, Contract, Forgetting, Outputs, Scores, SqlCounts
 
 
 def score_forgetting(predictions, contract: Contract) -> Forgetting:

@@ -4,7 +4,8 @@ import pytest
 
 from recipes.config import parse_recipe
 from record.predictions import Predictions
-from record.run_record import Batch, Contract, Data, Environment, Leakage, LossPoint, Model, Pin, Pins, Record, Training
+from record.run_record import Batch, Data, Environment, Leakage, LossPoint, Model, Pin, Pins, Record, Training
+from record.scores import Contract
 from scoring.scores import score_predictions
 
 

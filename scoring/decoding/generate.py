@@ -11,7 +11,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from recipes.training.micro_batches import out_of_memory
 from record.errors import UserError
-from record.run_record import Contract
+from record.scores import Contract
 from scoring.decoding.slot_decoding import greedy
 from scoring.engines import engine_here
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from record.run_record import Contract, Record
+from record.run_record import Record
+from record.scores import Contract
 
 
 def parent_predictions(model, tokenizer, folder: Path, parent: Record, rows: Sequence[int] | None = None):

@@ -6,8 +6,9 @@ from typing import Literal
 from pydantic import Field
 
 from record import strict_json
-from record.field_types import Count, RepoPath, Sha256, Share
-from record.run_record import Contract, Environment, Interval, Metric, Pin, Positive, Section
+from record.field_types import Count, RepoPath, Section, Sha256, Share
+from record.run_record import Environment, Pin, Positive
+from record.scores import Contract, Interval, Metric
 from record.whole_file import write_whole
 from serving.export.timing import Speed
 

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from record.errors import UserError
-from record.run_record import Contract
+from record.scores import Contract
 
 # What CTranslate2 stores the weights in.
 CT2 = {"ct2": "float32", "ct2-int8": "int8"}

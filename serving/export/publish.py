@@ -23,7 +23,7 @@ from record.errors import UserError
 from record.hashes import FREE_SECTION
 from record.predictions import load_predictions
 from record.release_files import CARD_FILE, TOKENIZER_CONFIG_FILE
-from record.run_record import METRIC_NAMES
+from record.scores import METRIC_NAMES
 from serving.export.export_record import EXPORT_FILE, LOSS, Export, load_export
 from serving.export.formats import CT2, INT8_CODE
 

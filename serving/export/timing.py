@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack, contextmanager
 
 from record.errors import UserError
-from record.run_record import Amount, Count, Positive, Section
+from record.field_types import Section
+from record.run_record import Amount, Count, Positive
 
 
 class Speed(Section):

@@ -19,7 +19,7 @@ from evaluation.tolerance import (
     unlikely,
     visible_change,
 )
-from record.run_record import Interval
+from record.scores import Interval
 
 
 def differences(rng, rows: int, share: float, spread: float, shift: float = 0.0) -> list[float]:

@@ -12,7 +12,7 @@ from html_page import Page
 from evaluation.findings import Findings
 from evaluation.verdict_page import mark_difference, render_report
 from record.predictions import Predictions
-from record.run_record import Compared, Interval, Outputs, Scores, SqlCounts
+from record.scores import Compared, Interval, Outputs, Scores, SqlCounts
 from record.verdict import Change, Check, Verdict
 
 # All that the page uses; a handler, a style or a source out of hostile text would be another.

@@ -14,7 +14,7 @@ import pytest
 from model_cards import card, escape, fingerprint, plots
 from model_cards.fingerprint import LIBRARIES, MODULES, TEXTS, renderer
 from recipes import expectations
-from record import cache, hashes, run_record, verdict
+from record import cache, hashes, scores, verdict
 from scoring import concerns
 
 ROOT = Path(__file__).parents[2]
@@ -40,8 +40,8 @@ LIBRARIES_WITHOUT_INFLUENCE = {
 @pytest.mark.parametrize(
     ("module", "old", "new"),
     [
-        (run_record, '"ROUGE-L"', '"Rouge-L"'),
-        (run_record, "5e-5", "5e-4"),
+        (scores, '"ROUGE-L"', '"Rouge-L"'),
+        (scores, "5e-5", "5e-4"),
         (verdict, "computed again from", "computed anew from"),
         (expectations, "figure[:12]", "figure[:10]"),
         (hashes, "<!-- free:", "<!-- own:"),

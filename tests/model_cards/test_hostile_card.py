@@ -16,7 +16,8 @@ from model_cards.compare import compare_table
 from model_cards.escape import cell
 from model_cards.plots import draw_plots
 from record.predictions import Predictions
-from record.run_record import Energy, Expectation, Forgetting, Interval, Lengths, Pin, Record, SqlCounts, Unwritable
+from record.run_record import Energy, Expectation, Lengths, Pin, Record, Unwritable
+from record.scores import Forgetting, Interval, SqlCounts
 from record.verdict import Check, Verdict
 
 REPO = "someone/adapter"

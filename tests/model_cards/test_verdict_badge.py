@@ -13,7 +13,8 @@ from model_cards.plots import draw_plots
 from record.errors import UserError
 from record.hashes import sha256_file
 from record.release_files import ADAPTER_FILE, PLOTS, VERDICT_FILE, largest_size
-from record.run_record import Interval, Renderer
+from record.run_record import Renderer
+from record.scores import Interval
 from record.verdict import Change, Verdict, load_verdict, why_unrelated
 
 REPO = "someone/adapter"

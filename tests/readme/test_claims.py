@@ -12,7 +12,8 @@ from evaluation import evaluate
 from readme.claims import renew_all
 from readme.render import Claim, Listed, block, listed, load_claim, rendered
 from record.errors import UserError
-from record.run_record import SqlCounts, load_record
+from record.run_record import load_record
+from record.scores import SqlCounts
 from record.verdict import Verdict
 
 ADAPTER = "local-user/claimed"

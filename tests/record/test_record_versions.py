@@ -9,8 +9,9 @@ import pytest
 
 from record.errors import UserError
 from record.release_files import RECORD_FILE
-from record.run_record import METRIC_NAMES, Metric, Record, load_record
+from record.run_record import Record, load_record
 from record.schema import SCHEMAS, schema
+from record.scores import METRIC_NAMES, Metric
 from record.versions import UPGRADES, VERSION
 
 OLD = Path("tests/record/records")

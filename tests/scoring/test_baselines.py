@@ -7,7 +7,7 @@ from datasets import Dataset
 
 from recipes.data.splits import Splits
 from record.predictions import Predictions
-from record.run_record import BASELINES
+from record.scores import BASELINES
 from scoring import baselines
 from scoring.baselines import baseline_outputs, nearest_rows, score_baselines
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from record.run_record import Baseline, Interval, Lengths
+from record.run_record import Lengths
+from record.scores import Baseline, Interval
 from scoring.concerns import find_concerns, one_letter_apart
 
 ROWS = 120
@@ -138,11 +139,11 @@ def test_references_in_prompts_by_chance_are_no_concern(sound):
     assert find_concerns(record, rows) == []
 
 
-@pytest.mark.parametrize("other", ["abcd", "abXd", "abd", "abcde", "Xabcd", "ABCD"])
+@pytest.mark.parametrize("other", ["loan", "loXn", "lon", "loans", "Xloan", "LOAN"])
 def test_one_letter_apart(other):
-    assert one_letter_apart("abcd", other) and one_letter_apart(other, "abcd")
+    assert one_letter_apart("loan", other) and one_letter_apart(other, "loan")
 
 
-@pytest.mark.parametrize("other", ["abxy", "aXcX", "abcdef", "ab"])
+@pytest.mark.parametrize("other", ["loXX", "lXaX", "loanees", "lo"])
 def test_more_than_one_letter_apart(other):
-    assert not one_letter_apart("abcd", other) and not one_letter_apart(other, "abcd")
+    assert not one_letter_apart("loan", other) and not one_letter_apart(other, "loan")

@@ -10,7 +10,7 @@ from benchmarks.generation import measure
 from benchmarks.shapes import make_model, make_rows
 from recipes.config import RecipeArguments
 from record.errors import UserError
-from record.run_record import Contract
+from record.scores import Contract
 from scoring.contract import contract_of
 from scoring.decoding import slot_decoding
 from scoring.decoding.generate import engine_here, generate, is_plain

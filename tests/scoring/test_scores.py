@@ -12,7 +12,7 @@ from rouge_score.scoring import BootstrapAggregator, Score
 from benchmarks.scoring import time_rouge
 from recipes.config import parse_recipe
 from recipes.data.letters import hidden_share, rouge_remark
-from record.run_record import Interval
+from record.scores import Interval
 from scoring.bootstrap import intervals
 from scoring.contract import contract_of
 from scoring.metrics import rouge_rows, rows_of, split_sentences

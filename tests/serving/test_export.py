@@ -17,7 +17,8 @@ from recipes.training.model import load_adapter, load_base
 from record.errors import UserError
 from record.hashes import sha256_file
 from record.predictions import load_predictions
-from record.run_record import Interval, load_record
+from record.run_record import load_record
+from record.scores import Interval
 from serving.export import make
 from serving.export.export_record import EXPORT_FILE, load_export
 from serving.export.formats import FORMATS, load
