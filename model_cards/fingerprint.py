@@ -6,6 +6,7 @@ from pathlib import Path
 
 from model_cards import card, escape, plots
 from recipes import expectations
+from recipes.data import letters
 from record import (
     field_types,
     hashes,
@@ -33,6 +34,7 @@ MODULES = (
     expectations,
     field_types,
     hashes,
+    letters,
     names,
     predictions,
     project,

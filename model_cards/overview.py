@@ -162,7 +162,12 @@ def row_columns(entry: Entry) -> dict[str, Any]:
     from scoring.metrics import rouge_rows
 
     rows = entry.predictions.take(range(min(ROWS, len(entry.predictions.prompt))))
-    stemmer = entry.record.contract.stemmer
+    contract = entry.record.contract
+
+    def score(texts: list[str]) -> list[float]:
+        rouge = rouge_rows(texts, rows.reference, contract.stemmer, contract.rouge_tokenizer)
+        return [round(value, 4) for value in rouge["rougeL"]]
+
     return {
         "all": len(entry.predictions.prompt),
         "seen": rows.seen,
@@ -170,10 +175,7 @@ def row_columns(entry: Entry) -> dict[str, Any]:
             name: {row: len(text) for row, text in enumerate(getattr(rows, name)) if len(text) > TEXT} for name in TEXTS
         },
         **{name: [reveal(text[:TEXT]) for text in getattr(rows, name)] for name in TEXTS},
-        "score": {
-            who: [round(value, 4) for value in rouge_rows(getattr(rows, who), rows.reference, stemmer)["rougeL"]]
-            for who in ("base", "adapter")
-        },
+        "score": {who: score(getattr(rows, who)) for who in ("base", "adapter")},
     }
 
 

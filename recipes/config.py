@@ -35,6 +35,8 @@ NOT_RECIPE = {
 # words would fill the memory. The largest product of all counts and the pattern's own length.
 COUNTED = re.compile(r"\{\s*(\d*)\s*(?:,\s*(\d*)\s*)?\}")
 LARGEST_PATTERN = 1_000_000
+# A column's name, and after dots the names and numbers of the part that is meant: `answers.text.0`.
+COLUMN = re.compile(r"(?!\d)\w(?:[\w -]*\w)?(?:\.(?!__)\w(?:[\w -]*\w)?)*")
 
 
 @dataclass
@@ -61,16 +63,18 @@ class RecipeArguments:
         extract (`dict[str, str]`, *optional*):
             Per column a regular expression whose named groups become columns; rows that it does not match are dropped.
         prompt (`str` or `list[str]`):
-            Template of the model's input; `{column}` stands for a column's text. Of several, each row gets the one
-            that its texts and `split_seed` choose.
+            Template of the model's input; `{column}` stands for a column's text, `{answers.text.0}` for a part of a
+            nested one: fields by name, items of a list by number, the first is 0. Of several templates, each row gets
+            the one that its texts and `split_seed` choose. Rows whose named columns are all empty are dropped.
         target (`str`):
-            Template of the expected output, likewise.
+            Template of the expected output, likewise: rows that lack it are dropped, too.
         sql_schema (`str`, *optional*):
             Template of the CREATE TABLE statements that a row's SQL is about; with it, outputs are scored as SQL too.
         length_rules (`list[str]`, *optional*):
             Rows to drop and texts to cut, in this order: `drop characters(instruction + input) >= 512`,
             `truncate tokens(prompt) > 512`. Units are `characters`, `words` and `tokens`; texts are columns, `prompt`
-            and `target`; a limit `p99.9` is that percentile over all loaded rows.
+            and `target`, of which only the last two can be cut; `drop` compares by `>`, `>=`, `<`, `<=` or `==`; a
+            limit `p99.9` is that percentile over all rows that are not empty.
         test_size (`float`, *optional*, defaults to `0.1`):
             Share of the kept rows that is held out for the scores, rounded up to a whole row.
         validation_size (`float`, *optional*, defaults to `0.02`):
@@ -100,6 +104,9 @@ class RecipeArguments:
         engine (`str`, *optional*, defaults to `"transformers"`):
             What generates when scores are taken: `transformers`, or `ctranslate2` (an extra: greedy, in float32 on the
             CPU, the same tokens in less time).
+        rouge_tokenizer (`str`, *optional*, defaults to `"words"`):
+            What ROUGE counts: `words`, made of a to z and digits, or `characters`, the letters and digits of any
+            script, for Chinese, Arabic and whatever else such words cannot hold.
         expect (`dict`, *optional*):
             Figures that a run should meet, by the names in `recipes.expectations.FIGURES`, and what was published.
         strict (`bool`, *optional*, defaults to `False`):
@@ -131,6 +138,7 @@ class RecipeArguments:
     max_new_tokens: int = 512
     num_beams: int = 1
     engine: str = "transformers"
+    rouge_tokenizer: str = "words"
     expect: dict | None = None
     strict: bool = False
 
@@ -183,14 +191,14 @@ def template_columns(template: str) -> list[str]:
     """Names of the columns that a template uses.
 
     Raises:
-        `UserError`: a brace is unbalanced, or a field is more than a plain name (`{a.b}`, `{a!r}`, `{a:>9}`).
+        `UserError`: a brace is unbalanced, or a field is more than a column or its part (`{a[0]}`, `{a!r}`, `{a:>9}`).
     """
     try:
         parts = [part for part in string.Formatter().parse(template) if part[1] is not None]
     except ValueError as error:
         raise UserError(f"the template {template!r} is not valid: {error}") from None
     for _, name, spec, conversion in parts:
-        if not name.isidentifier() or spec or conversion:
+        if not COLUMN.fullmatch(name) or spec or conversion:
             raise UserError(f"the template {template!r} is not valid: {{{name}}} is no plain column name")
     return list(dict.fromkeys(name for _, name, _, _ in parts))
 

@@ -20,6 +20,8 @@
 #     "torch==2.13.0",
 #     "transformers==5.23.0",
 #     "peft==0.21.2",
+#     "sentencepiece==0.2.3",
+#     "protobuf==7.36.2",
 #     "trl==1.16.0",
 #     "accelerate==1.15.0",
 #     "bitsandbytes==0.50.2",

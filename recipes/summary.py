@@ -2,6 +2,7 @@
 
 import os
 
+from record.errors import one_line
 from record.run_record import Record, Unwritable
 
 
@@ -38,6 +39,34 @@ def say_shapes(record: Record) -> None:
         f"Adapter:    {model.trainable:,} of {model.total:,} parameters trainable ({model.percent:.2f} %), "
         f"{model.memory_bytes:,} bytes, base in {model.dtype}"
     )
+
+
+def length_remarks(rows, limit: int, base: str) -> list[str]:
+    """One line for prompts, and one for targets, where some are longer than what the base model was trained with.
+
+    Parameters:
+        rows: token ids of the training rows, as `recipes.data.splits.tokenize` gives them.
+        limit: tokens.
+    """
+    import pyarrow.compute as pc
+
+    table, remarks = rows.with_format("arrow")[:], []
+    for name, ids, rule in (("prompt", "input_ids", "truncate"), ("target", "labels", "drop")):
+        counts = pc.list_value_length(table[ids])
+        if longer := pc.sum(pc.greater(counts, limit)).as_py():
+            remarks.append(
+                f"{longer:,} of {len(counts):,} training {name}s have more than the {limit:,} tokens that {base} was "
+                f"trained with, the longest {pc.max(counts).as_py():,}: see `length_rules` "
+                f"({rule} tokens({name}) > {limit})"
+            )
+    return remarks
+
+
+def longest_row(rows, lengths) -> str:
+    """Which training row has the most tokens, and how it begins, for a line that refuses it."""
+    number = int(lengths.argmax())
+    start = one_line(" ".join(rows[number]["prompt"][:200].split()), 40)
+    return f"training row {number:,} ({start})"
 
 
 def _unwritable_line(references: Unwritable) -> str:

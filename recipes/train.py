@@ -16,7 +16,7 @@ from hub.release import pull_parent
 from recipes.config import Recipe, changed_keys, parse_recipe, recipe_help
 from recipes.expectations import block, compare
 from recipes.pin_recipe import pin_recipe
-from recipes.summary import last_loss, say, say_shapes
+from recipes.summary import last_loss, length_remarks, longest_row, say, say_shapes
 from record.errors import UserError, one_line_errors
 from record.hashes import sha256_file
 from record.published_recipe import refused_key
@@ -81,7 +81,8 @@ def train(recipe: Recipe, published: Record | None = None) -> None:
         record = open_record(recipe, pins, prepared, model, batch)
         return fit(_make_trainer(recipe, prepared, model, batch), record, prepared, run)
 
-    finish(micro_batches.fit_memory(first, int(prepared.lengths.max()), bool(budget), attempt, say), run)
+    longest, row = int(prepared.lengths.max()), longest_row(prepared.splits.train, prepared.lengths)
+    finish(micro_batches.fit_memory(first, longest, row, bool(budget), attempt, say), run)
 
 
 @dataclass
@@ -94,6 +95,7 @@ class Prepared:
             None where there are none.
         lengths: source and target tokens of each row to train on, shape (rows,).
         leakage: test rows among the training rows; None on all processes but the first.
+        remarks: what speaks against the data, one line each.
     """
 
     tokenizer: Any
@@ -103,16 +105,18 @@ class Prepared:
     eval_rows: Any
     lengths: Any
     leakage: list[Leakage] | None
+    remarks: list[str]
 
 
 def prepare(recipe: Recipe, pins: Pins, rules: Literal[1, 2]) -> Prepared:
     """Loads, splits and tokenizes the dataset."""
     from accelerate import PartialState
 
+    from recipes.data.letters import rouge_remark
     from recipes.data.lineage import find_seen_rows
     from recipes.data.splits import build_splits, references, tokenize
     from recipes.data.tokenizer import audit, load_tokens
-    from recipes.training.model import load_tokenizer
+    from recipes.training.model import load_tokenizer, trained_length
     from recipes.training.trainer import lengths_of
 
     state = PartialState()
@@ -125,7 +129,11 @@ def prepare(recipe: Recipe, pins: Pins, rules: Literal[1, 2]) -> Prepared:
         train_rows, eval_rows = tokenize(splits.train, tokens), held_out and tokenize(held_out, tokens)
         unwritable = audit(tokens, references(splits))
     leakage = find_seen_rows(splits, pins)[1] if state.is_main_process else None
-    return Prepared(tokenizer, splits, unwritable, train_rows, eval_rows, lengths_of(train_rows), leakage)
+    remarks = length_remarks(train_rows, trained_length(pins.base_model, tokenizer), pins.base_model.id)
+    if remark := rouge_remark(references(splits), recipe.arguments.rouge_tokenizer):
+        remarks.append(remark)
+    lengths = lengths_of(train_rows)
+    return Prepared(tokenizer, splits, unwritable, train_rows, eval_rows, lengths, leakage, remarks)
 
 
 def _set_arguments(recipe: Recipe, prepared: Prepared, batch: Batch) -> None:
@@ -182,6 +190,8 @@ def open_record(recipe: Recipe, pins: Pins, prepared: Prepared, model, batch: Ba
         environment=describe_environment(),
     )
     say_shapes(record)
+    for remark in prepared.remarks:
+        say(f"            {remark}")
     record.expectations = compare(recipe.arguments.expect, record)
     if record.expectations:
         say(block(record.expectations))

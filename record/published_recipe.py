@@ -95,6 +95,7 @@ class PublishedRecipe(TypedDict, total=False):
     max_new_tokens: Many
     num_beams: Annotated[int, Field(ge=1, le=64)]
     engine: Literal["transformers", "ctranslate2"]
+    rouge_tokenizer: Literal["words", "characters"]
     expect: Expected | None
 
     # ModelConfig

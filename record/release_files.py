@@ -8,6 +8,8 @@ CARD_FILE = "README.md"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 ADAPTER_FILE = "adapter_model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
+# A base model's tokenizer where it has no tokenizer.json.
+SENTENCEPIECE_FILE = "spiece.model"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 PREDICTIONS_FILE = "predictions.parquet"
 # The columns of the predictions for the parent adapter's test rows, `base` holding what the parent wrote.
@@ -28,7 +30,8 @@ BESIDE_THE_CARD = {".md", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pd
 # Results of others, merged from pull requests (https://huggingface.co/docs/hub/eval-results).
 COMMUNITY_RESULTS = re.compile(r"\.eval_results/[^/]+\.ya?ml")
 # Bytes that a published file may have, by its name or its suffix: many times what an honest one has.
-LARGEST_FILES = {RECORD_FILE: 16 * 2**20, CARD_FILE: 2 * 2**20, TOKENIZER_FILE: 64 * 2**20, ".json": 2**20,
+LARGEST_FILES = {RECORD_FILE: 16 * 2**20, CARD_FILE: 2 * 2**20, TOKENIZER_FILE: 64 * 2**20,
+                 SENTENCEPIECE_FILE: 16 * 2**20, ".json": 2**20,
                  ".yaml": 2**20, ".png": 8 * 2**20, ".parquet": 256 * 2**20, ".safetensors": 16 * 2**30}  # fmt: skip
 
 

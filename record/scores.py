@@ -28,12 +28,15 @@ METRIC_NAMES = ROUGE_NAMES | SQL_NAMES
 class Contract(Section):
     """The scoring contract: all that decides a score besides weights and data; `sql` is None without SQL metrics.
 
+    `rouge_tokenizer` says what ROUGE counts: words of a to z and digits, or the characters of any script.
+
     `engine` wrote the outputs, `batch_size` rows at once (CTranslate2: a thread). In float32 tokens depend on neither.
     """
 
     engine: Line = "transformers"
     metric: Line
     metric_version: Line
+    rouge_tokenizer: Literal["words", "characters"] = "words"
     stemmer: bool
     sentences: Line
     sql: Line | None = None

@@ -12,26 +12,42 @@ from record.scores import Contract
 from scoring.sql.matching import SqlRows, sql_rows
 
 # ROUGE-Lsum compares sentence by sentence and takes newlines for their borders, which T5 cannot write.
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-SENTENCES = "newlines, and white space after . ! ?"
+# Texts that are scored by characters put none between their sentences.
+SENTENCE_END = {
+    "words": re.compile(r"(?<=[.!?])\s+"),
+    "characters": re.compile(r"(?<=[.!?])\s+|(?<=[。！？।؟])\s*"),
+}
+SENTENCES = {
+    "words": "newlines, and white space after . ! ?",
+    "characters": "newlines, white space after . ! ?, and after 。 ！ ？ । ؟",
+}
 
 
-def split_sentences(text: str) -> str:
+def split_sentences(text: str, tokenizer: str = "words") -> str:
     """The text with a newline after each sentence."""
-    return SENTENCE_END.sub("\n", text)
+    return SENTENCE_END[tokenizer].sub("\n", text)
 
 
-def rouge_rows(predictions: Sequence[str], references: Sequence[str], stemmer: bool) -> dict[str, list[float]]:
+def rouge_rows(
+    predictions: Sequence[str], references: Sequence[str], stemmer: bool, tokenizer: str = "words"
+) -> dict[str, list[float]]:
     """F-measures (0 to 1) row by row, by the names in `record.scores.ROUGE_NAMES`.
 
     ROUGE-Lsum is given in both readings: with a newline after each sentence, and (`rougeLsum_flat`) of the text without
     newlines, as it comes out of a T5 decoder. One sentence has one longest common subsequence: that reading is ROUGE-L.
+
+    Parameters:
+        tokenizer: `words` of a to z and digits, or `characters`: the letters and digits of any script, each with its
+            marks (grapheme clusters of Unicode, UAX #29, after NFKC and case folding), which have no stems.
     """
     from rouge_score_rs.rouge_scorer import RougeScorer
+    from rouge_score_rs.tokenizers import CharacterTokenizer, DefaultTokenizer
 
-    scorer = RougeScorer(["rouge1", "rouge2", "rougeL", "rougeLsum"], use_stemmer=stemmer)
+    takes = CharacterTokenizer() if tokenizer == "characters" else DefaultTokenizer(stemmer)
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL", "rougeLsum"], tokenizer=takes)
     # Newlines are white space to the other three.
-    scores = scorer.score_batch(list(map(split_sentences, references)), list(map(split_sentences, predictions)))
+    texts = ([split_sentences(text, tokenizer) for text in part] for part in (references, predictions))
+    scores = scorer.score_batch(*texts)
     rows = {name: [row[name].fmeasure for row in scores] for name in scorer.rouge_types}
     return rows | {"rougeLsum_flat": rows["rougeL"]}
 
@@ -44,7 +60,7 @@ def rows_of(
     Parameters:
         schemas: the CREATE TABLE statements that each row's SQL is about; unused where `contract.sql` is None.
     """
-    rouge = _rouge(tuple(predictions), tuple(references), contract.stemmer)
+    rouge = _rouge(tuple(predictions), tuple(references), contract.stemmer, contract.rouge_tokenizer)
     return rouge | sql_of(predictions, references, schemas, contract).scores if contract.sql else rouge
 
 
@@ -56,8 +72,10 @@ def sql_of(
 
 
 @lru_cache(maxsize=8)
-def _rouge(predictions: tuple[str, ...], references: tuple[str, ...], stemmer: bool) -> dict[str, list[float]]:
-    return rouge_rows(predictions, references, stemmer)
+def _rouge(
+    predictions: tuple[str, ...], references: tuple[str, ...], stemmer: bool, tokenizer: str
+) -> dict[str, list[float]]:
+    return rouge_rows(predictions, references, stemmer, tokenizer)
 
 
 @lru_cache(maxsize=8)

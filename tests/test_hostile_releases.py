@@ -288,7 +288,7 @@ BASES = {
     "layers-without-end": (json_of_base("config.json", num_layers=10**9), "`num_layers` is no whole number"),
     "no-shape": ({"config.json": b"[" * 10**5}, "nested too deep"),
     "a-large-configuration": ({"config.json": b" " * (MIB + 1)}, "not downloaded"),
-    "pickles-only": ({"config.json": of_base, "pytorch_model.bin": b"\x80\x04."}, "cannot be loaded"),
+    "pickles-only": ({"config.json": of_base, "pytorch_model.bin": b"\x80\x04."}, "holds no weights as safetensors"),
     "no-weights": ({"config.json": of_base, "model.safetensors": b"\xff" * 100}, "cannot be loaded"),
 }  # fmt: skip
 

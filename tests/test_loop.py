@@ -192,7 +192,7 @@ def test_a_finished_run_is_left_alone_and_another_recipe_is_refused(run, capsys)
         (["--dataset_splits", "train", "dev"], "has no split `dev`, but train"),
         (["--prompt", "{question}"], "has no column `question`, but instruction, input, output, text"),
         (["--length_rules", "drop words(answer) > 3"], "has no column `answer`"),
-        (["--length_rules", "drop characters(output) >= 0"], "keep 0 of"),
+        (["--length_rules", "drop characters(output) >= 0"], "0 of 3600 rows of"),
         (["--lora_target_modules", "none"], "the adapter cannot be made"),
         (["--report_to", "carrier-pigeon"], "`report_to: carrier-pigeon` is not an installed tracker"),
     ],

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, Features
 from datasets.fingerprint import Hasher
 
 from recipes import length_rules
@@ -18,11 +18,18 @@ def code() -> str:
     return code_of(parts, ["datasets", "regex", "tokenizers"])
 
 
-def map_batches(rows: Dataset, function: Callable[..., dict[str, list]], desc: str, **arguments: Any) -> Dataset:
+def map_batches(
+    rows: Dataset,
+    function: Callable[..., dict[str, list]],
+    desc: str,
+    features: Features | None = None,
+    **arguments: Any,
+) -> Dataset:
     """The columns that `function` gives for each batch of `rows`, streamed to a file that the next run reads again.
 
     Parameters:
         function: one of `recipes.data.columns`; takes a batch as a dict of columns, and the `arguments`.
+        features: the kinds of the new columns, where one bears the name of an old one of another kind.
     """
     # The name under which datasets itself stores what a dataset has become; it has no public way to it. It knows a
     # function by its name: after a change of the code it would give what the old code had made.
@@ -32,6 +39,7 @@ def map_batches(rows: Dataset, function: Callable[..., dict[str, list]], desc: s
         batched=True,
         batch_size=BATCH,
         fn_kwargs=arguments,
+        features=features,
         remove_columns=rows.column_names,
         new_fingerprint=fingerprint,
         desc=desc,

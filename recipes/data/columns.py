@@ -5,6 +5,8 @@
 
 import hashlib
 import json
+import string
+from functools import lru_cache
 from typing import Any
 
 import regex
@@ -17,16 +19,56 @@ from record.errors import UserError
 # A pattern from somebody else's record may take forever; an honest one takes microseconds.
 PATTERN_SECONDS = 5
 # Not to be mistaken for columns of the dataset: no template can name them.
-INPUT, SCHEMA = "the model's input", "the tables of the SQL"
+INPUT, SCHEMA, EMPTY = "the model's input", "the tables of the SQL", "what is empty"
 
 
-def read_groups(batch: dict[str, list], column: str, pattern: regex.Pattern) -> dict[str, list]:
+def as_text(value: Any, column: str, rules: int) -> str:
+    """A cell's text: "" for none, and for a number that is none.
+
+    Raises:
+        `UserError`: the cell holds a list or an object; by the first rules that was Python's way to print it.
+    """
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if rules > 1:
+        if isinstance(value, list | dict | bytes):
+            kind = {list: "a list", dict: "an object", bytes: "bytes"}[type(value)]
+            raise UserError(f"`{column}` of one row is {kind}, of others a text: make all of them texts")
+        # Not equal to itself: a float's NaN.
+        return str(value) if value == value else ""
+    return str(value)
+
+
+def part_of(value: Any, path: list[str]) -> Any:
+    """The part of a nested value at the end of the path; None where there is none."""
+    for name in path:
+        if isinstance(value, list) and name.isdecimal():
+            value = value[int(name)] if int(name) < len(value) else None
+        else:
+            value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def read_groups(batch: dict[str, list], column: str, pattern: regex.Pattern, rules: int) -> dict[str, list]:
     try:
-        matches = [pattern.search(text or "", timeout=PATTERN_SECONDS) for text in batch[column]]
+        texts = (as_text(value, column, rules) for value in batch[column])
+        matches = [pattern.search(text, timeout=PATTERN_SECONDS) for text in texts]
     except TimeoutError:
         raise UserError(f"`extract` of `{column}` takes over {PATTERN_SECONDS} s on one row: simplify it") from None
     groups = {name: [match[name] or "" if match else "" for match in matches] for name in pattern.groupindex}
     return {**batch, **groups, "matched": [match is not None for match in matches]}
+
+
+@lru_cache(maxsize=200)
+def _parts(template: str) -> list[tuple[str, str | None]]:
+    return [(literal, name) for literal, name, _, _ in string.Formatter().parse(template)]
+
+
+def fill_template(template: str, texts: dict[str, str]) -> str:
+    """The template with the columns' texts. Never `str.format`, for which `{a.b}` is an attribute."""
+    return "".join(literal + ("" if name is None else texts[name]) for literal, name in _parts(template)).strip()
 
 
 def fill_templates(row: dict[str, Any], prompts: list[str], target: str, seed: int) -> dict[str, str]:
@@ -40,19 +82,53 @@ def fill_templates(row: dict[str, Any], prompts: list[str], target: str, seed: i
     if len(prompts) > 1:
         draw = hashlib.sha256(json.dumps([seed, sorted(texts.items())], ensure_ascii=False).encode()).digest()
         prompt = prompts[int.from_bytes(draw[:8]) % len(prompts)]
-    return {"prompt": prompt.format_map(texts).strip(), "target": target.format_map(texts).strip()}
+    return {"prompt": fill_template(prompt, texts), "target": fill_template(target, texts)}
 
 
-def fill(batch: dict[str, list], prompts: list[str], target: str, seed: int, schema: str) -> dict[str, list[str]]:
+def fill(
+    batch: dict[str, list],
+    fields: dict[str, list[str]],
+    labels: dict[str, list[str]],
+    prompts: list[str],
+    target: str,
+    seed: int,
+    schema: str,
+    rules: int,
+) -> dict[str, list[str]]:
+    """The rows' texts, and what is made of them.
+
+    Parameters:
+        fields: columns and parts of columns that are used, each with its path from the column on.
+        labels: the names of the classes that the numbers of a field stand for.
+        rules: those by which the rows of a record were made (`record.run_record.Data.rules`).
+
+    Returns:
+        The fields' texts, `prompt`, `target`, `INPUT`, `SCHEMA`, and `EMPTY`: which of prompt and target has no text
+        from the row's columns, "" if none.
+    """
     columns = dict.fromkeys(column for template in prompts for column in template_columns(template))
-    rows = {name: [] for name in (*batch, "prompt", "target", INPUT, SCHEMA)}
-    for values in zip(*batch.values(), strict=True):
-        texts = {name: "" if value is None else str(value) for name, value in zip(batch, values, strict=True)}
-        row = dict(zip(batch, values, strict=True)) | fill_templates(texts, prompts, target, seed)
-        row |= {INPUT: " ".join(texts[column] for column in columns).strip(), SCHEMA: schema.format_map(texts).strip()}
+    answers = template_columns(target)
+    rows: dict[str, list[str]] = {name: [] for name in (*fields, "prompt", "target", INPUT, SCHEMA, EMPTY)}
+    values = {
+        name: _texts([part_of(value, path[1:]) for value in batch[path[0]]], name, labels.get(name), rules)
+        for name, path in fields.items()
+    }
+    for cells in zip(*values.values(), strict=True):
+        texts = dict(zip(values, cells, strict=True))
+        row = texts | fill_templates(texts, prompts, target, seed)
+        row |= {INPUT: " ".join(texts[column] for column in columns).strip(), SCHEMA: fill_template(schema, texts)}
+        lacks_target = not any(texts[column].strip() for column in answers)
+        row[EMPTY] = "empty prompt" if not row[INPUT] else "empty target" if lacks_target else ""
         for name, text in row.items():
             rows[name].append(text)
     return rows
+
+
+def _texts(values: list[Any], column: str, labels: list[str] | None, rules: int) -> list[str]:
+    if labels is not None and rules > 1:
+        # datasets writes -1 for a row without a class.
+        return ["" if value is None or value < 0 else labels[value] for value in values]
+    return [as_text(value, column, rules) for value in values]
 
 
 def measure(batch: dict[str, list], unit: str, tokenizer: Tokenizer | None) -> dict[str, list[int]]:
@@ -66,11 +142,13 @@ def measure(batch: dict[str, list], unit: str, tokenizer: Tokenizer | None) -> d
     return {"length": [sum(row) for row in zip(*counts, strict=True)]}
 
 
-def cut(batch: dict[str, list], text: str, unit: str, longest: int, tokenizer: Tokenizer | None) -> dict[str, list]:
-    return {**batch, text: [_shorten(whole, unit, longest, tokenizer) for whole in batch[text]]}
+def cut(
+    batch: dict[str, list], text: str, unit: str, longest: int, tokenizer: Tokenizer | None, rules: int
+) -> dict[str, list]:
+    return {**batch, text: [_shorten(whole, unit, longest, tokenizer, rules) for whole in batch[text]]}
 
 
-def _shorten(whole: str, unit: str, longest: int, tokenizer: Tokenizer | None) -> str:
+def _shorten(whole: str, unit: str, longest: int, tokenizer: Tokenizer | None, rules: int) -> str:
     if unit == "characters":
         return whole[:longest]
     if unit == "words":
@@ -78,8 +156,13 @@ def _shorten(whole: str, unit: str, longest: int, tokenizer: Tokenizer | None) -
     encoding = tokenizer.encode(whole)
     if len(encoding.ids) <= longest:
         return whole
-    # The last token is `</s>`, which is added again when the cut text is tokenized.
-    return whole[: encoding.offsets[longest - 2][1]] if longest > 1 else ""
+    # The last token is `</s>`, which is added again when the cut text is tokenized. Cut off from what follows, a word
+    # may take more tokens than within it.
+    for last in range(longest - 2, -1, -1):
+        text = whole[: encoding.offsets[last][1]]
+        if rules == 1 or len(tokenizer.encode(text).ids) <= longest:
+            return text
+    return ""
 
 
 def token_ids(batch: dict[str, list], tokenizer: Tokenizer) -> dict[str, list[list[int]]]:

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from datasets import DatasetDict, load_dataset_builder
-from datasets.exceptions import DatasetsError
+from datasets import DatasetBuilder, DatasetDict, Features, Value, config, load_dataset_builder
+from datasets.exceptions import DatasetGenerationError, DatasetsError
 from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from hub.pins import refuse_local
 from hub.release import entries_of, refuse_large
-from record.errors import UserError, explain, one_line
+from record.errors import UserError, chain, explain, one_line
 from record.run_record import Pin
 
 # Readers of datasets 5.2 that do no more than read rows; `cache` finds what was prepared before, offline.
@@ -26,13 +26,17 @@ READERS = ("arrow", "cache", "csv", "json", "parquet", "text")
 METADATA = ("README.md", ".huggingface.yaml")
 MAX_METADATA_VALUES = 100_000
 MAX_BYTES = 32 * 2**30
+# More columns than a table of texts has; pandas reads any others by its own rules.
+MAX_TEXT_COLUMNS = 4_096
 
 
-def load_rows(dataset: Pin, name: str | None) -> DatasetDict:
+def load_rows(dataset: Pin, name: str | None, as_text: bool = True) -> DatasetDict:
     """All splits of a pinned dataset.
 
     Parameters:
         name: of the dataset's configuration.
+        as_text: takes the cells of CSV files as they stand there. Otherwise pandas makes `NA` and `null` missing, and
+            of whole numbers with gaps fractions: so were the rows of records before version 5 made.
 
     Raises:
         `UserError`: it cannot be loaded, or asks for what is not done here.
@@ -42,7 +46,9 @@ def load_rows(dataset: Pin, name: str | None) -> DatasetDict:
     try:
         if not constants.HF_HUB_OFFLINE:
             _check_metadata(dataset)
-        builder = load_dataset_builder(dataset.id, name, revision=dataset.revision)
+        # A place of its own, since the names in the cache do not tell one reading of a file from the other.
+        cache = str(Path(config.HF_DATASETS_CACHE, "as_text")) if as_text else None
+        builder = load_dataset_builder(dataset.id, name, revision=dataset.revision, cache_dir=cache)
         # Where the Hub cannot be reached, it takes whatever commit the cache holds.
         if builder.hash != dataset.revision:
             raise UserError(
@@ -51,12 +57,35 @@ def load_rows(dataset: Pin, name: str | None) -> DatasetDict:
         if builder.name not in READERS:
             raise UserError(f"{dataset.id} holds {builder.name} files: only {', '.join(READERS)} are read")
         _check_files(dataset, builder.config.data_files or {})
+        if builder.name == "csv" and as_text:
+            _read_texts(builder)
         builder.download_and_prepare()
         return builder.as_dataset()
     except (ValueError, TypeError, RuntimeError, yaml.YAMLError, DatasetsError, OSError) as error:
         if explain(error):
             raise
-        raise UserError(f"{dataset.id} cannot be loaded: {one_line(' '.join(str(error).split()), 500)}") from error
+        raise UserError(f"{dataset.id} cannot be loaded: {_reason(error)}") from error
+
+
+def _read_texts(builder: DatasetBuilder) -> None:
+    """Has pandas give each cell as it stands in the file."""
+    reader = builder.config
+    reader.converters = dict.fromkeys(range(MAX_TEXT_COLUMNS), str)
+    reader.keep_default_na = reader.na_filter = False
+    if reader.features is not None:
+        # Kinds that the dataset's card states: it may speak of numbers where the file has gaps.
+        reader.features = Features(dict.fromkeys(reader.features, Value("string")))
+        reader.converters = None
+    builder.info.features = reader.features
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong with a file: datasets itself says only that something did."""
+    causes = list(chain(error))
+    if isinstance(error, DatasetGenerationError) and len(causes) > 1 and "An error occurred while" in str(error):
+        error = next(cause for cause in causes if not isinstance(cause, DatasetGenerationError))
+    cure = ": save the file as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+    return one_line(" ".join(str(error).split()), 500) + cure
 
 
 def _check_metadata(dataset: Pin) -> None:

@@ -9,14 +9,15 @@ from typing import Literal
 
 import numpy as np
 import pyarrow.compute as pc
-from datasets import Column, Dataset, concatenate_datasets
+from datasets import Column, Dataset, Features, Value, concatenate_datasets
 from tokenizers import Tokenizer
 
-from recipes.config import RecipeArguments, template_columns
+from recipes.config import RecipeArguments
 from recipes.data import leakage
 from recipes.data.batches import map_batches
-from recipes.data.columns import INPUT, SCHEMA, cut, fill, measure, read_groups, token_ids
+from recipes.data.columns import EMPTY, INPUT, SCHEMA, cut, fill, measure, read_groups, token_ids
 from recipes.data.dataset_files import load_rows
+from recipes.data.fields import check_text, used_fields
 from recipes.length_rules import Rule
 from record.cache import BATCH, cached_value
 from record.errors import UserError
@@ -52,26 +53,33 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer, ru
     Raises:
         `UserError`: a split or column does not exist, or the rules leave too few rows.
     """
-    rows = _load(recipe, dataset)
+    rows = _load(recipe, dataset, rules)
     loaded = len(rows)
-    rows, unmatched = _extract(rows, recipe)
-    rows = _used_columns(rows, recipe, dataset.id)
+    rows, unmatched = _extract(rows, recipe, rules)
+    fields, labels = used_fields(rows, recipe, dataset.id, rules)
     rows = map_batches(
-        rows,
+        rows.select_columns(list(dict.fromkeys(path[0] for path in fields.values()))),
         fill,
         "Filling the prompt",
+        Features(dict.fromkeys((*fields, "prompt", "target", INPUT, SCHEMA, EMPTY), Value("string"))),
+        fields=fields,
+        labels=labels,
         prompts=recipe.prompt,
         target=recipe.target,
         seed=recipe.split_seed,
         schema=recipe.sql_schema or "",
+        rules=rules,
     )
-    rows, dropped, truncated, limits = apply_rules(rows, recipe.parsed_rules(), tokenizer)
-    dropped = unmatched | dropped
+    rows, empty = (rows, {}) if rules == 1 else _without_empty(rows)
+    if not len(rows):
+        raise UserError(f"no row of {dataset.id} has both a prompt and a target ({_summary(unmatched | empty)})")
+    rows, dropped, truncated, limits = apply_rules(rows, recipe.parsed_rules(), tokenizer, rules)
+    dropped = unmatched | empty | dropped
     rows = rows.select_columns(["prompt", "target", SCHEMA, INPUT])
     rows = rows.rename_columns({SCHEMA: "schema", INPUT: "input"})
     if len(rows) < 2:
         raise UserError(
-            f"the length rules keep {len(rows)} of {loaded} rows of {dataset.id}: nothing is left to train on"
+            f"{len(rows)} of {loaded} rows of {dataset.id} are left ({_summary(dropped)}): too few to train on"
         )
     if recipe.split == "grouped":
         numbers = cached_value(
@@ -124,37 +132,42 @@ def _lengths_of(tokens: Dataset, ids: str) -> Lengths:
     return Lengths(min=counts.min(), mean=int(counts.sum()) / len(counts), max=counts.max(), p99=p99)
 
 
-def _load(recipe: RecipeArguments, dataset: Pin) -> Dataset:
-    parts = load_rows(dataset, recipe.dataset_config)
+def _load(recipe: RecipeArguments, dataset: Pin, rules: int) -> Dataset:
+    parts = load_rows(dataset, recipe.dataset_config, as_text=rules > 1)
     missing = [split for split in recipe.dataset_splits if split not in parts]
     if missing:
         raise UserError(f"{dataset.id} has no split `{missing[0]}`, but {', '.join(parts)}: set `dataset_splits`")
-    return concatenate_datasets([parts[split] for split in recipe.dataset_splits or parts])
+    try:
+        return concatenate_datasets([parts[split] for split in recipe.dataset_splits or parts])
+    except ValueError:
+        raise UserError(
+            f"the splits of {dataset.id} ({', '.join(parts)}) have columns of different kinds: name those to be used "
+            "in `dataset_splits`"
+        ) from None
 
 
-def _extract(rows: Dataset, recipe: RecipeArguments) -> tuple[Dataset, dict[str, int]]:
+def _extract(rows: Dataset, recipe: RecipeArguments, rules: int = 2) -> tuple[Dataset, dict[str, int]]:
     unmatched = {}
     for column, pattern in recipe.parsed_extract().items():
         if column not in rows.column_names:
             raise UserError(f"`extract` reads a column `{column}`, but there are {', '.join(rows.column_names)}")
-        groups = map_batches(rows, read_groups, f"Reading {column}", column=column, pattern=pattern)
+        if rules > 1:
+            check_text(rows.features[column], column)
+        groups = map_batches(rows, read_groups, f"Reading {column}", column=column, pattern=pattern, rules=rules)
         matches = np.array(groups["matched"][:], dtype=bool)
         rows = groups.remove_columns("matched").select(np.flatnonzero(matches))
         unmatched[f"extract: no match in {column}"] = int((~matches).sum())
     return rows, unmatched
 
 
-def _used_columns(rows: Dataset, recipe: RecipeArguments, dataset_id: str) -> Dataset:
-    templates = (*recipe.prompt, recipe.target, recipe.sql_schema or "")
-    columns = [column for template in templates for column in template_columns(template)]
-    columns += [text for rule in recipe.parsed_rules() for text in rule.texts if text not in ("prompt", "target")]
-    for column in columns:
-        if column not in rows.column_names:
-            raise UserError(
-                f"{dataset_id} has no column `{column}`, but {', '.join(rows.column_names)}: "
-                "correct `prompt`, `target`, `sql_schema` or `length_rules`"
-            )
-    return rows.select_columns(list(dict.fromkeys(columns)))
+def _without_empty(rows: Dataset) -> tuple[Dataset, dict[str, int]]:
+    empty = rows.with_format("numpy", columns=[EMPTY])[EMPTY][:]
+    counts = Counter(word for word in empty.tolist() if word)
+    return (rows.select(np.flatnonzero(empty == "")) if counts else rows), dict(sorted(counts.items()))
+
+
+def _summary(dropped: dict[str, int]) -> str:
+    return ", ".join(f"{rule}: {rows:,}" for rule, rows in dropped.items() if rows) or "none was dropped"
 
 
 def _split(rows: Dataset, size: float, recipe: RecipeArguments) -> tuple[Dataset, Dataset]:
@@ -194,21 +207,24 @@ def hold_out_groups(numbers: np.ndarray, size: float, seed: int) -> tuple[np.nda
 
 
 def apply_rules(
-    rows: Dataset, rules: list[Rule], tokenizer: Tokenizer
+    rows: Dataset, length_rules: list[Rule], tokenizer: Tokenizer, rules: int = 2
 ) -> tuple[Dataset, dict[str, int], dict[str, int], dict[str, float]]:
     """Applies the length rules in order.
 
-    A percentile is taken over all rows as loaded (`numpy.percentile`, linear). Tokens are counted with the final
-    `</s>`, as the model sees them.
+    A percentile is taken over all `rows` (`numpy.percentile`, linear). Tokens are counted with the final `</s>`, as
+    the model sees them.
+
+    Parameters:
+        rules: as in `build_splits`.
 
     Returns:
         The kept rows; rows dropped by rule (each by the first rule that it breaks); rows cut by rule; the lengths that
         percentile rules came to.
     """
     dropped, truncated, limits = {}, {}, {}
-    loaded = {rule: lengths(rows, rule, tokenizer) for rule in rules if rule.percentile}
+    loaded = {rule: lengths(rows, rule, tokenizer) for rule in length_rules if rule.percentile}
     numbers = np.arange(len(rows))
-    for rule in rules:
+    for rule in length_rules:
         limit = rule.limit
         if rule.percentile:
             limit = limits[rule.text] = float(np.percentile(loaded[rule], rule.limit))
@@ -228,6 +244,7 @@ def apply_rules(
                 unit=rule.unit,
                 longest=rule.longest(limit),
                 tokenizer=tokenizer if rule.unit == "tokens" else None,
+                rules=rules,
             )
     return rows, dropped, truncated, limits
 

@@ -7,15 +7,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
+from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from hub.release import download
+from recipes.data.sentencepiece_file import tokenizer_content
 from record import strict_json
 from record.cache import batches, cached_value, code_of
 from record.errors import UserError, one_line
-from record.release_files import TOKENIZER_FILE
+from record.release_files import SENTENCEPIECE_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE
 from record.run_record import Pin, Unwritable
 
 MOST_FREQUENT = 20
@@ -23,6 +27,8 @@ MOST_FREQUENT = 20
 MOST_WORDS = 200_000
 # The white space that the tokenizer takes for a space wherever it stands; it deletes some other.
 SPACES = re.compile(r"[ \t\r\n]+")
+# The sentinels of a tokenizer whose configuration does not number them, and the most that one may have.
+SENTINELS, MOST_SENTINELS = 100, 10_000
 # The kinds of parts that a T5's tokenizer.json is made of; of its normalizer only the table of characters is used.
 PARTS = {"model": ("Unigram",), "decoder": ("Metaspace",), "post_processor": ("TemplateProcessing",)}
 
@@ -31,8 +37,8 @@ def load_tokens(base: Pin, added: list[str]) -> Tokenizer:
     """The base model's tokenizer at the pinned commit, with the `added` tokens after its own.
 
     It gives the ids that transformers 5.23 gives, whose `T5Tokenizer` takes the pieces and the table of characters
-    from `tokenizer.json` and lays down the rest itself. The scores are read by Python: the Rust reader is off by a
-    last bit in some, which decides between equally good pieces.
+    from `tokenizer.json` or, without one, `spiece.model`, and lays down the rest itself. The scores are read by
+    Python: the Rust reader is off by a last bit in some, which decides between equally good pieces.
 
     Added tokens become pieces of the vocabulary. As `AddedToken`s they would lose the spaces around them: `a < b`
     would come back as `a< b`.
@@ -59,8 +65,9 @@ def load_tokens(base: Pin, added: list[str]) -> Tokenizer:
 
 def _read(base: Pin) -> dict[str, Any]:
     """The stored tokenizer, if it is made of a T5's parts: others hold patterns, which may take forever."""
+    name, stored = _stored(base)
     try:
-        content = strict_json.parse(download(base.id, TOKENIZER_FILE, base.revision).read_bytes())
+        content = strict_json.parse(stored) if name == TOKENIZER_FILE else tokenizer_content(stored, _sentinels(base))
         kinds = {part: (content.get(part) or {"type": None})["type"] for part in PARTS}
         table = content.get("normalizer") or {"type": None}
         steps = table["normalizers"] if table["type"] == "Sequence" else [table]
@@ -72,9 +79,43 @@ def _read(base: Pin) -> dict[str, Any]:
                 raise ValueError("its vocabulary is not a list of pieces and scores")
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         reason = error if isinstance(error, ValueError) else "it lacks a part"
-        raise UserError(f"tokenizer.json of {base.id} is not a T5's: {reason}") from None
+        raise UserError(f"{name} of {base.id} is not a T5's: {reason}") from None
     blanks = {"truncation": None, "padding": None, "pre_tokenizer": None}
     return content | blanks | {"normalizer": tables[0] if tables else None}
+
+
+def _stored(base: Pin) -> tuple[str, bytes]:
+    """The file that transformers takes the tokenizer from, and its bytes."""
+    names = [TOKENIZER_FILE, SENTENCEPIECE_FILE]
+    if constants.HF_HUB_OFFLINE:
+        # What a repository lacks is not to be had either.
+        paths = {name: try_to_load_from_cache(base.id, name, revision=base.revision) for name in names}
+        names = [name for name in names if isinstance(paths[name], str)] or names[:1]
+    for name in names:
+        if (path := download_if_there(base, name)) is not None:
+            return name, path.read_bytes()
+    raise UserError(
+        f"{base.id} holds neither {TOKENIZER_FILE} nor {SENTENCEPIECE_FILE}: only the tokenizers of T5 and mT5 are "
+        "read, not those of bytes as ByT5's: choose another base model"
+    )
+
+
+def download_if_there(base: Pin, name: str) -> Path | None:
+    """A small file of the base model's repository; None where the repository lacks it."""
+    try:
+        return download(base.id, name, base.revision)
+    except LocalEntryNotFoundError:
+        raise
+    except EntryNotFoundError:
+        return None
+
+
+def _sentinels(base: Pin) -> int:
+    path = download_if_there(base, TOKENIZER_CONFIG_FILE)
+    number = SENTINELS if path is None else strict_json.parse(path.read_bytes()).get("extra_ids", SENTINELS)
+    if not isinstance(number, int) or not 0 <= number <= MOST_SENTINELS:
+        raise ValueError(f"{TOKENIZER_CONFIG_FILE} sets `extra_ids` to no number up to {MOST_SENTINELS:,}")
+    return number
 
 
 def _build(base: Pin, content: dict[str, Any]) -> Tokenizer:

@@ -79,11 +79,13 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def fit_memory(
-    batch: Batch, longest: int, fixed: bool, attempt: Callable[[Batch], Any], say: Callable[[str], None]
+    batch: Batch, longest: int, row: str, fixed: bool, attempt: Callable[[Batch], Any], say: Callable[[str], None]
 ) -> Any:
     """Runs `attempt` with ever smaller micro-batches until memory suffices.
 
     Parameters:
+        longest: tokens of the longest row.
+        row: which one that is, in words.
         fixed: the recipe states the token budget.
         attempt: may set the batch's `tokens`, if it has none, to what it has found.
 
@@ -98,10 +100,17 @@ def fit_memory(
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
-            next_batch = smaller(batch, longest)
+            # Without a budget yet, memory did not suffice to measure the longest row.
+            next_batch = batch.tokens and smaller(batch, longest)
         # Outside the handler, which holds on to the failed attempt's tensors.
         clear_device_cache(garbage_collection=True)
-        if fixed or batch.processes > 1 or next_batch is None:
+        if not batch.tokens or (next_batch is None and not fixed):
+            raise UserError(
+                f"memory does not suffice for {row} alone, which has {longest:,} tokens: drop such rows by "
+                f"`length_rules` (`drop tokens(prompt + target) > {min(longest - 1, 1024)}`), or set "
+                "`activation_checkpointing: true`"
+            )
+        if fixed or batch.processes > 1:
             # A single process may try again; one of several would leave the others waiting.
             raise UserError(
                 f"memory does not suffice for micro-batches of {batch.tokens:,} tokens: set a smaller "

@@ -1,5 +1,6 @@
 """The base model and the adapter on it."""
 
+import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +11,13 @@ from accelerate import PartialState
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, prepare_model_for_kbit_training
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
     set_seed,
 )
 from transformers.utils import logging
@@ -25,7 +28,7 @@ from hub.release import download
 from recipes.data.tokenizer import load_tokens
 from record import strict_json
 from record.adapter_config import check_adapter_config
-from record.errors import UserError, chain, explain, one_line
+from record.errors import UserError, chain, explain, explanation, one_line
 from record.release_files import ADAPTER_CONFIG_FILE, ADAPTER_FILE
 from record.run_record import Model, Pin
 
@@ -37,8 +40,14 @@ UNKNOWN = 2
 FAMILY = ("t5", "mt5")
 LARGEST_SHAPE = {"num_layers": 200, "num_decoder_layers": 200, "d_model": 32_768, "d_ff": 131_072, "num_heads": 512,
                  "d_kv": 1_024, "vocab_size": 1_000_000}  # fmt: skip
+# Where nothing is stated: Raffel et al. (arXiv:1910.10683, 3.1.2) and Xue et al. (arXiv:2010.11934, 3.2).
+TRAINED_LENGTHS = {"t5": 512, "mt5": 1_024}
+# transformers takes 1e30 for a tokenizer that states no length.
+UNSTATED_LENGTH = 10**9
 # transformers 5 takes code, kernels and quantizers from other repositories where a configuration names them.
 ON_DEMAND = {"auto_map", "attn_implementation", "_attn_implementation", "quantization_config", "use_kernels"}
+# Keys of a tokenizer.json that decide no id of a whole text.
+NO_PART_OF_IDS = {"version", "truncation", "padding"}
 # What an adapter's weights are stored in, as safetensors names it.
 WEIGHTS = ("F32", "BF16", "F16")
 
@@ -76,14 +85,28 @@ def load_tokenizer(base: Pin, added: list[str]) -> PreTrainedTokenizerBase:
         `UserError`: as `load_tokens`, or the repository's tokenizer is code of its own.
     """
     refuse_local(base.id)
-    tokens = load_tokens(base, added)
+    plain, tokens = load_tokens(base, []), load_tokens(base, added)
     try:
         tokenizer = AutoTokenizer.from_pretrained(base.id, revision=base.revision, trust_remote_code=False)
     except (ValueError, ImportError, OSError) as error:
         raise _not_loaded(base, "tokenizer", error) from error
+    _refuse_other_ids(base, tokenizer, plain)
     if added:
         tokenizer.backend_tokenizer.model = tokens.model
     return tokenizer
+
+
+def _refuse_other_ids(base: Pin, tokenizer: PreTrainedTokenizerBase, tokens: Tokenizer) -> None:
+    """Refuses a tokenizer of which transformers makes another one than `load_tokens`, by which the run is checked."""
+    theirs = json.loads(tokenizer.backend_tokenizer.to_str()) if isinstance(tokenizer, PreTrainedTokenizerFast) else {}
+    ours = json.loads(tokens.to_str())
+    differing = [part for part in ours if part not in NO_PART_OF_IDS and theirs.get(part) != ours[part]]
+    if differing:
+        raise UserError(
+            f"transformers reads the tokenizer of {base.id} as {type(tokenizer).__name__}, not as a T5's (its "
+            f"{', '.join(differing)}): its ids could not be checked without transformers. Choose another base model, "
+            "or set `tokenizer_class: T5Tokenizer` in a copy's tokenizer_config.json"
+        )
 
 
 def load_base(base: Pin, config: ModelConfig) -> PreTrainedModel:
@@ -109,6 +132,12 @@ def load_base(base: Pin, config: ModelConfig) -> PreTrainedModel:
             trust_remote_code=False,
         )
     except (ValueError, ImportError, OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and "model.safetensors" in str(error) and not explanation(error):
+            raise UserError(
+                f"{base.id}@{base.revision[:12]} holds no weights as safetensors, and pickles (pytorch_model.bin) are "
+                "not read: have them converted at https://huggingface.co/spaces/safetensors/convert, and set "
+                "`model_revision` to the pull request that it opens, as refs/pr/1"
+            ) from None
         raise _not_loaded(base, "model", error) from error
     for layer in model.modules():
         if type(layer).__name__ == "Linear4bit":
@@ -118,8 +147,20 @@ def load_base(base: Pin, config: ModelConfig) -> PreTrainedModel:
     return model
 
 
-def refuse_shape(base: Pin) -> None:
-    """Looks at a base model's configuration before its weights are downloaded and memory for them is taken."""
+def trained_length(base: Pin, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The longest text in tokens that the base model was trained with: as its repository states it, else its paper."""
+    if tokenizer.model_max_length < UNSTATED_LENGTH:
+        return tokenizer.model_max_length
+    shape = refuse_shape(base)
+    return shape.get("n_positions") or TRAINED_LENGTHS[shape["model_type"]]
+
+
+def refuse_shape(base: Pin) -> dict[str, Any]:
+    """A base model's configuration, looked at before its weights are downloaded and memory for them is taken.
+
+    Raises:
+        `UserError`: it is no T5 of a possible shape, or names what would be loaded from elsewhere.
+    """
     try:
         shape = strict_json.parse(download(base.id, "config.json", base.revision).read_bytes())
     except ValueError as error:
@@ -131,6 +172,7 @@ def refuse_shape(base: Pin) -> None:
     for key, most in LARGEST_SHAPE.items():
         if not isinstance(shape.get(key, 1), int) or not 1 <= shape.get(key, 1) <= most:
             raise UserError(f"{base.id}: its `{key}` is no whole number from 1 to {most:,}: it is not loaded")
+    return shape
 
 
 def _not_loaded(base: Pin, what: str, error: Exception) -> Exception:

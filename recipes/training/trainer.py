@@ -93,14 +93,12 @@ def largest_budget(model: PeftModel, longest: Rows, free: int, device: torch.dev
         tokens = int(SHARE_OF_MEMORY * free / _saved_bytes(model, longest[:1], device) * least)
         tokens = max(min(tokens, whole), least)
         while tried and not _fits(model, longest, tokens, device):
-            if tokens == least:
-                raise UserError("memory does not suffice to train on the longest row: see `activation_checkpointing`")
             tokens = max(tokens // 2, least)
     return tokens
 
 
 def _fits(model: PeftModel, longest: Rows, tokens: int, device: torch.device) -> bool:
-    """Whether memory suffices for a micro-batch of so many tokens."""
+    """Whether memory suffices for a micro-batch of so many tokens; for a single row the error says that it does not."""
     rows, room = [], tokens
     for row in longest:
         if (room := room - tokens_of(row)) >= 0:
@@ -109,7 +107,7 @@ def _fits(model: PeftModel, longest: Rows, tokens: int, device: torch.device) ->
         model(**_flat(rows, model, device)).backward()
         return True
     except RuntimeError as error:
-        if not out_of_memory(error):
+        if not out_of_memory(error) or len(rows) == 1:
             raise
     finally:
         model.zero_grad()

@@ -190,7 +190,8 @@ def _losses(
     hidden = self.decoder(
         inputs_embeds=targets, encoder_hidden_states=encoded, use_cache=False, layout=layout
     ).last_hidden_state[0]
-    if self.config.scale_decoder_outputs:
+    # mT5 never scales, and its configuration does not say so.
+    if self.config.model_type == "t5" and self.config.scale_decoder_outputs:
         hidden = hidden * self.model_dim**-0.5
     if torch.is_grad_enabled():
         weights = [weight for weight in self.lm_head.parameters() if weight.requires_grad]

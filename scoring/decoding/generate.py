@@ -39,6 +39,9 @@ def generate(
     Returns:
         Token ids per row, without decoder start, padding and `</s>` (a row cut at `max_new_tokens` has that many);
         the seconds it took.
+
+    Raises:
+        `UserError`: memory does not suffice for a single row, or the engine does not do what the model asks for.
     """
     encoded = tokenizer(prompts)["input_ids"]
     start = time.perf_counter()
@@ -54,11 +57,24 @@ def generate(
             outputs = ctranslate.greedy(
                 model, adapter, encoded, contract.max_new_tokens, contract.batch_size, bar.update
             )
-        elif plain:
-            outputs = greedy(model, encoded, contract.max_new_tokens, contract.batch_size, bar.update)
         else:
-            outputs = in_batches(model, tokenizer, encoded, contract, bar.update)
+            outputs = _by_transformers(model, tokenizer, encoded, contract, plain, bar.update)
     return outputs, time.perf_counter() - start
+
+
+def _by_transformers(model, tokenizer, encoded, contract: Contract, plain: bool, finished) -> list[list[int]]:
+    try:
+        if plain:
+            return greedy(model, encoded, contract.max_new_tokens, contract.batch_size, finished)
+        return in_batches(model, tokenizer, encoded, contract, finished)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        longest = max(range(len(encoded)), key=lambda row: len(encoded[row]))
+        raise UserError(
+            f"memory does not suffice to answer test row {longest:,}, whose prompt has {len(encoded[longest]):,} "
+            "tokens: cut or drop such rows by `length_rules` (`truncate tokens(prompt) > 512`) and train again"
+        ) from None
 
 
 def is_plain(config: GenerationConfig, beams: bool = False) -> bool:

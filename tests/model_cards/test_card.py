@@ -70,6 +70,18 @@ def test_what_the_model_cannot_write_stands_in_the_card(record, predictions):
     assert "this adapter and its tokenizer add <code>&lt;</code>." in card and "neither model" not in card
 
 
+def test_the_card_says_what_rouge_counts_and_what_it_cannot_see(record, predictions):
+    card = render_card(record, predictions, "someone/adapter")
+    assert "F-measure of words, Porter's stemmer on" in card and "cannot see" not in card
+    predictions.reference[0] = "债券是一种贷款。"
+    card = render_card(record, predictions, "someone/adapter")
+    # 7 Chinese characters beside the 23 letters of the other reference.
+    assert "cannot see 23.3 % of the references' letters. Set `rouge_tokenizer: characters`" in card
+    record.contract.rouge_tokenizer, record.contract.stemmer = "characters", False
+    card = render_card(record, predictions, "someone/adapter")
+    assert "F-measure of characters, Porter's stemmer off" in card and "cannot see" not in card
+
+
 def test_a_miniature_says_so(record, predictions):
     record.pins.base_model.miniature = True
     card = render_card(record, predictions, "someone/adapter")

@@ -5,6 +5,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from recipes.data.splits import apply_rules
 from recipes.length_rules import parse_rule
+from recipes.summary import length_remarks
 from record.errors import UserError
 
 
@@ -66,13 +67,26 @@ def test_truncate_cuts_to_the_longest_allowed_length(rule, text, cut, tokenizer)
 
 
 @pytest.mark.parametrize(
+    ("relation", "kept"),
+    [("<", ["aa", "aaa"]), ("<=", ["aaa"]), ("==", ["a", "aaa"]), (">=", ["a"]), (">", ["a", "aa"])],
+)
+def test_rules_compare_by_every_relation(relation, kept, tokenizer):
+    rule = f"drop characters(prompt) {relation} 2"
+    left, dropped, _, _ = apply_rules(rows("a", "aa", "aaa"), [parse_rule(rule)], tokenizer)
+    assert left["prompt"][:] == kept and dropped == {rule: 3 - len(kept)}
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "",
         "drop",
         "drop letters(a) > 3",
         "keep characters(a) > 3",
-        "drop characters(a) < 3",
+        "drop characters(a) <> 3",
+        "drop characters(a) = 3",
+        "truncate characters(a) < 3",
+        "truncate characters(a) == 3",
         "drop tokens() > 3",
         "drop tokens(a) > p101",
         "drop tokens(a) > p0",
@@ -84,3 +98,14 @@ def test_truncate_cuts_to_the_longest_allowed_length(rule, text, cut, tokenizer)
 def test_what_is_no_rule_is_refused_with_a_sentence(text):
     with pytest.raises(UserError, match="length rule"):
         parse_rule(text)
+
+
+def test_lengths_beyond_the_base_models_training_are_counted():
+    tokens = Dataset.from_dict({"input_ids": [[5] * n for n in (512, 513, 60_000)], "labels": [[1]] * 3})
+    (line,) = length_remarks(tokens, 512, "a/base")
+    assert line == (
+        "2 of 3 training prompts have more than the 512 tokens that a/base was trained with, the longest 60,000: see "
+        "`length_rules` (truncate tokens(prompt) > 512)"
+    )
+    (_, line) = length_remarks(tokens.select([2]).map(lambda row: {"labels": row["input_ids"]}), 512, "a/base")
+    assert line.startswith("1 of 1 training targets have") and line.endswith("(drop tokens(target) > 512)")

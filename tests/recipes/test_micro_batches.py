@@ -85,7 +85,7 @@ def failing_above(limit, tried):
 
 def test_memory_decides_the_budget_and_the_effective_batch_stays():
     tried, said = [], []
-    found = fit_memory(batch_of(64), 50, False, failing_above(800, tried), said.append)
+    found = fit_memory(batch_of(64), 50, "row 7", False, failing_above(800, tried), said.append)
     assert tried == [3000, 1500, 750] and found == batch_of(64, tokens=750, too_large=[3000, 1500])
     assert len(said) == 2 and "3,000 tokens at once: 1,500" in said[0]
 
@@ -95,12 +95,20 @@ def test_memory_decides_the_budget_and_the_effective_batch_stays():
     [
         (batch_of(64, tokens=900), 50, True),
         (batch_of(32, 2, tokens=900), 50, False),
-        (batch_of(64, tokens=900), 900, False),
     ],
 )
-def test_a_fixed_budget_several_processes_or_a_single_row_end_with_a_sentence(batch, longest, fixed):
+def test_a_fixed_budget_or_several_processes_end_with_a_sentence(batch, longest, fixed):
     with pytest.raises(UserError, match=r"micro-batches of 900 tokens: set a smaller `tokens_per_micro_batch`"):
-        fit_memory(batch, longest, fixed, failing_above(0, []), print)
+        fit_memory(batch, longest, "row 7", fixed, failing_above(0, []), print)
+
+
+@pytest.mark.parametrize("tokens", [900, None])
+def test_where_memory_does_not_suffice_for_one_row_it_is_named(tokens):
+    def attempt(batch):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    with pytest.raises(UserError, match=r"for row 7 alone, which has 900 tokens: drop such rows by `length_rules`"):
+        fit_memory(batch_of(64, tokens=tokens), 900, "row 7", False, attempt, print)
 
 
 def test_another_error_is_not_taken_for_memory():
@@ -108,4 +116,4 @@ def test_another_error_is_not_taken_for_memory():
         raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        fit_memory(batch_of(64), 50, False, attempt, print)
+        fit_memory(batch_of(64), 50, "row 7", False, attempt, print)

@@ -7,7 +7,7 @@ from peft import LoraConfig, get_peft_model
 from torch._dynamo.utils import counters
 from torch.nn import functional
 from torch.nn.functional import cross_entropy
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
 from transformers.trainer_pt_utils import LabelSmoother
 
 from recipes.training import autograd, unpadded_t5
@@ -28,11 +28,14 @@ def rows_of(lengths, seed=0):
 
 def model_of(kind="gated-gelu", dropout_rate=0.0, **lora):
     torch.manual_seed(0)
-    config = T5Config(
+    of_config, of_model = (T5Config, T5ForConditionalGeneration)
+    if kind == "mt5":
+        of_config, of_model, kind = MT5Config, MT5ForConditionalGeneration, "gated-gelu"
+    config = of_config(
         vocab_size=VOCABULARY, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=HEADS, dropout_rate=dropout_rate,
         feed_forward_proj=kind, decoder_start_token_id=0, tie_word_embeddings=kind != "gated-gelu",
     )  # fmt: skip
-    base = T5ForConditionalGeneration(config)
+    base = of_model(config)
     base.lm_head.weight = torch.nn.Parameter(torch.randn(VOCABULARY, 32) * 0.2)
     lora = {"target_modules": ["q", "v"], "lora_dropout": dropout_rate, "init_lora_weights": False} | lora
     return get_peft_model(base, LoraConfig(task_type="SEQ_2_SEQ_LM", r=4, **lora)).train()
@@ -68,6 +71,7 @@ def furthest(found, expected):
     ("kind", "lora"),
     [
         ("gated-gelu", {}),
+        ("mt5", {}),
         ("relu", {}),
         ("gated-gelu", {"target_modules": ["q", "k", "v", "o", "wi_0", "wi_1", "wo"]}),
         ("gated-gelu", {"trainable_token_indices": {"shared": [7, 8, 9], "head": [7, 8, 9]}}),

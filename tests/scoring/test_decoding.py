@@ -236,6 +236,10 @@ def test_where_memory_runs_out_fewer_rows_run(trained, questions, answers, monke
     monkeypatch.setattr(slot_decoding, "_enlarge", lambda *how: torch.empty(2**60))
     with pytest.raises(RuntimeError, match=r"can't allocate memory"):
         slot_decoding.greedy(trained[0], ids, MOST, 20)
+    longest = max(range(len(ids)), key=lambda row: len(ids[row]))
+    line = f"memory does not suffice to answer test row {longest}, whose prompt has {len(ids[longest])} tokens: cut or"
+    with pytest.raises(UserError, match=line):
+        generate(*trained, questions, contract(), adapter=True)
 
 
 def test_another_error_is_no_lack_of_memory(trained):

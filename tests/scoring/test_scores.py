@@ -1,16 +1,21 @@
 import os
+import unicodedata
 from pathlib import Path
 
 import evaluate
 import numpy as np
 import pytest
+import regex
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.scoring import BootstrapAggregator, Score
 
 from benchmarks.scoring import time_rouge
+from recipes.config import parse_recipe
+from recipes.data.letters import hidden_share, rouge_remark
 from record.scores import Interval
 from scoring.bootstrap import intervals
-from scoring.metrics import rouge_rows, split_sentences
+from scoring.contract import contract_of
+from scoring.metrics import rouge_rows, rows_of, split_sentences
 
 PREDICTIONS = ["The cat sat on the mat.", "Rates rise. Bonds fall.", "", "running runs"]
 REFERENCES = ["A cat is on the mat.", "Bonds fall. Rates rise.", "nothing", "run"]
@@ -35,6 +40,65 @@ def test_every_row_equals_rouge_score():
 def test_the_stemmer_can_be_turned_off():
     rows = rouge_rows(["runs"], ["run"], stemmer=False)
     assert rows["rouge1"] == [0.0]
+
+
+class Characters:
+    """As `rouge_score` takes a tokenizer: the letters and digits of a text, each with its marks."""
+
+    def tokenize(self, text):
+        plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+        return [part for part in regex.findall(r"\X", plain) if regex.search(r"[\p{Alphabetic}\p{N}]", part)]
+
+
+# Chinese, Arabic with vowel signs, Hindi, German, full-width letters, and nothing at all.
+SCRIPTS = [
+    "今天天气很好。我喜欢学习中文！",
+    "我喜欢中文。今天天气好。",
+    "كَتَبَ الوَلَدُ رِسالَة",
+    "كتب الولد رسالة",
+    "नमस्ते दुनिया। नमस्ते",
+    "दुनिया नमस्ते",
+    "Zinsen für Übermorgen",
+    "Zinsen fur ubermorgen",
+    "ＡＢＣ １２ ﬁ",
+    "abc 12 fi",
+    "",
+    "。！",
+]
+
+
+def test_characters_are_counted_as_rouge_score_counts_them():
+    pairs = [(prediction, reference) for prediction in SCRIPTS for reference in SCRIPTS]
+    rows = rouge_rows(*zip(*pairs, strict=True), stemmer=False, tokenizer="characters")
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL", "rougeLsum"], tokenizer=Characters())
+    for row, (prediction, reference) in enumerate(pairs):
+        divided = [split_sentences(text, "characters") for text in (reference, prediction)]
+        expected = scorer.score(*divided)
+        assert {name: rows[name][row] for name in expected} == {name: expected[name].fmeasure for name in expected}
+    # The first two: 10 common characters of 13 and 10; sentences in another order count as sentences only.
+    assert rows["rouge1"][1] == pytest.approx(2 * 10 / 23) and rows["rougeLsum"][1] > rows["rougeL"][1]
+    assert rouge_rows(SCRIPTS[:1], SCRIPTS[:1], stemmer=True)["rouge1"] == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("texts", "share"),
+    [(["abc 12"], 0), (["今天", "ab"], 0.5), (["Müller"], 1 / 6), (["+", "-"], 1), ([""], 0), (["a, b!"], 0)],
+)
+def test_what_words_cannot_hold_is_counted(texts, share):
+    assert hidden_share(texts) == share
+    remark = rouge_remark(texts, "words")
+    assert (remark is not None) == (share > 0.05) and rouge_remark(texts, "characters") is None
+    if remark:
+        assert f"cannot see {100 * share:.1f} % of the references' letters. Set `rouge_tokenizer: characters`" in remark
+
+
+def test_a_recipe_that_asks_for_characters_has_them_in_its_contract():
+    overrides = ["--config", "recipes/finance.yaml", "--rouge_tokenizer", "characters"]
+    contract = contract_of(parse_recipe(overrides).arguments, "float32", 8)
+    assert (contract.rouge_tokenizer, contract.stemmer) == ("characters", False)
+    rows = rows_of(SCRIPTS[:1], SCRIPTS[:1], [""], contract)
+    assert rows["rouge1"] == [1.0]
+    assert contract_of(parse_recipe(overrides[:2]).arguments, "float32", 8).rouge_tokenizer == "words"
 
 
 def test_the_metric_loads_as_a_module_of_this_repository(tmp_path):
