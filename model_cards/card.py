@@ -98,7 +98,7 @@ def front_matter(record: Record, repo_id: str):
             dataset_type=dataset_id,
             dataset_name=dataset_id,
             dataset_config=config and plain(config),
-            dataset_split="test",
+            dataset_split=plain(recipe.get("test_split") or "test"),
             dataset_revision=dataset.revision,
             metric_type="rouge" if name in ROUGE_NAMES else name.removeprefix("sql_"),
             metric_name=METRIC_NAMES[name],
@@ -159,7 +159,7 @@ def citations(record: Record) -> list[Markup]:
 
 
 def sample_rows(predictions: Predictions) -> list[dict[str, str]]:
-    """The first test rows side by side: the split is a random permutation, so they are a fair sample."""
+    """The first test rows side by side: a drawn split is a random permutation, the dataset's own has its order."""
     columns = ("prompt", "reference", "base", "adapter")
     return [
         {name: getattr(predictions, name)[row] for name in columns}

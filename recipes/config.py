@@ -35,6 +35,8 @@ NOT_RECIPE = {
 # words would fill the memory. The largest product of all counts and the pattern's own length.
 COUNTED = re.compile(r"\{\s*(\d*)\s*(?:,\s*(\d*)\s*)?\}")
 LARGEST_PATTERN = 1_000_000
+# The keys that name a dataset's own splits.
+OWN_SPLITS = ("train_split", "validation_split", "test_split")
 # A column's name, and after dots the names and numbers of the part that is meant: `answers.text.0`.
 COLUMN = re.compile(r"(?!\d)\w(?:[\w -]*\w)?(?:\.(?!__)\w(?:[\w -]*\w)?)*")
 
@@ -60,6 +62,10 @@ class RecipeArguments:
             Branch, tag or commit of the dataset; its full sha goes into the record.
         dataset_splits (`list[str]`, *optional*):
             Splits that are joined, in this order, before the rows are split again; all unless given.
+        train_split, validation_split, test_split (`str`, *optional*):
+            The dataset's own splits instead of drawn ones: names, slices as `train[:10%]`, or sums as
+            `train+validation`. Test rows keep their order. Without `validation_split` the validation rows are drawn
+            from `train_split`.
         extract (`dict[str, str]`, *optional*):
             Per column a regular expression whose named groups become columns; rows that it does not match are dropped.
         prompt (`str` or `list[str]`):
@@ -121,6 +127,9 @@ class RecipeArguments:
     dataset_config: str | None = None
     dataset_revision: str = "main"
     dataset_splits: list[str] = field(default_factory=list)
+    train_split: str | None = None
+    validation_split: str | None = None
+    test_split: str | None = None
     extract: dict | None = None
     prompt: list[str] = field(default_factory=list)
     target: str = ""
@@ -162,10 +171,30 @@ class RecipeArguments:
                 raise UserError(f"`added_tokens` may not hold white space, as in {token!r}")
         if len(set(self.added_tokens)) < len(self.added_tokens):
             raise UserError(f"`added_tokens` names a token twice: {', '.join(self.added_tokens)}")
-        if self.early_stopping_patience and not (self.validation_size or self.select_on_test):
+        self._refuse_mixed_splits()
+        if self.early_stopping_patience and not (self.validation_size or self.validation_split or self.select_on_test):
             raise UserError("`early_stopping_patience` needs a validation loss: set `validation_size` above 0")
         self.parsed_rules()
         self.parsed_extract()
+
+    def own_splits(self) -> dict[str, str]:
+        """The dataset's own splits that the recipe names, by key; none where the splits are drawn."""
+        return {key: split for key in OWN_SPLITS if (split := getattr(self, key)) is not None}
+
+    def _refuse_mixed_splits(self) -> None:
+        named = self.own_splits()
+        if not named:
+            return
+        if lacking := {"train_split", "test_split"} - named.keys():
+            raise UserError(f"`{next(iter(named))}` needs `{min(lacking)}` too: name both, or neither")
+        if self.dataset_splits:
+            raise UserError(
+                "`dataset_splits` are joined and drawn from again: remove it, or `train_split` and the like"
+            )
+        if self.split == "grouped":
+            raise UserError("`split: grouped` draws the test rows, `test_split` names them: remove one of them")
+        if self.validation_split and self.select_on_test:
+            raise UserError("`select_on_test` takes the validation loss from the test rows: remove `validation_split`")
 
     def parsed_rules(self) -> list[Rule]:
         """`length_rules`, each as a `Rule`."""

@@ -8,7 +8,11 @@ from record.run_record import Expectation, Record
 # but for the scores.
 FIGURES = {
     "base_revision": lambda record: record.pins.base_model.revision,
-    "train_rows": lambda record: record.data.train + record.data.validation,
+    # Where validation rows are drawn, they count as training rows, as they do where others draw none.
+    "train_rows": lambda record: (
+        record.data.train + (0 if record.recipe.get("validation_split") else record.data.validation)
+    ),
+    "validation_rows": lambda record: record.data.validation,
     "test_rows": lambda record: record.data.test,
     "trainable_parameters": lambda record: record.model.trainable,
     "all_parameters": lambda record: record.model.total,
@@ -31,7 +35,7 @@ def compare(expect: dict[str, Any] | None, record: Record) -> list[Expectation]:
     for name in FIGURES:
         if name in expect:
             figure = FIGURES[name](record)
-            lacking = expect[name] - figure if name in ("train_rows", "test_rows") else 0
+            lacking = expect[name] - figure if name.endswith("_rows") else 0
             met = figure == expect[name] or 0 < lacking <= empty
             verdict = ("met" if met else "missed") if comparable else "not comparable"
             expectations.append(Expectation(name=name, expected=expect[name], found=figure, verdict=verdict))

@@ -201,6 +201,9 @@ def refuse_combinations(arguments: Any, training: Any, model: Any, given: Mappin
     if (training.activation_checkpointing_kwargs or {}).get("use_reentrant"):
         # T5 of transformers 5.23 never calls `shared`, on which PEFT 0.21 puts the hook that keeps them.
         raise UserError("`use_reentrant: true` loses the gradients of the first layers: remove it")
+    for named, drawn in (("test_split", ("test_size", "split")), ("validation_split", ("validation_size",))):
+        if unused := [key for key in drawn if key in given and getattr(arguments, named) is not None]:
+            raise UserError(f"`{unused[0]}` has no effect with `{named}`, which names the rows: remove one of them")
     for rule in arguments.parsed_rules():
         if rule.action == "truncate" and rule.texts[0] not in ("prompt", "target"):
             raise UserError(

@@ -25,6 +25,8 @@ def say_shapes(record: Record) -> None:
     for rule, rows in data.truncated.items():
         say(f"            {rule}: {rows:,} rows cut")
     say(f"            {data.train:,} train, {data.validation:,} validation, {data.test:,} test rows")
+    if data.test_dropped:
+        say(f"            of the dataset's own test split, {data.test_dropped:,} rows are dropped")
     for source in record.leakage or []:
         say(
             f"            {source.exact:,} test inputs stand among the {source.training_rows:,} training rows of "

@@ -57,6 +57,7 @@ class Expected(TypedDict, total=False):
 
     base_revision: Sha1
     train_rows: Count
+    validation_rows: Count
     test_rows: Count
     trainable_parameters: Count
     all_parameters: Count
@@ -79,6 +80,9 @@ class PublishedRecipe(TypedDict, total=False):
     dataset_config: Annotated[str, StringConstraints(pattern=r"^[\w+=@,-][\w+=@,. -]{0,99}$")] | None
     dataset_revision: Line
     dataset_splits: Annotated[list[Line], Field(max_length=20)]
+    train_split: Line | None
+    validation_split: Line | None
+    test_split: Line | None
     extract: Annotated[dict[Line, Annotated[str, Field(max_length=2_000)]], Field(max_length=10)] | None
     prompt: Template | Annotated[list[Template], Field(min_length=1, max_length=100)]
     target: Template

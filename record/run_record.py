@@ -69,7 +69,8 @@ class Data(Section):
 
     `limits` holds what each percentile rule came to, `lengths` those of the training rows and of the references, the
     targets of the test rows. `test_sha256` is the hash of
-    the test rows, in order. `rules` says by which rules rows were made and compared: records before version 5 by the
+    the test rows, in order. `test_dropped` counts those of the dropped rows that the dataset's own test split held,
+    where the recipe names one. `rules` says by which rules rows were made and compared: records before version 5 by the
     first.
     """
 
@@ -82,6 +83,7 @@ class Data(Section):
     train: Count
     validation: Count
     test: Count
+    test_dropped: Count = 0
     test_sha256: Sha256
 
     def where_stated(self, other: "Data") -> "Data":

@@ -128,6 +128,17 @@ def _chosen_on_test(record: Record, predictions: Predictions) -> list[str]:
     return [f"the published step was chosen by the loss on the {record.scores.rows:,} test rows themselves"]
 
 
+def _official_rows_dropped(record: Record, predictions: Predictions) -> list[str]:
+    dropped = record.data.test_dropped
+    if not dropped:
+        return []
+    rows, split = record.data.test + dropped, record.recipe.get("test_split")
+    return [
+        f"the recipe drops {_share(dropped, rows)} rows of the dataset's own test split `{split}`: scores that others "
+        "report are of all of them"
+    ]
+
+
 def _seen_rows(record: Record, predictions: Predictions) -> list[str]:
     seen = sum(record.scores.seen.values())
     many = seen > SEEN_SHARE * record.scores.rows
@@ -176,6 +187,7 @@ RULES: tuple[Callable[[Record, Predictions], list[str]], ...] = (
     _outputs_cut,
     _strange_base,
     _chosen_on_test,
+    _official_rows_dropped,
     _seen_rows,
     _same_as_base,
     _no_better_than_nearest,

@@ -11,12 +11,14 @@ from short_runs import publish
 from transformers import set_seed
 
 from evaluation import evaluate, reproduce
+from local_hub.miniatures import news
 from model_cards import compare
 from recipes import train
 from recipes.config import parse_recipe
 from recipes.pin_recipe import pin_recipe
 from recipes.training.model import add_adapter, load_base
 from record.errors import UserError
+from record.predictions import load_predictions
 from record.run_record import load_record
 
 RECIPES = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(Path("recipes").glob("*.yaml"))}
@@ -63,7 +65,20 @@ def test_the_recipe_says_what_it_is(name):
     assert f"make train-{name}" in head and "# Hardware:" in head and "# Time:" in head
     training = parse_recipe(["--config", f"recipes/{name}.yaml"]).training
     assert training.lr_scheduler_type == "cosine" and training.load_best_model_at_end
-    assert RECIPES[name]["split_seed"] == 2137 and RECIPES[name]["test_size"] == 0.1
+    assert RECIPES[name]["split_seed"] == 2137
+    assert RECIPES[name].get("test_size") == (None if "test_split" in RECIPES[name] else 0.1)
+
+
+def test_official_splits_are_taken_as_they_are_and_named_on_the_card(published):
+    run, _ = published("cnn_dailymail-official")
+    data = load_record(run).data
+    assert (data.train, data.validation, data.test) == tuple(news.SPLITS.values()) and data.test_dropped == 0
+    articles = [row["article"].split()[0] for row in news.rows()["test"]]
+    prompts = load_predictions(run).prompt
+    assert [prompt.removeprefix("Summarize the following article: ").split()[0] for prompt in prompts] == articles
+    card = (run / "release" / "README.md").read_text()
+    assert "This is the dataset's official test split, all of it. Reported on it: ROUGE-1 0.4250, ROUGE-2 0.20" in card
+    assert "(Raffel et al. 2020" in card and "another shuffle" not in card
 
 
 def test_the_base_in_four_bits_is_really_quantized(published):

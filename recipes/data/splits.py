@@ -18,10 +18,14 @@ from recipes.data.batches import map_batches
 from recipes.data.columns import EMPTY, INPUT, SCHEMA, cut, fill, measure, read_groups, token_ids
 from recipes.data.dataset_files import load_rows
 from recipes.data.fields import check_text, used_fields
+from recipes.data.own_splits import read_own_splits
 from recipes.length_rules import Rule
 from record.cache import BATCH, cached_value
 from record.errors import UserError
 from record.run_record import Data, Lengths, Pin
+
+# The column that says which of its own splits of the dataset a row is from.
+ORIGIN = "which of the named splits"
 
 
 @dataclass
@@ -45,7 +49,7 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer, ru
 
     The test split is `ceil(test_size · n)` rows of one seeded permutation, the validation split likewise of the rest
     (`Dataset.train_test_split`, or `hold_out_groups` where `split` is grouped), so they depend on the rows and
-    `split_seed` alone.
+    `split_seed` alone. Where the recipe names the dataset's own splits, their rows are those, in their order.
 
     Parameters:
         rules: those by which the rows of a record were made (`record.run_record.Data.rules`).
@@ -53,9 +57,9 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer, ru
     Raises:
         `UserError`: a split or column does not exist, or the rules leave too few rows.
     """
-    rows = _load(recipe, dataset, rules)
-    loaded = len(rows)
-    rows, unmatched = _extract(rows, recipe, rules)
+    parts = _load(recipe, dataset, rules)
+    loaded = sum(map(len, parts))
+    rows, unmatched, origin = _extract_all(parts, recipe, dataset, rules)
     fields, labels = used_fields(rows, recipe, dataset.id, rules)
     rows = map_batches(
         rows.select_columns(list(dict.fromkeys(path[0] for path in fields.values()))),
@@ -70,12 +74,14 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer, ru
         schema=recipe.sql_schema or "",
         rules=rules,
     )
+    if recipe.test_split is not None:
+        rows = rows.add_column(ORIGIN, origin)
     rows, empty = (rows, {}) if rules == 1 else _without_empty(rows)
     if not len(rows):
         raise UserError(f"no row of {dataset.id} has both a prompt and a target ({_summary(unmatched | empty)})")
     rows, dropped, truncated, limits = apply_rules(rows, recipe.parsed_rules(), tokenizer, rules)
     dropped = unmatched | empty | dropped
-    rows = rows.select_columns(["prompt", "target", SCHEMA, INPUT])
+    rows = rows.select_columns(["prompt", "target", SCHEMA, INPUT, *([ORIGIN] if ORIGIN in rows.column_names else [])])
     rows = rows.rename_columns({SCHEMA: "schema", INPUT: "input"})
     if len(rows) < 2:
         raise UserError(
@@ -91,7 +97,7 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer, ru
             rows["prompt"],
         )
         rows = rows.add_column("group", np.array(numbers))
-    train, validation, test = _split_rows(rows, recipe)
+    train, validation, test = _split_rows(rows, recipe) if recipe.test_split is None else _own_rows(rows, recipe)
     counts = Data(
         rules=rules,
         loaded=loaded,
@@ -102,6 +108,7 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer, ru
         train=len(train),
         validation=0 if validation is None else len(validation),
         test=len(test),
+        test_dropped=0 if recipe.test_split is None else len(parts[-1]) - len(test),
         test_sha256=rows_sha256(test),
     )
     return Splits(train, validation, test, counts, tokenizer)
@@ -110,11 +117,29 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer, ru
 def _split_rows(rows: Dataset, recipe: RecipeArguments) -> tuple[Dataset, Dataset | None, Dataset]:
     """The rows to train on, to validate on (None where the recipe does without), and to test on."""
     train, test = _split(rows, recipe.test_size, recipe)
+    return *_hold_out_validation(train, recipe), test
+
+
+def _own_rows(rows: Dataset, recipe: RecipeArguments) -> tuple[Dataset, Dataset | None, Dataset]:
+    """As `_split_rows`, of the splits that the recipe names."""
+    origin = rows.with_format("numpy", columns=[ORIGIN])[ORIGIN][:]
+    rows, parts = rows.remove_columns(ORIGIN), {}
+    for number, (key, split) in enumerate(recipe.own_splits().items()):
+        parts[key] = rows.select(np.flatnonzero(origin == number))
+        if not len(parts[key]):
+            raise UserError(f"no row of `{key}: {split}` is left: the recipe drops them all")
+    train, validation = parts["train_split"], parts.get("validation_split")
+    if validation is None:
+        train, validation = _hold_out_validation(train, recipe)
+    return train, validation, parts["test_split"]
+
+
+def _hold_out_validation(train: Dataset, recipe: RecipeArguments) -> tuple[Dataset, Dataset | None]:
     if not recipe.validation_size or recipe.select_on_test:
-        return train, None, test
+        return train, None
     if len(train) < 2:
         raise UserError(f"{len(train)} row is left to train on: too few to hold some out for validation")
-    return *_split(train, recipe.validation_size, recipe), test
+    return _split(train, recipe.validation_size, recipe)
 
 
 def _lengths(train: Dataset, test: Dataset, tokenizer: Tokenizer, rules: int) -> dict[str, Lengths]:
@@ -132,18 +157,37 @@ def _lengths_of(tokens: Dataset, ids: str) -> Lengths:
     return Lengths(min=counts.min(), mean=int(counts.sum()) / len(counts), max=counts.max(), p99=p99)
 
 
-def _load(recipe: RecipeArguments, dataset: Pin, rules: int) -> Dataset:
+def _load(recipe: RecipeArguments, dataset: Pin, rules: int) -> list[Dataset]:
+    """The rows of each split that the recipe names, or all that it joins, as one."""
     parts = load_rows(dataset, recipe.dataset_config, as_text=rules > 1)
+    if recipe.test_split is not None:
+        return read_own_splits(parts, recipe.own_splits(), dataset.id)
     missing = [split for split in recipe.dataset_splits if split not in parts]
     if missing:
         raise UserError(f"{dataset.id} has no split `{missing[0]}`, but {', '.join(parts)}: set `dataset_splits`")
     try:
-        return concatenate_datasets([parts[split] for split in recipe.dataset_splits or parts])
+        return [concatenate_datasets([parts[split] for split in recipe.dataset_splits or parts])]
     except ValueError:
         raise UserError(
             f"the splits of {dataset.id} ({', '.join(parts)}) have columns of different kinds: name those to be used "
             "in `dataset_splits`"
         ) from None
+
+
+def _extract_all(
+    parts: list[Dataset], recipe: RecipeArguments, dataset: Pin, rules: int
+) -> tuple[Dataset, dict[str, int], np.ndarray]:
+    """The parts' rows with their extracted columns, joined; how many do not match; each row's part, shape `(rows,)`."""
+    extracted = [_extract(part, recipe, rules) for part in parts]
+    unmatched: Counter[str] = Counter()
+    for _, counts in extracted:
+        unmatched.update(counts)
+    origin = np.repeat(np.arange(len(parts), dtype=np.int8), [len(rows) for rows, _ in extracted])
+    try:
+        return concatenate_datasets([rows for rows, _ in extracted]), dict(unmatched), origin
+    except ValueError:
+        named = ", ".join(recipe.own_splits().values())
+        raise UserError(f"the splits of {dataset.id} ({named}) have columns of different kinds: name others") from None
 
 
 def _extract(rows: Dataset, recipe: RecipeArguments, rules: int = 2) -> tuple[Dataset, dict[str, int]]:

@@ -54,6 +54,7 @@ def on_meta(recipe: str, size: str):
     ("recipe", "size", "r", "matrices", "tokens"),
     [("finance", "large", 32, 2, 0), ("finance-base", "base", 32, 2, 0), ("finance-xl", "xl", 32, 2, 0),
      ("finance-xxl", "xxl", 32, 2, 0), ("cnn_dailymail", "large", 16, 3, 0),
+     ("cnn_dailymail-official", "large", 16, 3, 0),
      ("text2sql", "large", 16, 3, 1)],
 )  # fmt: skip
 def test_the_recipe_has_the_parameters_that_arithmetic_says(recipe, size, r, matrices, tokens):

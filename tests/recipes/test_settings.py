@@ -40,6 +40,9 @@ BEST = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "best", "loa
 SAVED = BEST | {"save_strategy": "steps", "save_steps": 1}
 # So fast that the loss rises at the third step and falls again.
 LUCKY = BEST | {"greater_is_better": False, "warmup_steps": 8, "learning_rate": 1.0, "max_steps": 6}
+OWN = {"train_split": "train", "test_split": "test"}
+# Without `validation_split`, some of these are held out.
+LAST_ROWS = {"train_split": "train[4:]"}
 FOUR_BIT = {"load_in_4bit": True}
 EXTRACT = {"prompt": "{word}", "extract": {"question": r"What is (?P<word>\w+)"}}
 
@@ -50,6 +53,9 @@ EFFECTS = {
     "dataset_config": ("other", {"dataset_name": "local-user/settings-others", "dataset_config": "one"}),
     "dataset_revision": ("first", {}),
     "dataset_splits": (["train"], {}),
+    "train_split": ("train[:50%]", OWN),
+    "validation_split": ("train[:4]", OWN | LAST_ROWS),
+    "test_split": ("test[:1]", OWN | LUCKY | {"select_on_test": True, "validation_size": 0.0}),
     "extract": ({"question": r"(?P<word>\d+)"}, EXTRACT),
     "prompt": ("Answer {question}", {}),
     "target": ("{question}", {}),
@@ -280,6 +286,14 @@ def test_a_refused_setting_may_say_what_is_so_in_any_case(tmp_path):
             {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": True}},
             "`use_reentrant: true` loses the gradients of the first layers: ",
         ),
+        ({"train_split": "train"}, "`train_split` needs `test_split` too: name both, or neither"),
+        ({"validation_split": "train", "test_split": "test"}, "`validation_split` needs `train_split` too"),
+        (OWN | {"dataset_splits": ["train"]}, "`dataset_splits` are joined and drawn from again: remove it"),
+        (OWN | {"test_size": 0.1}, "`test_size` has no effect with `test_split`, which names the rows"),
+        (OWN | {"split": "random"}, "`split` has no effect with `test_split`"),
+        (OWN | {"split": "grouped"}, "`split: grouped` draws the test rows, `test_split` names them"),
+        (OWN | {"validation_split": "test", "validation_size": 0.1}, "`validation_size` has no effect with `valid"),
+        (OWN | {"validation_split": "test", "select_on_test": True}, "`select_on_test` takes the validation loss"),
         ({"length_rules": ["truncate words(answer) > 2"]}, "length rule 'truncate words(answer) > 2' has no effect: "),
     ],
 )
