@@ -148,6 +148,8 @@ def _load(repo_id: str, folder: Path) -> Record:
     record = load_record(folder)
     if refusal := refused_key(record.recipe):
         raise UserError(f"the recipe in the {RECORD_FILE} of {repo_id} is not trained here: {refusal}")
+    if record.pins.dataset.kind == "file":
+        raise UserError(f"{repo_id} was trained on files that only its publisher has: nothing can be checked")
     return record
 
 

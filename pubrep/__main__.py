@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[str, str, bool]] = {
     "train": ("pubrep.train:train", "Train a recipe's adapter; continue an interrupted run.", True),
     "evaluate": ("evaluation.evaluate:command", "Score base model and adapter on the test rows.", True),
     "publish": ("push.publish:command", "Publish scored runs to the Hub, one commit each.", True),
+    "publish-data": ("push.publish_data:command", "Put rows of your own on the Hub.", True),
     "reproduce": ("evaluation.reproduce:command", "Check a published adapter's numbers.", True),
     "retrain": ("evaluation.reproduce:retrain", "Train a published adapter again, and compare.", True),
     "export": ("serving.export.make:command", "Convert an adapter for hosts without a GPU.", True),

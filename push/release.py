@@ -84,6 +84,11 @@ def lay_out(run: Path, repo_id: str, previous_card: str | None, folder: Path) ->
 def _refuse_unreadable(run: Path, record: Record) -> None:
     """Refuses what a check by others would not even look at."""
     check_adapter_config(run, record.pins.base_model)
+    if record.pins.dataset.kind == "file":
+        raise UserError(
+            f"{run} was trained on {record.recipe['dataset_name']}, which nobody else has: put it on the Hub first, by "
+            f"`pubrep publish-data {run} owner/name`"
+        )
     if refused := refused_key(record.recipe):
         raise UserError(f"{run} cannot be published, others would not train it: {refused}")
 

@@ -55,7 +55,8 @@ class RecipeArguments:
         language (`str`, *optional*, defaults to `"en"`):
             ISO 639-1 code of the texts.
         dataset_name (`str`):
-            Id of the dataset on the Hub.
+            Id of the dataset on the Hub; or a file of rows of your own (.csv, .tsv, .json, .jsonl, .parquet), or a
+            folder of them, written as `./folder`. A run on files is published after `pubrep publish-data`.
         dataset_config (`str`, *optional*):
             Name of the dataset's configuration.
         dataset_revision (`str`, *optional*, defaults to `"main"`):

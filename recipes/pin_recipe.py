@@ -1,6 +1,7 @@
 """What a recipe takes from the Hub, pinned to full commits."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, get_token
@@ -9,7 +10,7 @@ from hub.pins import pin, same_repository
 from hub.release import pull_parent
 from record.adapter_config import LORA_OF_RECIPE, check_adapter_config
 from record.errors import UserError
-from record.run_record import Pins
+from record.run_record import Pin, Pins
 
 
 def pin_recipe(recipe) -> Pins:
@@ -23,8 +24,9 @@ def pin_recipe(recipe) -> Pins:
         `UserError`: the parent adapter has no record, or another base model, other added tokens or another LoRA shape
             than the recipe.
     """
-    dataset = pin("dataset", recipe.arguments.dataset_name, recipe.arguments.dataset_revision)
-    _rename(recipe, recipe.arguments, "dataset_name", dataset.id)
+    dataset = _pin_dataset(recipe.arguments)
+    if dataset.kind == "dataset":
+        _rename(recipe, recipe.arguments, "dataset_name", dataset.id)
     if recipe.arguments.parent_adapter is None:
         base = pin("model", recipe.model.model_name_or_path, recipe.model.model_revision)
         _rename(recipe, recipe.model, "model_name_or_path", base.id)
@@ -52,6 +54,20 @@ def pin_recipe(recipe) -> Pins:
         if ours in recipe.resolved and _as_set(recipe.resolved[ours]) != _as_set(config[theirs]):
             raise UserError(f"`{ours}` is that of {parent.id}, which is continued: remove it from the recipe")
     return Pins(base_model=base, dataset=dataset, parent_adapter=parent)
+
+
+def _pin_dataset(arguments) -> Pin:
+    # Heavy to import, and every command that pins does it once.
+    from recipes.data.local_files import is_local, pin_files
+
+    name = arguments.dataset_name
+    if is_local(name):
+        if arguments.dataset_revision != "main":
+            raise UserError(f"`dataset_revision` names a commit on the Hub, `dataset_name: {name}` files: remove it")
+        return pin_files(name)
+    if Path(name).is_dir():
+        raise UserError(f"the folder {name} has the name of a repository: write ./{name} to read it, or work elsewhere")
+    return pin("dataset", name, arguments.dataset_revision)
 
 
 def _rename(recipe, arguments, key: str, name: str) -> None:

@@ -64,9 +64,13 @@ def train(recipe: Recipe, published: Record | None = None) -> None:
     first = micro_batches.plan(recipe.training, earlier and earlier.batch, budget or None)
     if not recipe.training.learning_rate:
         say("Training will change nothing: `learning_rate` is 0")
-    if refusal := refused_key(recipe.resolved):
-        say(f"This run cannot be published: {refusal}")
     pins = earlier.pins if earlier is not None else _pin(recipe)
+    if pins.dataset.kind == "file":
+        say(
+            f"Rows of {recipe.arguments.dataset_name}: to publish the run, put them on the Hub by `pubrep publish-data`"
+        )
+    elif refusal := refused_key(recipe.resolved):
+        say(f"This run cannot be published: {refusal}")
     rules = 2 if earlier is None else earlier.data.rules
     if rules == 1:
         # A recipe of then could state both; its run was trained without them.

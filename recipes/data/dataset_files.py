@@ -6,6 +6,8 @@ files whose readers do far more than read rows, and sheer size. What becomes of 
 compressed one can fill the disk, as any dataset can that is large enough.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,7 @@ def load_rows(dataset: Pin, name: str | None, as_text: bool = True) -> DatasetDi
         `huggingface_hub.errors.HfHubHTTPError`: the Hub refused.
     """
     refuse_local(dataset.id)
-    try:
+    with say_why(dataset.id):
         if not constants.HF_HUB_OFFLINE:
             _check_metadata(dataset)
         # A place of its own, since the names in the cache do not tell one reading of a file from the other.
@@ -54,17 +56,34 @@ def load_rows(dataset: Pin, name: str | None, as_text: bool = True) -> DatasetDi
             raise UserError(
                 f"{dataset.id} is only cached at {builder.hash}, not at {dataset.revision}: try again online"
             )
-        if builder.name not in READERS:
-            raise UserError(f"{dataset.id} holds {builder.name} files: only {', '.join(READERS)} are read")
-        _check_files(dataset, builder.config.data_files or {})
-        if builder.name == "csv" and as_text:
-            _read_texts(builder)
-        builder.download_and_prepare()
-        return builder.as_dataset()
+        if builder.name in READERS:
+            _check_files(dataset, builder.config.data_files or {})
+        return prepare_rows(builder, dataset.id, as_text)
+
+
+@contextmanager
+def say_why(name: str) -> Iterator[None]:
+    """Says in one line why the dataset of that name cannot be loaded."""
+    try:
+        yield
     except (ValueError, TypeError, RuntimeError, yaml.YAMLError, DatasetsError, OSError) as error:
         if explain(error):
             raise
-        raise UserError(f"{dataset.id} cannot be loaded: {_reason(error)}") from error
+        raise UserError(f"{name} cannot be loaded: {_reason(error)}") from error
+
+
+def prepare_rows(builder: DatasetBuilder, name: str, as_text: bool) -> DatasetDict:
+    """All splits that a builder reads; `as_text` as in `load_rows`.
+
+    Raises:
+        `UserError`: it reads other kinds of files than those in `READERS`.
+    """
+    if builder.name not in READERS:
+        raise UserError(f"{name} holds {builder.name} files: only {', '.join(READERS)} are read")
+    if builder.name == "csv" and as_text:
+        _read_texts(builder)
+    builder.download_and_prepare()
+    return builder.as_dataset()
 
 
 def _read_texts(builder: DatasetBuilder) -> None:

@@ -18,6 +18,7 @@ from recipes.data.batches import map_batches
 from recipes.data.columns import EMPTY, INPUT, SCHEMA, cut, fill, measure, read_groups, token_ids
 from recipes.data.dataset_files import load_rows
 from recipes.data.fields import check_text, used_fields
+from recipes.data.local_files import load_files
 from recipes.data.own_splits import read_own_splits
 from recipes.length_rules import Rule
 from record.cache import BATCH, cached_value
@@ -159,7 +160,10 @@ def _lengths_of(tokens: Dataset, ids: str) -> Lengths:
 
 def _load(recipe: RecipeArguments, dataset: Pin, rules: int) -> list[Dataset]:
     """The rows of each split that the recipe names, or all that it joins, as one."""
-    parts = load_rows(dataset, recipe.dataset_config, as_text=rules > 1)
+    if dataset.kind == "file":
+        parts = load_files(recipe.dataset_name, dataset, recipe.dataset_config)
+    else:
+        parts = load_rows(dataset, recipe.dataset_config, as_text=rules > 1)
     if recipe.test_split is not None:
         return read_own_splits(parts, recipe.own_splits(), dataset.id)
     missing = [split for split in recipe.dataset_splits if split not in parts]
