@@ -19,6 +19,7 @@ TAKES_retrain := $(CHECKING)
 TAKES_export := $(EXPORTING) ADAPTER REVISION
 TAKES_serve := $(HUBS) ADAPTER HOST PORT
 TAKES_space := $(HUBS) ADAPTER REVISION PORT
+TAKES_publish-data := $(HUBS) ROWS DATASET PUBLIC
 TAKES_publish-space := $(HUBS) ADAPTER REVISION SPACE PRIVATE
 TAKES_report := $(HUBS) RECIPES ADAPTERS INTO OFFLINE
 TAKES_compare := RUNS RECIPES INTO HUB ARGS
@@ -29,14 +30,14 @@ TAKES_bench := DEVICE ARGS
 TAKES_test := ARGS
 TAKES_conformance := ARGS
 OWN := $(sort PYTHON VENV LOCAL_HUB_ROOT $(foreach list,$(filter TAKES_%,$(.VARIABLES)),$($(list))))
-SWITCHES := PR PRIVATE DRY_RUN FORCE PUBLISH STRICT JSON OFFLINE CHECK
+SWITCHES := PR PRIVATE PUBLIC DRY_RUN FORCE PUBLISH STRICT JSON OFFLINE CHECK
 
 # Taken from make's own command line and from nowhere else: a variable of the environment changes nothing.
 given = $(filter command,$(origin $1))
 $(foreach name,$(OWN),$(if $(call given,$(name)),,$(eval override $(name) :=)))
 GIVEN := $(sort $(foreach name,$(.VARIABLES),$(if $(call given,$(name)),$(name))))
 # The verb of a goal: `train` of `train-finance`.
-verb = $(or $(filter publish-space,$1),$(firstword $(subst -, ,$1)))
+verb = $(or $(filter publish-space publish-data,$1),$(firstword $(subst -, ,$1)))
 takes = PYTHON VENV LOCAL_HUB_ROOT $(foreach goal,$(MAKECMDGOALS),$(TAKES_$(call verb,$(goal))))
 
 override PYTHON := $(or $(PYTHON),$(shell for p in python3.12 python3.11 python3.13 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done))
@@ -77,7 +78,7 @@ EXPORT_AS = $(foreach form,$(or $(value FORMAT),merged),--format '$(form)') $(ca
 	$(call option,SAMPLE,sample) $(call switch,FORCE,force) $(call switch,PUBLISH,publish) \
 	$(call switch,PRIVATE,private) $(call option,OVERWRITE,overwrite) $(HUB_OPTION) $(ARGUMENTS)
 
-.PHONY: help install demo test lint hub publish reproduce retrain claims compare report readme bench serve space publish-space export conformance
+.PHONY: help install demo test lint hub publish reproduce retrain claims compare report readme bench serve space publish-space publish-data export conformance
 help: ## print this list
 	@sed -nE 's/^([a-zA-Z][a-zA-Z0-9_%-]*):.*## (.*)/\1\t\2/p' Makefile | sed 's/%/R/' | expand -t 14
 	echo
@@ -154,6 +155,10 @@ publish-space: $(READY) ## publish that page as a Space: ADAPTER= [SPACE= PRIVAT
 	@[ -n $(call quoted,ADAPTER) ] || { echo 'error: no adapter was named: make publish-space ADAPTER=owner/name' >&2; exit 1; }
 	$(PUBREP) publish-space $(call quoted,ADAPTER) $(call option,HUB_USER,user) $(call option,REVISION,revision) \
 		$(call option,SPACE,space) $(call switch,PRIVATE,private) $(HUB_OPTION) $(ARGUMENTS)
+
+publish-data: $(READY) ## rows of your own to the Hub: ROWS= DATASET= [PUBLIC=1]
+	@[ -n $(call quoted,ROWS) ] && [ -n $(call quoted,DATASET) ] || { echo 'error: name a run, file or folder and a repository: make publish-data ROWS=runs/mine DATASET=owner/name' >&2; exit 1; }
+	$(PUBREP) publish-data $(call quoted,ROWS) $(call quoted,DATASET) $(call switch,PUBLIC,public) $(HUB_OPTION) $(ARGUMENTS)
 
 hub: $(READY) ## the local Hub in the foreground: [PORT=]
 	@$(PUBREP) hub $(call option,PORT,port) $(ARGUMENTS)

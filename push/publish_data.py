@@ -7,7 +7,7 @@ import click
 from record.command_line import Command, Run
 from record.errors import UserError, one_line_errors
 from record.release_files import CARD_FILE, RECORD_FILE, may_lie_beside
-from record.run_record import Pin, load_record
+from record.run_record import FilePin, Pin, load_record
 
 
 @click.command(
@@ -42,7 +42,7 @@ def publish_data(what: Path, repo_id: str, public: bool = False) -> Pin:
 
     record = load_record(what) if (what / RECORD_FILE).is_file() else None
     name = str(what) if record is None else str(record.recipe["dataset_name"])
-    if record is not None and record.pins.dataset.kind != "file":
+    if record is not None and not isinstance(record.pins.dataset, FilePin):
         raise UserError(f"{what} was trained on {record.pins.dataset.id}, which is on a Hub already: publish the run")
     files = row_files(name)
     if record is not None and pin_files(name).revision != record.pins.dataset.revision:

@@ -23,7 +23,7 @@ from record.release_files import (
     VERDICT_FILE,
     recipe_file,
 )
-from record.run_record import Record, load_record
+from record.run_record import FilePin, Record, load_record
 from record.trained_run import load_trained_run
 from record.verdict import load_verdict, why_unrelated
 
@@ -84,7 +84,7 @@ def lay_out(run: Path, repo_id: str, previous_card: str | None, folder: Path) ->
 def _refuse_unreadable(run: Path, record: Record) -> None:
     """Refuses what a check by others would not even look at."""
     check_adapter_config(run, record.pins.base_model)
-    if record.pins.dataset.kind == "file":
+    if isinstance(record.pins.dataset, FilePin):
         raise UserError(
             f"{run} was trained on {record.recipe['dataset_name']}, which nobody else has: put it on the Hub first, by "
             f"`pubrep publish-data {run} owner/name`"

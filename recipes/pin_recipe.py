@@ -10,7 +10,7 @@ from hub.pins import pin, same_repository
 from hub.release import pull_parent
 from record.adapter_config import LORA_OF_RECIPE, check_adapter_config
 from record.errors import UserError
-from record.run_record import Pin, Pins
+from record.run_record import FilePin, Pin, Pins
 
 
 def pin_recipe(recipe) -> Pins:
@@ -25,7 +25,7 @@ def pin_recipe(recipe) -> Pins:
             than the recipe.
     """
     dataset = _pin_dataset(recipe.arguments)
-    if dataset.kind == "dataset":
+    if not isinstance(dataset, FilePin):
         _rename(recipe, recipe.arguments, "dataset_name", dataset.id)
     if recipe.arguments.parent_adapter is None:
         base = pin("model", recipe.model.model_name_or_path, recipe.model.model_revision)

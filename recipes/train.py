@@ -21,7 +21,7 @@ from record.errors import UserError, one_line_errors
 from record.hashes import sha256_file
 from record.published_recipe import refused_key
 from record.release_files import ADAPTER_FILE, CARD_FILE, RECORD_FILE
-from record.run_record import Batch, Leakage, LossPoint, Pins, Record, Training, Unwritable, load_record
+from record.run_record import Batch, FilePin, Leakage, LossPoint, Pins, Record, Training, Unwritable, load_record
 
 
 def main(argv: list[str]) -> None:
@@ -65,7 +65,7 @@ def train(recipe: Recipe, published: Record | None = None) -> None:
     if not recipe.training.learning_rate:
         say("Training will change nothing: `learning_rate` is 0")
     pins = earlier.pins if earlier is not None else _pin(recipe)
-    if pins.dataset.kind == "file":
+    if isinstance(pins.dataset, FilePin):
         say(
             f"Rows of {recipe.arguments.dataset_name}: to publish the run, put them on the Hub by `pubrep publish-data`"
         )

@@ -6,9 +6,9 @@ numbers and texts out of bounds are refused. record/schemas/ holds the format, `
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainSerializer, WrapValidator, model_validator
+from pydantic import Field, PlainSerializer, WrapValidator
 
 from record import strict_json
 from record.errors import make
@@ -37,28 +37,32 @@ RuleCounts = Annotated[dict[Line, Count], Field(max_length=50)]
 
 
 class Pin(Section):
-    """What was taken from the Hub: `id` at the full commit `revision`; or, of the kind "file", rows of one's own: the
-    name of a file or folder without its place, and the sha256 of its contents. Such a run is not published.
+    """What was taken from the Hub: `id` at the full commit `revision`.
 
     `license` is the one its card states, `miniature` whether its card carries the tag of a local stand-in.
     """
 
-    kind: Literal["model", "dataset", "file"]
-    id: RepoId | PlainName
-    revision: Sha1 | Sha256
+    kind: Literal["model", "dataset"]
+    id: RepoId
+    revision: Sha1
     license: Line | None = None
     miniature: bool = False
 
-    @model_validator(mode="after")
-    def _of_its_kind(self) -> Self:
-        if {"/" not in self.id, len(self.revision) == 64} != {self.kind == "file"}:
-            raise ValueError("a pin of the Hub is owner/name at a commit, one of files a name and a sha256")
-        return self
+
+class FilePin(Pin):
+    """Rows of one's own: the name of a file or folder without its place, and the sha256 of its contents.
+
+    A run on them is not published.
+    """
+
+    kind: Literal["file"]  # type: ignore[assignment]
+    id: PlainName
+    revision: Sha256
 
 
 class Pins(Section):
     base_model: Pin
-    dataset: Pin
+    dataset: Annotated[Pin | FilePin, Field(discriminator="kind")]
     parent_adapter: Pin | None = None
 
 

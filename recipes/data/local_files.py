@@ -10,7 +10,7 @@ from recipes.data.dataset_files import prepare_rows, say_why
 from record.errors import UserError
 from record.hashes import sha256_file
 from record.release_files import CARD_FILE
-from record.run_record import Pin
+from record.run_record import FilePin
 
 # What reads a file, as datasets does for one on the Hub.
 READER_OF = {
@@ -49,7 +49,7 @@ def row_files(name: str) -> list[Path]:
     return files
 
 
-def pin_files(name: str) -> Pin:
+def pin_files(name: str) -> FilePin:
     """The files as they are now: the last part of their path, and the sha256 of the file, or of all names and files.
 
     Raises:
@@ -61,10 +61,12 @@ def pin_files(name: str) -> Pin:
     else:
         lines = (f"{sha256_file(file)} {file.relative_to(path).as_posix()}\n" for file in files)
         revision = hashlib.sha256("".join(lines).encode()).hexdigest()
-    return Pin(kind="file", id=re.sub(r"[^\w.-]", "-", path.resolve().name).strip(".-") or "rows", revision=revision)
+    return FilePin(
+        kind="file", id=re.sub(r"[^\w.-]", "-", path.resolve().name).strip(".-") or "rows", revision=revision
+    )
 
 
-def load_files(name: str, pinned: Pin, config_name: str | None) -> DatasetDict:
+def load_files(name: str, pinned: FilePin, config_name: str | None) -> DatasetDict:
     """The splits of the pinned files: `train` of one file, those that datasets makes out of a folder.
 
     Raises:

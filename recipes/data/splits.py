@@ -23,7 +23,7 @@ from recipes.data.own_splits import read_own_splits
 from recipes.length_rules import Rule
 from record.cache import BATCH, cached_value
 from record.errors import UserError
-from record.run_record import Data, Lengths, Pin
+from record.run_record import Data, FilePin, Lengths, Pin
 
 # The column that says which of its own splits of the dataset a row is from.
 ORIGIN = "which of the named splits"
@@ -160,7 +160,7 @@ def _lengths_of(tokens: Dataset, ids: str) -> Lengths:
 
 def _load(recipe: RecipeArguments, dataset: Pin, rules: int) -> list[Dataset]:
     """The rows of each split that the recipe names, or all that it joins, as one."""
-    if dataset.kind == "file":
+    if isinstance(dataset, FilePin):
         parts = load_files(recipe.dataset_name, dataset, recipe.dataset_config)
     else:
         parts = load_rows(dataset, recipe.dataset_config, as_text=rules > 1)

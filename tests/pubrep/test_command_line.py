@@ -71,6 +71,7 @@ SLIPS = {
     "serve": "Missing argument 'ADAPTER...'",
     "serve a/b --port http": "'http' is not a valid integer",
     "space a/b --private": "No such option '--private'",
+    "publish-data rows.csv": "Missing argument 'OWNER/NAME'",
     "publish-space": "Missing argument 'ADAPTER'",
     "claims --level train": "'train' is not one of 'score', 'generate'",
     "hub --port 99999": "99999 is not in the range",

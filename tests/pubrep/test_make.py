@@ -52,6 +52,7 @@ SLIPS = {
     ("help", "ARGS=x"): "make help does not take ARGS",
     ("reproduce",): "no adapter was named",
     ("serve",): "no adapter was named",
+    ("publish-data", "ROWS=rows.csv"): "name a run, file or folder and a repository",
     ("export", "FORMAT=int8"): "no adapter was named",
 }
 
@@ -99,6 +100,7 @@ def test_what_is_said_is_passed_on(venv):
         (["serve", "ADAPTER=a/b c/d@v2", "PORT=1"], "[serve][a/b][c/d@v2][--port][1] "),
         (["report", "RECIPES=finance text2sql"], "[report][runs/finance][runs/text2sql] "),
         (["train-finance", "ACCELERATE=x.yaml"], "[train][finance][--accelerate][x.yaml] "),
+        (["publish-data", "ROWS=my rows.csv", "DATASET=a/b"], "[publish-data][my rows.csv][a/b] "),
         (["claims", "CHECK=1"], "[claims][--check] "),
     ):  # fmt: skip
         answer = make(*words, f"VENV={venv}")
