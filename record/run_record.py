@@ -8,7 +8,7 @@ numbers and texts out of bounds are refused. record/schemas/ holds the format, `
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainSerializer, WrapValidator
+from pydantic import BeforeValidator, Field, PlainSerializer, SerializeAsAny, ValidationError, WrapValidator
 
 from record import strict_json
 from record.errors import make
@@ -60,9 +60,20 @@ class FilePin(Pin):
     revision: Sha256
 
 
+def _read_file_pin(value: Any) -> Any:
+    if not isinstance(value, dict) or value.get("kind") != "file":
+        return value
+    try:
+        return FilePin.model_validate(value)
+    except ValidationError:
+        # Refused as a pin of the Hub, too, with the place of what is wrong.
+        return value
+
+
 class Pins(Section):
     base_model: Pin
-    dataset: Annotated[Pin | FilePin, Field(discriminator="kind")]
+    # Never a `FilePin` in a published record, so that its schema knows none.
+    dataset: Annotated[SerializeAsAny[Pin], BeforeValidator(_read_file_pin)]
     parent_adapter: Pin | None = None
 
 
