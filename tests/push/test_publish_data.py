@@ -1,5 +1,6 @@
 """A task on one's own CSV: trained and scored from the file, its rows put on the Hub, published, checked."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from huggingface_hub import HfApi
 from short_runs import publish, train_short
 
 from evaluation import evaluate, reproduce
+from hub.release import pull
 from push import publish_data
 from record.errors import UserError, one_line
 from record.run_record import load_record
@@ -37,7 +39,7 @@ def run(rows, tmp_path_factory) -> Path:
     return run
 
 
-def test_a_run_on_a_file_is_scored_refused_and_published_once_its_rows_are_on_the_hub(run, rows, hub, capsys):
+def test_a_run_on_a_file_is_scored_refused_and_published_once_its_rows_are_on_the_hub(run, rows, capsys):
     record, before = load_record(run), (run / "record.json").read_bytes()
     pinned = record.pins.dataset
     assert (pinned.kind, pinned.id, record.data.loaded) == ("file", "my-test.csv", 41) and record.scores.rows == 5
@@ -85,14 +87,10 @@ def test_rows_go_only_where_they_are_meant_to_go(rows):
 
 
 def test_a_published_record_that_names_files_of_a_reader_is_not_followed(run, tmp_path):
-    from hub.release import pull
-
     content = parse((run / "record.json").read_bytes())
     content["recipe"]["dataset_name"] = "data/rows.csv"
     content["pins"]["dataset"] = {"kind": "file", "id": "rows.csv", "revision": "0" * 64}
     content["files"] = {}
-    import json
-
     HfApi().create_repo("local-user/hostile-file")
     commit = HfApi().upload_file(
         path_or_fileobj=json.dumps(content).encode(), path_in_repo="record.json", repo_id="local-user/hostile-file"
