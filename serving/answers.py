@@ -122,7 +122,7 @@ class TextStream:
 
     def more(self, ids: list[int]) -> str:
         """What can be sent of the tokens so far: nothing that a later token may change or make part of a stop."""
-        text = self._text(ids).rstrip("\ufffd")
+        text = cut(self._text(ids), self.stops).rstrip("\ufffd")
         held = max(
             (size for stop in self.stops for size in range(1, len(stop)) if text.endswith(stop[:size])), default=0
         )
