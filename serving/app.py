@@ -1,18 +1,20 @@
 """The HTTP application: OpenAI's completions, chat completions and models, and what those who run it ask."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
-from prometheus_client import generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from record.errors import one_line
 from serving.access import Keys, Logged
+from serving.answers import Job
 from serving.engine import PendingRow
 from serving.loading import Served
 from serving.openapi import document
@@ -49,9 +51,25 @@ async def _complete(request: Request, shape: type[Completion] | type[Chat]) -> R
         return JSONResponse(await service.answer(job, request))
     parts = _followed(job.rows)
     service.submit(job)
-    # A proxy that collects an answer before it passes it on (nginx) is told not to.
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(service.events(job, parts, request), media_type="text/event-stream", headers=headers)
+    return EventStream(job, service.events(job, parts, request))
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events; the job's rows are given up however it ends, be it before the first event."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, job: Job, events: AsyncIterator[bytes]):
+        # A proxy that collects an answer before it passes it on (nginx) is told not to.
+        super().__init__(events, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        self.job = job
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            for row in self.job.rows:
+                row.answer.cancel()
 
 
 def _followed(rows: list[PendingRow]) -> asyncio.Queue[tuple[int, list[int] | None]]:
@@ -106,7 +124,9 @@ def _growing(request: Request) -> Service:
 
 
 async def health(request: Request) -> Response:
-    if not request.app.state.service.engine.thread.is_alive():
+    engine = request.app.state.service.engine
+    # After a SIGTERM the thread ends before the process does.
+    if not engine.thread.is_alive() and not engine.draining:
         return JSONResponse({"status": "stopped"}, 503)
     return JSONResponse({"status": "ok"})
 
@@ -123,7 +143,7 @@ async def openapi(request: Request) -> Response:
 
 
 async def metrics(request: Request) -> Response:
-    return PlainTextResponse(generate_latest(request.app.state.service.registry))
+    return Response(generate_latest(request.app.state.service.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _refused(request: Request, error: Refused) -> Response:

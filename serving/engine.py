@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
-from scoring.decoding import slot_decoding
-from scoring.decoding.slot_decoding import SlotBatch, likeliest
+from scoring.decoding.slot_decoding import SlotBatch, SlotRow, likeliest
 from serving.loading import Served
 
 log = logging.getLogger("serving")
@@ -161,6 +160,7 @@ class Lane:
         self.limits: dict[int, int] = {}
         one = self.served
         self.batch = SlotBatch(one.model, one.weights, self.prompts, self.limits, self.most, self.slots, self._choose)
+        self.steps = self.batch.steps
 
     def entering(self) -> list[PendingRow]:
         """Takes from the queue what a slot is free for."""
@@ -181,6 +181,10 @@ class Lane:
             return False
         try:
             if self.batch.admit():
+                # A stream's first token waits for no other.
+                self.batch.steps = (
+                    1 if any(row.progress and not slot.written for slot, row in self._slots()) else self.steps
+                )
                 for number, ids in self.batch.advance():
                     row = self._leave(number)
                     _answer(row, self._until_stop(row, ids) or ids)
@@ -200,14 +204,16 @@ class Lane:
         """Ends the rows whose text holds a stop, and tells those who follow a row how far it is."""
         if not any(row.stops or row.progress for row in self.rows.values()):
             return
-        for slot in [slot for cache in self.batch.caches for slot in cache.rows]:
-            row = self.rows[slot.number]
+        for slot, row in self._slots():
             ids = self._until_stop(row, slot.written)
             if ids:
                 self.batch.remove(slot.number)
                 _answer(self._leave(slot.number), ids)
             elif row.progress:
                 row.progress(list(slot.written))
+
+    def _slots(self) -> list[tuple[SlotRow, PendingRow]]:
+        return [(slot, self.rows[slot.number]) for cache in self.batch.caches for slot in cache.rows]
 
     def _until_stop(self, row: PendingRow, ids: list[int]) -> list[int] | None:
         """The tokens up to the one that completes a stop; None where there is none."""
@@ -222,7 +228,7 @@ class Lane:
         del self.prompts[number], self.limits[number]
         return self.rows.pop(number)
 
-    def _choose(self, rows: list[slot_decoding.SlotRow], logits: Tensor) -> Tensor:
+    def _choose(self, rows: list[SlotRow], logits: Tensor) -> Tensor:
         tokens = likeliest(logits)
         for place, one in enumerate(rows):
             row = self.rows[one.number]

@@ -6,7 +6,7 @@ from recipes.config import template_columns
 from recipes.data.columns import fill_template
 from record.errors import one_line
 from serving.loading import Served
-from serving.requests import MAX_PROMPT_CHARACTERS, Chat, Completion, Refused
+from serving.requests import Chat, Completion, Refused, readable
 
 # What T5 was pre-trained on (Raffel et al. 2020, section 3.1.1): the model reads on, at a loss.
 TRAINED_TOKENS = 512
@@ -23,11 +23,10 @@ def prompts_of(asked: Completion | Chat, served: Served) -> tuple[list[str | lis
     if isinstance(asked, Completion):
         return list(asked.prompt), []
     prompt, warnings = _filled(asked, served.about["prompt_template"])
-    if not prompt.strip() or "\0" in prompt or len(prompt) > MAX_PROMPT_CHARACTERS:
-        raise Refused(
-            400, f"the message must hold 1 to {MAX_PROMPT_CHARACTERS:,} characters, none of them null", "messages"
-        )
-    return [prompt], warnings
+    try:
+        return [readable(prompt)], warnings
+    except ValueError as error:
+        raise Refused(400, f"`messages`: {error}", "messages") from None
 
 
 def _filled(chat: Chat, templates: list[str] | None) -> tuple[str, list[str]]:

@@ -60,7 +60,7 @@ def _prompts(value: Any) -> Any:
         raise ValueError(f"{len(prompts)} prompts are more than {MAX_ROWS}")
     for prompt in prompts:
         if isinstance(prompt, str):
-            _readable(prompt)
+            readable(prompt)
         elif not isinstance(prompt, list) or any(type(token) is not int for token in prompt):
             raise ValueError("a prompt is neither a text nor a list of token ids")
         elif not prompt:
@@ -68,7 +68,12 @@ def _prompts(value: Any) -> Any:
     return prompts
 
 
-def _readable(text: str) -> str:
+def readable(text: str) -> str:
+    """The text, if a model can read it.
+
+    Raises:
+        `ValueError`.
+    """
     if not text.strip():
         raise ValueError("a prompt is empty")
     if len(text) > MAX_PROMPT_CHARACTERS:
@@ -253,8 +258,8 @@ class LoadAdapter(BaseModel):
 
     model_config = CLOSED
 
-    lora_name: Annotated[str, Field(min_length=1, max_length=300), AfterValidator(_readable)]
-    lora_path: Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_readable)]
+    lora_name: Annotated[str, Field(min_length=1, max_length=300), AfterValidator(readable)]
+    lora_path: Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(readable)]
 
 
 class UnloadAdapter(BaseModel):

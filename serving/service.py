@@ -193,8 +193,6 @@ class Service:
             log.exception("a stream broke off")
             yield event(error_object(BUG))
         finally:
-            for row in job.rows:
-                row.answer.cancel()
             self._count(job, written, request)
 
     def _count(self, job: Job, written: int, request: Request) -> None:
