@@ -188,7 +188,7 @@ class Completion(Asked):
         return self.logprobs
 
     @model_validator(mode="after")
-    def _no_figures_of_the_prompt(self):
+    def refuse_figures_of_the_prompt(self):
         if self.echo and self.logprobs is not None:
             raise ValueError("`echo` with `logprobs`: the encoder reads a prompt and gives it no probability; leave "
                              "one of them out")  # fmt: skip

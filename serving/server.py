@@ -34,7 +34,7 @@ from record.errors import UserError, one_line_errors
 @click.option("--api-key", multiple=True, metavar="KEY", help="Taken from a client; may be given several times.")
 @click.option("--api-key-file", type=click.Path(path_type=Path), metavar="FILE", help="More of them, one a line.")
 @click.option("--cors", multiple=True, metavar="ORIGIN", help="Web pages of this origin may ask; * for all.")
-@click.option("--allow-loading", is_flag=True, help="Let requests load and unload adapters; takes more memory.")
+@click.option("--allow-loading", is_flag=True, help="Adapters come and go by request; more memory.")
 def command(**options: Any) -> None:
     """Answer over HTTP as OpenAI's API does, for every ADAPTER.
 

@@ -8,6 +8,8 @@ import time
 
 import pytest
 import python_clients
+import torch
+from peft import LoraConfig, get_peft_model
 from service_client import send, send_raw, texts
 from short_runs import train_short
 
@@ -20,7 +22,7 @@ from scoring.decoding.generate import generate
 from scoring.decoding.predict import load_for_scoring
 from serving.answers import TextStream
 from serving.engine import Engine, PendingRow
-from serving.loading import load
+from serving.loading import Source, load, sharing
 from serving.openapi import document
 
 NAME, BASE, KEY, PAGE = "finance", "google/flan-t5-large", "a-key-of-mine", "https://page.example"
@@ -107,6 +109,31 @@ def test_an_adapter_with_dora_writes_what_generate_writes(run, models):
     engine.drain()
     engine.thread.join(10)
     assert not engine.thread.is_alive()
+
+
+def test_an_adapter_with_a_head_of_its_own_writes_what_generate_writes(run, tmp_path):
+    """No recipe trains one now; PEFT and other programs do (`modules_to_save`)."""
+    models = load([str(run)], growing=True)
+    lora = LoraConfig(task_type="SEQ_2_SEQ_LM", target_modules=["q"], modules_to_save=["lm_head"],
+                      revision=models.pin.revision)  # fmt: skip
+    made = get_peft_model(sharing(models.base), lora)
+    made.peft_config["default"].base_model_name_or_path = models.pin.id
+    with torch.no_grad():
+        made.base_model.model.lm_head.modules_to_save["default"].weight.mul_(-1)
+    made.save_pretrained(tmp_path)
+    models.by_id["own"] = models.load(Source("own", tmp_path, load_record(run), None))
+    tokenizer = models.by_id["own"].tokenizer
+    recipe = recipe_from_record("finance", load_record(run).recipe)
+    contract = contract_of(recipe.arguments, "float32", 4)
+    expected = generate(made.eval(), tokenizer, [ASKED, "Hello"], contract, adapter=True)[0]
+    assert expected != generate(made, tokenizer, [ASKED, "Hello"], contract, adapter=False)[0]
+    models._forget_what_is_packed()
+    engine = Engine(list(models.by_id.values()), slots=4, queue=64)
+    engine.start()
+    rows = [PendingRow(ids, contract.max_new_tokens) for ids in tokenizer([ASKED, "Hello"])["input_ids"]]
+    engine.submit("own", rows)
+    assert [row.answer.result(60) for row in rows] == expected
+    engine.drain()
 
 
 def test_a_stream_is_the_answer_in_parts(service):
