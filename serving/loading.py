@@ -7,18 +7,19 @@ from typing import Any
 
 from huggingface_hub import constants
 from peft import PeftModel
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hub.pins import locate
 from hub.release import entries_of, pull
-from recipes.config import recipe_from_record
+from recipes.config import Recipe, recipe_from_record
 from recipes.training.model import load_adapter, load_base, load_tokenizer, on_gpu, pick_dtype
 from record.errors import UserError
 from record.release_files import ADAPTER_CONFIG_FILE, ADAPTER_FILE
 from record.run_record import Record
 from record.trained_run import load_trained_run
 from scoring.decoding.generate import is_plain
-from scoring.decoding.t5_weights import Weights, weights_of
+from scoring.decoding.t5_weights import Layer, Weights, weights_of
 from serving.export.export_record import EXPORT_FILE
 
 
@@ -48,59 +49,99 @@ class Served:
     about: dict[str, Any]
 
 
-# What is refused must be refused before the next step loads more: one sequence.
-def load(adapters: list[str]) -> list[Served]:
+class Models:
+    """The bare base model, and the adapters on it; `by_id` holds those that are answered with.
+
+    Parameters:
+        sources: the first adapters; they name the base model.
+        growing: more will be loaded. The base's weights then are held twice on a CPU: packed, and as PEFT reads them.
+
+    Raises:
+        `UserError`: as `load`.
+    """
+
+    def __init__(self, sources: list[Source], growing: bool):
+        first = sources[0]
+        self.first, self.pin, self.growing = first, first.record.pins.base_model, growing
+        for source in sources[1:]:
+            self._refuse_other_base(source)
+        recipe = _recipe(first)
+        self.base = load_base(self.pin, recipe.model)
+        if not is_plain(self.base.generation_config):
+            raise UserError(f"the generation config of {self.pin.id} asks for more than greedy decoding: "
+                            "it is not served")  # fmt: skip
+        # A quantized base is on the GPU already and cannot be moved.
+        if on_gpu() and not (recipe.model.load_in_4bit or recipe.model.load_in_8bit):
+            self.base.to("cuda")
+        self.packed: dict[nn.Parameter, Layer] = {}
+        self.by_id: dict[str, Served] = {}
+        for source in sources:
+            self.by_id[source.id] = self.load(source)
+        about = {"parent": None, "revision": self.pin.revision, "prompt_template": None}
+        weights, tokenizer = weights_of(self.base, self.packed), load_tokenizer(self.pin, [])
+        most = recipe.arguments.max_new_tokens
+        self.by_id[self.pin.id] = Served(self.pin.id, self.base, weights, tokenizer, most, about)
+        if not growing:
+            self._forget_what_is_packed()
+
+    def load(self, source: Source) -> Served:
+        """Loads an adapter onto the base.
+
+        Raises:
+            `UserError`: it is of another base, or loaded otherwise; and as `load_adapter`.
+        """
+        self._refuse_other_base(source)
+        arguments = _recipe(source).arguments
+        model = load_adapter(sharing(self.base), source.folder, self.pin)
+        about = {"parent": self.pin.id, "revision": source.revision, "prompt_template": arguments.prompt}
+        tokenizer = load_tokenizer(self.pin, arguments.added_tokens)
+        # What only this adapter has must not outlive it.
+        packed = dict(self.packed)
+        weights = weights_of(model, packed)
+        of_base = {id(weight) for weight in self.base.parameters()}
+        self.packed |= {weight: layer for weight, layer in packed.items() if id(weight) in of_base}
+        return Served(source.id, model, weights, tokenizer, arguments.max_new_tokens, about)
+
+    def _refuse_other_base(self, other: Source) -> None:
+        theirs, pin = other.record.pins.base_model, self.pin
+        if (theirs.id, theirs.revision) != (pin.id, pin.revision):
+            raise UserError(
+                f"{self.first.id} is an adapter of {pin.id}@{pin.revision[:12]}, {other.id} of "
+                f"{theirs.id}@{theirs.revision[:12]}: one process serves adapters of one base, start another for it"
+            )
+        if _how_loaded(other) != _how_loaded(self.first):
+            raise UserError(
+                f"{other.id} takes its base in another data type or quantization than {self.first.id}: "
+                "start another process for it"
+            )
+
+    def _forget_what_is_packed(self) -> None:
+        """Frees the weights that are computed with in their packed form alone."""
+        modules = [module for one in self.by_id.values() for module in one.weights.modules]
+        used = {id(weight) for module in modules for weight in module.parameters()}
+        # An embedding that is also the head is looked up in, too.
+        used.add(id(self.base.get_input_embeddings().weight))
+        for weight in self.packed:
+            if id(weight) not in used:
+                weight.data = weight.data.new_empty(0)
+
+
+def load(adapters: list[str], growing: bool = False) -> Models:
     """Loads adapters and, once, their base model.
 
     Parameters:
         adapters: `owner/name` or `owner/name@revision` on the Hub, or folders of runs.
+        growing: as of `Models`.
 
     Raises:
         `UserError`: two have one id, they are not of one base model at one commit, loaded alike, or its own generation
             config asks for more than greedy decoding; and as `pull`, `load_base` and `load_adapter`.
     """
     sources = [find(adapter) for adapter in adapters]
-    first, pin = sources[0], sources[0].record.pins.base_model
-    ids = [one.id for one in sources] + [pin.id]
+    ids = [one.id for one in sources] + [sources[0].record.pins.base_model.id]
     if twice := next((name for name in ids if ids.count(name) > 1), None):
         raise UserError(f"two models would bear the id {twice}: requests could not tell them apart")
-    for other in sources[1:]:
-        theirs = other.record.pins.base_model
-        if (theirs.id, theirs.revision) != (pin.id, pin.revision):
-            raise UserError(
-                f"{first.id} is an adapter of {pin.id}@{pin.revision[:12]}, {other.id} of "
-                f"{theirs.id}@{theirs.revision[:12]}: one process serves adapters of one base, start another for it"
-            )
-        if _how_loaded(other) != _how_loaded(first):
-            raise UserError(
-                f"{other.id} takes its base in another data type or quantization than {first.id}: "
-                "start another process for it"
-            )
-    recipes = [recipe_from_record(one.record.name, one.record.recipe) for one in sources]
-    config = recipes[0].model
-    base = load_base(pin, config)
-    if not is_plain(base.generation_config):
-        raise UserError(f"the generation config of {pin.id} asks for more than greedy decoding: it is not served")
-    # A quantized base is on the GPU already and cannot be moved.
-    if on_gpu() and not (config.load_in_4bit or config.load_in_8bit):
-        base.to("cuda")
-    packed = {}
-    served = []
-    for one, recipe in zip(sources, recipes, strict=True):
-        model = load_adapter(sharing(base), one.folder, pin)
-        arguments = recipe.arguments
-        about = {"parent": pin.id, "revision": one.revision, "prompt_template": arguments.prompt}
-        tokenizer = load_tokenizer(pin, arguments.added_tokens)
-        weights = weights_of(model, packed)
-        served.append(Served(one.id, model, weights, tokenizer, arguments.max_new_tokens, about))
-    about = {"parent": None, "revision": pin.revision, "prompt_template": None}
-    most = recipes[0].arguments.max_new_tokens
-    served.append(Served(pin.id, base, weights_of(base, packed), load_tokenizer(pin, []), most, about))
-    # What is packed is computed with, and nothing else; an embedding that is also the head is looked up in, too.
-    for weight in packed:
-        if weight is not base.get_input_embeddings().weight:
-            weight.data = weight.data.new_empty(0)
-    return served
+    return Models(sources, growing)
 
 
 def find(adapter: str) -> Source:
@@ -139,6 +180,10 @@ def sharing(model: PreTrainedModel) -> PreTrainedModel:
     """
     weights = [*model.parameters(), *model.buffers()]
     return copy.deepcopy(model, {id(weight): weight for weight in weights})
+
+
+def _recipe(source: Source) -> Recipe:
+    return recipe_from_record(source.record.name, source.record.recipe)
 
 
 def _how_loaded(source: Source) -> tuple:

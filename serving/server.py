@@ -3,8 +3,8 @@
     python -m serving.server owner/name [owner/other@revision runs/finance …] [--host 127.0.0.1] [--port 8000]
 
 One process holds the base model once, and every adapter of it; the `model` of a request picks one. A prompt is taken as
-it is: the recipe's template, which /v1/models tells, is the client's to fill in. There is no login: to let others than
-this machine in, put a proxy that knows them in front.
+it is: the recipe's template, which /v1/models tells, is the client's to fill in; a chat's last message is put into it.
+To let others than this machine in, give them keys, and put a proxy that encrypts (TLS) in front.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import logging
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -30,6 +31,10 @@ from record.errors import UserError, one_line_errors
 @click.option("--slots", type=int, default=32, show_default=True, help="Rows of a model decoded at once.")
 @click.option("--queue", type=int, default=256, show_default=True, help="Rows that may wait, then 429.")
 @click.option("--timeout", type=float, default=60, show_default=True, help="Seconds for an answer, then 504.")
+@click.option("--api-key", multiple=True, metavar="KEY", help="Taken from a client; may be given several times.")
+@click.option("--api-key-file", type=click.Path(path_type=Path), metavar="FILE", help="More of them, one a line.")
+@click.option("--cors", multiple=True, metavar="ORIGIN", help="Web pages of this origin may ask; * for all.")
+@click.option("--allow-loading", is_flag=True, help="Adapters come and go by request; more memory.")
 def command(**options: Any) -> None:
     """Answer over HTTP as OpenAI's API does, for every ADAPTER.
 
@@ -57,14 +62,20 @@ def serve(options: argparse.Namespace) -> None:
 
     import uvicorn
 
+    from serving.access import check_keys, read_keys
     from serving.app import build
     from serving.engine import Engine
     from serving.loading import load
     from serving.requests import MAX_ROWS
+    from serving.service import Service
 
     if options.slots < 1 or options.timeout <= 0 or options.queue < MAX_ROWS:
         raise UserError(f"`--slots` is 1 or more, `--timeout` more than 0, `--queue` {MAX_ROWS} or more")
-    models = load(options.adapters)
+    keys = list(options.api_key)
+    check_keys(keys, "--api-key")
+    if options.api_key_file:
+        keys += read_keys(options.api_key_file)
+    models = load(options.adapters, options.allow_loading)
 
     class Server(uvicorn.Server):
         def handle_exit(self, number, frame):
@@ -75,9 +86,9 @@ def serve(options: argparse.Namespace) -> None:
         def stop(self):
             self.should_exit = True
 
-    engine = Engine(models, options.slots, options.queue, lambda: server.stop())
+    engine = Engine(list(models.by_id.values()), options.slots, options.queue, lambda: server.stop())
     config = uvicorn.Config(
-        build(models, engine, options.timeout),
+        build(Service(models, engine, options.timeout), keys, list(options.cors)),
         http="h11",
         loop="asyncio",
         lifespan="off",
@@ -93,7 +104,7 @@ def serve(options: argparse.Namespace) -> None:
     server = Server(config)
     engine.start()
     host, port = listener.getsockname()[:2]
-    print(f"Serving {', '.join(one.id for one in models)} at http://{host}:{port}", flush=True)
+    print(f"Serving {', '.join(models.by_id)} at http://{host}:{port}", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
 

@@ -23,6 +23,17 @@ HARMLESS = {
     *("decoder_start_token_id", "eos_token_id", "pad_token_id", "bos_token_id", "max_length", "max_new_tokens"),
     *("do_sample", "temperature", "top_k", "top_p", "use_cache", "_from_model_config", "transformers_version"),
 }
+# What older versions of transformers saved with every model: values by which a key asks for nothing, or for more to be
+# returned next to the tokens.
+NEUTRAL = {
+    "num_beams": (1,), "num_beam_groups": (1,), "num_return_sequences": (1,), "min_length": (0,),
+    "diversity_penalty": (0,), "repetition_penalty": (1,), "encoder_repetition_penalty": (1,), "length_penalty": (1,),
+    "typical_p": (1,), "epsilon_cutoff": (0,), "eta_cutoff": (0,), "no_repeat_ngram_size": (0,),
+    "encoder_no_repeat_ngram_size": (0,), "early_stopping": (False,), "renormalize_logits": (False,),
+    "remove_invalid_values": (False,), "token_healing": (False,), "is_assistant": (False,), "low_memory": (False,),
+    "output_attentions": (False, True), "output_hidden_states": (False, True), "output_scores": (False, True),
+    "output_logits": (False, True), "return_dict_in_generate": (False, True),
+}  # fmt: skip
 # Keys that say how beams are ranked and when they end, by likelihood alone.
 OF_BEAMS = {"length_penalty", "early_stopping", "num_beams"}
 
@@ -83,7 +94,8 @@ def is_plain(config: GenerationConfig, beams: bool = False) -> bool:
     `generate` takes from it whatever a caller leaves open: penalties, forbidden and forced tokens.
     """
     allowed = HARMLESS | OF_BEAMS if beams else HARMLESS
-    return isinstance(config.eos_token_id, int) and config.to_diff_dict().keys() <= allowed
+    asking = {key for key, value in config.to_diff_dict().items() if value not in NEUTRAL.get(key, (None,))}
+    return isinstance(config.eos_token_id, int) and asking <= allowed
 
 
 def in_batches(

@@ -47,8 +47,8 @@ class Stack:
 class Weights:
     """What decoding needs of a T5 and, unless it is switched off, of its adapter.
 
-    `bias(queries, keys, past)` is a stack's position bias, (1, heads, queries, keys). `stateful` says that some layers
-    are other libraries' modules, quantized ones say, which no two threads should call at once.
+    `bias(queries, keys, past)` is a stack's position bias, (1, heads, queries, keys). `modules` are the layers that
+    are called as PEFT or another library made them: quantized ones, or those with DoRA.
     """
 
     config: object
@@ -57,7 +57,12 @@ class Weights:
     head: Layer
     encoder_bias: Callable[..., Tensor]
     decoder_bias: Callable[..., Tensor]
-    stateful: bool
+    modules: list[nn.Module]
+
+    @property
+    def stateful(self) -> bool:
+        """Whether no two threads should call the layers at once."""
+        return bool(self.modules)
 
 
 def weights_of(model: PeftModel | PreTrainedModel, packed: dict[nn.Parameter, Layer] | None = None) -> Weights:
@@ -86,7 +91,7 @@ def weights_of(model: PeftModel | PreTrainedModel, packed: dict[nn.Parameter, La
         head=head if scale is None else lambda x: head(x * scale),
         encoder_bias=base.encoder.block[0].layer[0].SelfAttention.compute_bias,
         decoder_bias=base.decoder.block[0].layer[0].SelfAttention.compute_bias,
-        stateful=any(isinstance(layer, nn.Module) for layer in layers),
+        modules=[layer for layer in layers if isinstance(layer, nn.Module)],
     )
 
 

@@ -13,7 +13,7 @@ from record.errors import UserError
 from record.scores import Contract
 from scoring.contract import contract_of
 from scoring.decoding import slot_decoding
-from scoring.decoding.generate import engine_here, generate, is_plain
+from scoring.decoding.generate import NEUTRAL, engine_here, generate, is_plain
 
 MOST = 40
 PROMPTS = [
@@ -215,6 +215,22 @@ def test_what_a_models_own_generation_config_asks_for_is_done(trained, questions
     finally:
         own.suppress_tokens = None
     assert any(token in ids for ids in answers[True]) and not any(token in ids for ids in found)
+
+
+def test_a_generation_config_that_asks_for_nothing_is_no_hindrance(trained, questions, answers):
+    """As older versions saved it: `generate` itself shows that none of the values changes a token."""
+    model, tokenizer = trained
+    own = model.generation_config
+    stated = {key: values[0] for key, values in NEUTRAL.items()}
+    try:
+        model.generation_config = GenerationConfig(**own.to_diff_dict(), **stated)
+        assert is_plain(model.generation_config)
+        assert alone(model, tokenizer(questions)["input_ids"]) == answers[True]
+        for key, value in (("num_beams", 4), ("repetition_penalty", 1.2), ("no_repeat_ngram_size", 3)):
+            model.generation_config = GenerationConfig(**own.to_diff_dict(), **stated | {key: value})
+            assert not is_plain(model.generation_config)
+    finally:
+        model.generation_config = own
 
 
 def test_where_memory_runs_out_fewer_rows_run(trained, questions, answers, monkeypatch):

@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from service_client import ask, send, texts
 from short_runs import SHORT, publish, train_short
 
 from benchmarks.load import Process, measure, running
@@ -27,29 +28,6 @@ from serving.loading import find, load
 FINANCE, SQL, BASE = "local-user/flan-t5-large-finance@main", "text2sql", "google/flan-t5-large"
 ASKED = [f"Answer the financial question. {row['instruction']}" for row in questions.rows()[:20]]
 TABLE = "Translate the question into SQL. Question: who is < 5? Tables: CREATE TABLE t (a INT) SQL:"
-
-
-def send(process: Process, body, path="/v1/completions", method="POST", **headers):
-    """Status, parsed body and headers of one request; `body` is bytes or what becomes JSON."""
-    data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-    connection = http.client.HTTPConnection("127.0.0.1", process.port, timeout=60)
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    connection.request(method, path, data, {"Content-Type": "application/json"} | named)
-    response = connection.getresponse()
-    answer = response.read()
-    connection.close()
-    return response.status, json.loads(answer), response.headers
-
-
-def ask(process: Process, model: str, prompt, **how) -> dict:
-    status, answer, _ = send(process, {"model": model, "prompt": prompt, **how})
-    assert status == 200, answer
-    return answer
-
-
-def texts(answer: dict) -> list[str]:
-    assert [choice["index"] for choice in answer["choices"]] == list(range(len(answer["choices"])))
-    return [choice["text"] for choice in answer["choices"]]
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +129,9 @@ def test_limits_stops_and_several_answers(service, expected):
     stop = whole.split()[1]
     cut = ask(service, FINANCE, ASKED[place], stop=["never", stop])
     assert texts(cut) == [whole[: whole.index(stop)]] and cut["choices"][0]["finish_reason"] == "stop"
+    # Not decoded to its end, nor billed so.
+    everything = ask(service, FINANCE, ASKED[place])["usage"]["completion_tokens"]
+    assert cut["usage"]["completion_tokens"] <= everything // 2
     assert texts(ask(service, FINANCE, ASKED[:2], n=2)) == [expected[FINANCE][row] for row in (0, 0, 1, 1)]
 
 
@@ -197,7 +178,11 @@ BAD = {
     "a blank prompt": (GOOD | {"prompt": " \n"}, 400),
     "no prompts": (GOOD | {"prompt": []}, 400),
     "an empty prompt among others": (GOOD | {"prompt": ["Hello", ""]}, 400),
-    "token ids": (GOOD | {"prompt": [1, 2, 3]}, 400),
+    "token ids that there are none": (GOOD | {"prompt": [1, 2, 10**6]}, 400),
+    "negative token ids": (GOOD | {"prompt": [[1, -2]]}, 400),
+    "token ids and texts in one prompt": (GOOD | {"prompt": [1, "Hello"]}, 400),
+    "no token ids": (GOOD | {"prompt": [[1], []]}, 400),
+    "the prompt false": (GOOD | {"prompt": [False]}, 400),
     "the prompt an object": (GOOD | {"prompt": {"text": "Hello"}}, 400),
     "the prompt null": (GOOD | {"prompt": None}, 400),
     "10,000 prompts": (GOOD | {"prompt": ["Hello"] * 10_000}, 400),
@@ -222,9 +207,9 @@ BAD = {
     "negative seed": (GOOD | {"seed": -1}, 400),
     "empty stop": (GOOD | {"stop": ""}, 400),
     "many stops": (GOOD | {"stop": ["a"] * 5}, 400),
-    "a stream": (GOOD | {"stream": True}, 400),
-    "echo": (GOOD | {"echo": True}, 400),
-    "logprobs": (GOOD | {"logprobs": 5}, 400),
+    "a stream of what is wrong": (GOOD | {"stream": True, "n": 0}, 400),
+    "echo with logprobs": (GOOD | {"echo": True, "logprobs": 1}, 400),
+    "many logprobs": (GOOD | {"logprobs": 6}, 400),
     "best of several": (GOOD | {"best_of": 3}, 400),
     "unknown parameter": (GOOD | {"temprature\n\x1b[31m": 0}, 400),
 }
@@ -248,7 +233,8 @@ def test_what_is_no_request_for_a_completion_is_refused(service):
         (405, "/v1/completions", "GET", {}),
         (405, "/v1/completions", "DELETE", {}),
         (405, "/v1/models", "POST", {}),
-        (404, "/v1/chat/completions", "POST", {}),
+        (404, "/v1/models/nobody/nothing", "GET", {}),
+        (403, "/v1/load_lora_adapter", "POST", {}),
         (404, "/v1/completions/", "POST", {}),
         (404, "/%00/../etc/passwd", "GET", {}),
     ):
@@ -271,7 +257,9 @@ def test_bad_input_has_left_the_service_as_it_was(service, expected):
 
 def test_a_line_a_request_tells_nothing_of_the_prompt(service):
     ask(service, SQL, "A secret of mine", max_tokens=2)
-    told = r" POST /v1/completions 200 \d+\.\d{3}s model=text2sql rows=1 prompt_tokens=\d+ tokens=\d$"
+    told = (
+        r" POST /v1/completions 200 \d+\.\d{3}s id=req-[0-9a-f]{24} model=text2sql rows=1 prompt_tokens=\d+ tokens=\d$"
+    )
     begun = time.monotonic()
     # The answer may be read before its line is written.
     while not (lines := re.findall(told, service.log, re.MULTILINE)) and time.monotonic() - begun < 5:
@@ -327,10 +315,11 @@ def test_a_body_that_breaks_off_is_no_bug(tight):
 
 def test_a_stop_finishes_what_was_begun_and_refuses_what_comes(tight):
     tight.ready()
-    idle = http.client.HTTPConnection("127.0.0.1", tight.port, timeout=60)
-    idle.request("GET", "/health")
-    assert idle.getresponse().read() == b'{"status":"ok"}'
-    few = {"model": BASE, "prompt": ASKED[:4], "temperature": 2.0, "max_tokens": 100}
+    idle = {path: http.client.HTTPConnection("127.0.0.1", tight.port, timeout=60) for path in ("/ready", "/health")}
+    for path, said in (("/ready", b'{"status":"ready"}'), ("/health", b'{"status":"ok"}')):
+        idle[path].request("GET", path)
+        assert idle[path].getresponse().read() == said
+    few = {"model": BASE, "prompt": ASKED[:4], "temperature": 2.0, "max_tokens": 50}
     with ThreadPoolExecutor(1) as pool:
         begun = pool.submit(send, tight, few)
         while not tight.figure("serving_rows_decoding"):
@@ -338,8 +327,10 @@ def test_a_stop_finishes_what_was_begun_and_refuses_what_comes(tight):
         tight.process.send_signal(signal.SIGTERM)
         status, answer, headers = send(tight, GOOD)
         assert status == 503 and headers["Retry-After"] and "stopping" in answer["error"]["message"]
-        idle.request("GET", "/health")
-        assert idle.getresponse().status == 503
+        # It finishes what was begun: whoever deals out requests must leave it out, whoever restarts the dead, alone.
+        for path, connection in idle.items():
+            connection.request("GET", path)
+        assert [connection.getresponse().status for connection in idle.values()] == [503, 200]
         status, answer, _ = begun.result()
     assert status == 200 and len(answer["choices"]) == 4
     assert tight.process.wait(20) == 0
