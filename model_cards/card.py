@@ -69,7 +69,7 @@ def render_card(
         baseline_names=BASELINES,
         concerns=find_concerns(record, predictions),
         seen=sum(record.scores.seen.values()),
-        databases=len(KINDS),
+        databases=len(KINDS[record.contract.sql_rules]),
         plots={name: Markup(path) for name, path in PLOTS.items()},
         samples=sample_rows(predictions),
         # Markup: it holds no text of the record's.

@@ -68,7 +68,7 @@ def sql_of(
     predictions: Sequence[str], references: Sequence[str], schemas: Sequence[str], contract: Contract
 ) -> SqlRows:
     """The predictions scored as SQL; the same texts are scored once."""
-    return _sql(tuple(predictions), tuple(references), tuple(schemas), contract.seed)
+    return _sql(tuple(predictions), tuple(references), tuple(schemas), contract.seed, contract.sql_rules)
 
 
 @lru_cache(maxsize=8)
@@ -79,5 +79,7 @@ def _rouge(
 
 
 @lru_cache(maxsize=8)
-def _sql(predictions: tuple[str, ...], references: tuple[str, ...], schemas: tuple[str, ...], seed: int) -> SqlRows:
-    return sql_rows(list(predictions), list(references), list(schemas), seed)
+def _sql(
+    predictions: tuple[str, ...], references: tuple[str, ...], schemas: tuple[str, ...], seed: int, rules: int
+) -> SqlRows:
+    return sql_rows(list(predictions), list(references), list(schemas), seed, rules)
