@@ -154,7 +154,10 @@ def test_a_date_of_today_does_not_run(moment):
 def test_rows_of_the_schema_tell_queries_apart():
     # No made row holds a word that only the prediction names.
     schema = "CREATE TABLE crew (name TEXT, role TEXT); INSERT INTO crew VALUES ('Ann', 'cook'), ('Ann', 'mate')"
-    reference, prediction = "SELECT COUNT(*) FROM crew", "SELECT COUNT(*) FROM crew WHERE role <> 'mate' OR role IS NULL"
+    reference, prediction = (
+        "SELECT COUNT(*) FROM crew",
+        "SELECT COUNT(*) FROM crew WHERE role <> 'mate' OR role IS NULL",
+    )
     without = schema.split(";")[0]
     assert score_row(prediction, reference, without, 0)[2].match
     assert not score_row(prediction, reference, schema, 0)[2].match
