@@ -114,7 +114,7 @@ def front_matter(record: Record, repo_id: str):
         pipeline_tag=task,
         language=[language.strip() for language in plain(recipe.get("language", "en")).split(",")],
         datasets=list(dict.fromkeys([dataset_id, *(plain(source.dataset) for source in record.leakage or [])])),
-        metrics=["rouge", *(["exact_match"] if record.contract.sql else [])],
+        metrics=["rouge", *(["exact_match"] if "sql_exact_match" in record.scores.adapter else [])],
         tags=["lora", "peft", f"base_model:adapter:{base_id}", *(["miniature"] if record.miniature else [])],
         eval_results=results,
         **licence(base),

@@ -152,6 +152,15 @@ def _no_better_than_nearest(record: Record, predictions: Predictions) -> list[st
     ]
 
 
+def _metrics_without_rows(record: Record, predictions: Predictions) -> list[str]:
+    causes = {"sql_exact_match": "reads as one query", "sql_execution_match": "runs on its own tables"}
+    return [
+        f"{METRIC_NAMES[name]} is left out: no reference {cause}"
+        for name, cause in causes.items()
+        if record.contract.sql and name not in record.scores.adapter
+    ]
+
+
 def _misleading_names(record: Record, predictions: Predictions) -> list[str]:
     return misleading_names(record)
 
@@ -179,5 +188,6 @@ RULES: tuple[Callable[[Record, Predictions], list[str]], ...] = (
     _seen_rows,
     _same_as_base,
     _no_better_than_nearest,
+    _metrics_without_rows,
     _misleading_names,
 )
