@@ -29,6 +29,8 @@ SAMPLES = 5
 TASK_SNIPPET_TOKENS = 128
 SNIPPET_CHARACTERS = 4_000
 LOG_LINES = 200
+# Tasks of the Hub whose pipelines transformers 5 removed (its MIGRATION_GUIDE_V5.md, "Pipelines").
+WITHOUT_PIPELINE = ("question-answering", "summarization", "text2text-generation", "translation")
 
 
 def render_card(
@@ -77,6 +79,7 @@ def render_card(
         prompt=cut(predictions.prompt[0], SNIPPET_CHARACTERS),
         prompts=[record.recipe["prompt"]] if isinstance(record.recipe["prompt"], str) else record.recipe["prompt"],
         snippet_tokens=min(TASK_SNIPPET_TOKENS, record.contract.max_new_tokens),
+        without_pipeline=record.recipe.get("task") in WITHOUT_PIPELINE,
         epochs=loss_by_epoch(record),
         log=log_lines(record),
         citations=citations(record),

@@ -21,6 +21,7 @@ VERBS: dict[str, tuple[str, str, bool]] = {
     "publish": ("push.publish:command", "Publish scored runs to the Hub, one commit each.", True),
     "reproduce": ("evaluation.reproduce:command", "Check a published adapter's numbers.", True),
     "retrain": ("evaluation.reproduce:retrain", "Train a published adapter again, and compare.", True),
+    "withdraw": ("push.withdraw:command", "Mark a published version as withdrawn.", True),
     "export": ("serving.export.make:command", "Convert an adapter for hosts without a GPU.", True),
     "serve": ("serving.server:command", "Answer over HTTP as OpenAI does.", True),
     "space": ("serving.space.publish:space", "Try an adapter in a browser, on this machine.", True),
