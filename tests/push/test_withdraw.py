@@ -83,5 +83,3 @@ def test_the_newest_version_can_be_withdrawn_and_a_new_one_published(repo_id, ru
 def test_what_is_no_version_is_refused(repo_id, version, why, said):
     with pytest.raises(UserError, match=said):
         withdraw(version, why)
-
-
