@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCardData, get_token
+from huggingface_hub import ModelCardData
 from huggingface_hub.errors import RepositoryNotFoundError
 from markupsafe import Markup
 
@@ -32,12 +32,6 @@ SNIPPET_TOKENS = 128
 LIBRARIES = {"merged": "transformers", "int8": None, "ct2": "ctranslate2", "ct2-int8": "ctranslate2"}
 # The free section of the adapter's card that names its exports: what stands there survives each publishing.
 LINKED_FROM = "intended use"
-
-
-def preview(source, form: str, user: str | None) -> Path:
-    """Renders the card of an export that is not published."""
-    owner = user or (owner_of(None) if get_token() else "owner")
-    return lay_out(source, form, f"{owner}/{source.record.recipe['adapter_name']}-{form}", None)
 
 
 def publish_export(source, form: str, user: str | None, private: bool, overwrite: str | None) -> str:
@@ -96,8 +90,13 @@ def find_adapter(source, owner: str):
     return adapter
 
 
-def lay_out(source, form: str, repo_id: str, previous: str | None) -> Path:
-    """Renders the card into the export's folder, and states where the adapter is published in its record."""
+def lay_out(source, form: str, repo_id: str | None, previous: str | None = None) -> Path:
+    """Renders the card into the export's folder, and states where the adapter is published in its record.
+
+    Parameters:
+        repo_id: where the export is published; None where it is not: its card then reads the folder that it lies in.
+        previous: the card that stands there now.
+    """
     folder = source.into / form
     export = load_export(folder)
     export.adapter = source.pin
@@ -109,7 +108,7 @@ def lay_out(source, form: str, repo_id: str, previous: str | None) -> Path:
     return card
 
 
-def render(export: Export, record, prompt: str, repo_id: str, previous: str | None = None) -> str:
+def render(export: Export, record, prompt: str, repo_id: str | None, previous: str | None = None) -> str:
     """The card's markdown with its front matter.
 
     Parameters:
@@ -128,7 +127,7 @@ def render(export: Export, record, prompt: str, repo_id: str, previous: str | No
     return keep_free_sections(card, previous) if previous else card
 
 
-def front_matter(export: Export, record, repo_id: str):
+def front_matter(export: Export, record, repo_id: str | None):
     """The card's metadata: a merged checkpoint comes of base and adapter, every other is a quantization of the adapter.
 
     By `base_model` the Hub lists the export on the adapter's page.
@@ -137,7 +136,7 @@ def front_matter(export: Export, record, repo_id: str):
     adapter = [plain(export.adapter.id)] if export.adapter else []
     more: dict[str, Any] = {"library_name": LIBRARIES[export.format]} if LIBRARIES[export.format] else {}
     return ModelCardData(
-        model_name=repo_id.rpartition("/")[2],
+        model_name=(repo_id or f"{recipe['adapter_name']}-{export.format}").rpartition("/")[2],
         base_model=[base, *adapter] if export.format == "merged" else adapter or [base],
         base_model_relation="merge" if export.format == "merged" else "quantized",
         pipeline_tag=plain(recipe.get("task", "question-answering")),
