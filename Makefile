@@ -16,6 +16,7 @@ TAKES_evaluate := $(HUBS)
 TAKES_publish := $(PUBLISHING)
 TAKES_reproduce := $(CHECKING) LEVEL
 TAKES_retrain := $(CHECKING)
+TAKES_withdraw := $(HUBS) ADAPTER REVISION WHY
 TAKES_export := $(EXPORTING) ADAPTER REVISION
 TAKES_serve := $(HUBS) ADAPTER HOST PORT
 TAKES_space := $(HUBS) ADAPTER REVISION PORT
@@ -78,7 +79,7 @@ EXPORT_AS = $(foreach form,$(or $(value FORMAT),merged),--format '$(form)') $(ca
 	$(call option,SAMPLE,sample) $(call switch,FORCE,force) $(call switch,PUBLISH,publish) \
 	$(call switch,PRIVATE,private) $(call option,OVERWRITE,overwrite) $(HUB_OPTION) $(ARGUMENTS)
 
-.PHONY: help install demo test lint hub publish reproduce retrain claims compare report readme bench serve space publish-space publish-data export conformance
+.PHONY: help install demo test lint hub publish publish-data withdraw reproduce retrain claims compare report readme bench serve space publish-space export conformance
 help: ## print this list
 	@sed -nE 's/^([a-zA-Z][a-zA-Z0-9_%-]*):.*## (.*)/\1\t\2/p' Makefile | sed 's/%/R/' | expand -t 14
 	echo
@@ -130,6 +131,10 @@ reproduce: $(READY) ## check an adapter's numbers: ADAPTER=owner/name [LEVEL=sco
 retrain: $(READY) ## train it again from its record, and compare: ADAPTER=
 	@[ -n $(call quoted,ADAPTER) ] || { echo 'UNCHECKED no adapter was named: make retrain ADAPTER=owner/name'; exit 2; }
 	$(PUBREP) retrain $(call quoted,ADAPTER) $(CHECK_AS)
+
+withdraw: $(READY) ## mark a bad version: ADAPTER=owner/name REVISION=v2 WHY="…"
+	@[ -n $(call quoted,ADAPTER) ] || { echo 'error: no adapter was named: make withdraw ADAPTER=owner/name REVISION=v2 WHY="…"' >&2; exit 1; }
+	$(PUBREP) withdraw $(call quoted,ADAPTER)@$(call quoted,REVISION) $(call option,WHY,why) $(HUB_OPTION) $(ARGUMENTS)
 
 serve: $(READY) ## answer over HTTP as OpenAI does: ADAPTER="a b" [HOST= PORT=]
 	@[ -n $(call quoted,ADAPTER) ] || { echo 'error: no adapter was named: make serve ADAPTER=owner/name' >&2; exit 1; }

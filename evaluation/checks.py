@@ -240,9 +240,9 @@ def check_scores(folder: Path, record: ScoredRecord, predictions: Predictions, t
         raise Drift("data", f"{PREDICTIONS_FILE} holds an output of more than {contract.max_new_tokens} tokens")
     here = contract_of(recipe, contract.dtype, contract.batch_size)
     # Other versions may score the same; whether SQL is scored is the recipe's.
-    versions = {"metric_version": contract.metric_version}
+    versions: dict[str, Any] = {"metric_version": contract.metric_version}
     if here.sql is not None and contract.sql is not None:
-        versions["sql"] = contract.sql
+        versions |= {"sql": contract.sql, "sql_rules": contract.sql_rules}
     if differs := first_difference(here.model_copy(update=versions), contract):
         raise Drift(
             "scoring",

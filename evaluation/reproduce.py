@@ -210,11 +210,15 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
     from evaluation import checks
     from hub.pins import locate, note_commit
     from hub.release import refuse_large_weights
+    from hub.withdrawals import find_withdrawal
     from model_cards.card_check import name_on_card
     from recipes.data.tokenizer import load_tokens
     from scoring.concerns import find_concerns
 
     adapter, commit = findings.adapter, findings.revision = locate(adapter, revision)
+    if (reason := find_withdrawal(adapter, commit)) is not None:
+        findings.concerns = [f"its publisher has withdrawn it: {reason}"]
+        print(f"Concern: {one_line(findings.concerns[0])}", flush=True)
     folder, record = _pull(findings, adapter, commit, key)
     note_commit(adapter, revision, commit)
     findings.record = record
@@ -245,9 +249,10 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
         findings.reason += f"; {card}"
     if named != adapter:
         findings.reason += f"; {checks.explain_name(named, adapter)}"
-    findings.concerns = find_concerns(record, predictions) + checks.other_statements(folder, record)
-    for concern in findings.concerns:
+    concerns = find_concerns(record, predictions) + checks.other_statements(folder, record)
+    for concern in concerns:
         print(f"Concern: {one_line(concern)}", flush=True)
+    findings.concerns += concerns
 
 
 def _retrain(findings: Findings, adapter: str, commit: str, record: ScoredRecord) -> Path:

@@ -28,6 +28,8 @@ SAMPLES = 5
 TASK_SNIPPET_TOKENS = 128
 SNIPPET_CHARACTERS = 4_000
 LOG_LINES = 200
+# Tasks of the Hub whose pipelines transformers 5 removed (its MIGRATION_GUIDE_V5.md, "Pipelines").
+WITHOUT_PIPELINE = ("question-answering", "summarization", "text2text-generation", "translation")
 
 
 def render_card(
@@ -68,13 +70,14 @@ def render_card(
         baseline_names=BASELINES,
         concerns=find_concerns(record, predictions),
         seen=sum(record.scores.seen.values()),
-        databases=len(KINDS),
+        databases=len(KINDS[record.contract.sql_rules]),
         plots={name: Markup(path) for name, path in PLOTS.items()},
         samples=sample_rows(predictions),
         # Markup: it holds no text of the record's.
         prompt=cut(predictions.prompt[0], SNIPPET_CHARACTERS),
         prompts=[record.recipe["prompt"]] if isinstance(record.recipe["prompt"], str) else record.recipe["prompt"],
         snippet_tokens=min(TASK_SNIPPET_TOKENS, record.contract.max_new_tokens),
+        without_pipeline=record.recipe.get("task") in WITHOUT_PIPELINE,
         epochs=loss_by_epoch(record),
         log=log_lines(record),
         citations=citations(record),
@@ -112,7 +115,7 @@ def front_matter(record: Record, repo_id: str):
         pipeline_tag=task,
         language=[language.strip() for language in plain(recipe.get("language", "en")).split(",")],
         datasets=list(dict.fromkeys([dataset_id, *(plain(source.dataset) for source in record.leakage or [])])),
-        metrics=["rouge", *(["exact_match"] if record.contract.sql else [])],
+        metrics=["rouge", *(["exact_match"] if "sql_exact_match" in record.scores.adapter else [])],
         tags=["lora", "peft", f"base_model:adapter:{base_id}", *(["miniature"] if record.miniature else [])],
         eval_results=results,
         **licence(base),

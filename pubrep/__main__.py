@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[str, str, bool]] = {
     "publish-data": ("push.publish_data:command", "Put rows of your own on the Hub.", True),
     "reproduce": ("evaluation.reproduce:command", "Check a published adapter's numbers.", True),
     "retrain": ("evaluation.reproduce:retrain", "Train a published adapter again, and compare.", True),
+    "withdraw": ("push.withdraw:command", "Mark a published version as withdrawn.", True),
     "export": ("serving.export.make:command", "Convert an adapter for hosts without a GPU.", True),
     "serve": ("serving.server:command", "Answer over HTTP as OpenAI does.", True),
     "space": ("serving.space.publish:space", "Try an adapter in a browser, on this machine.", True),

@@ -76,7 +76,8 @@ class RecipeArguments:
         target (`str`):
             Template of the expected output, likewise: rows that lack it are dropped, too.
         sql_schema (`str`, *optional*):
-            Template of the CREATE TABLE statements that a row's SQL is about; with it, outputs are scored as SQL too.
+            Template of the CREATE TABLE (and INSERT) statements that a row's SQL is about; with it, outputs are scored
+            as SQL too.
         length_rules (`list[str]`, *optional*):
             Rows to drop and texts to cut, in this order: `drop characters(instruction + input) >= 512`,
             `truncate tokens(prompt) > 512`. Units are `characters`, `words` and `tokens`; texts are columns, `prompt`

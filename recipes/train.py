@@ -17,7 +17,7 @@ from recipes.config import Recipe, changed_keys, parse_recipe, recipe_help
 from recipes.expectations import block, compare
 from recipes.pin_recipe import pin_recipe
 from recipes.summary import last_loss, length_remarks, longest_row, say, say_shapes
-from record.errors import UserError, one_line_errors
+from record.errors import UserError, one_line_errors, refuse_unwritable
 from record.hashes import sha256_file
 from record.published_recipe import refused_key
 from record.release_files import ADAPTER_FILE, CARD_FILE, RECORD_FILE
@@ -48,6 +48,7 @@ def train(recipe: Recipe, published: Record | None = None) -> None:
 
     _refuse_missing_tracker(recipe.training)
     run = Path(recipe.training.output_dir)
+    refuse_unwritable(run)
     previous = load_record(run) if (run / RECORD_FILE).exists() else None
     if previous is not None:
         if {"dataset_name", "model_name_or_path", "parent_adapter"} & set(

@@ -1,6 +1,8 @@
 """One clear line for what a user can correct; a traceback is for bugs."""
 
+import errno
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +24,12 @@ EXTRAS = {
     **dict.fromkeys(("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "evaluate"), "train"),
     **dict.fromkeys(("dulwich", "starlette", "uvicorn", "prometheus_client"), "serve"),
 }
+# What an operating system says of a disk that is full, and of a place that may not be written to.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+FAILED_WRITE = re.compile(
+    r"PytorchStreamWriter failed writing|inline_container.*unexpected pos|No space left on device"
+)
 
 
 class UserError(Exception):
@@ -91,10 +99,54 @@ def explain(error: BaseException) -> str | None:
             f"{error.name} is not installed: install this project with its extra `{extra}`, or in a clone run "
             "`make install`; checking numbers with `--level score` needs none"
         )
+    if (disk := _disk(error)) is not None:
+        return disk
     if "BackendCompilerFailed" in {kind.__name__ for kind in type(error).__mro__}:
         cause = getattr(error, "inner_exception", error)
         return f"the model cannot be compiled here: leave out `torch_compile` ({_first_line(cause)})"
     return None
+
+
+def _disk(error: BaseException) -> str | None:
+    """The line for a disk that is full or may not be written to; None for any other error.
+
+    Writers in C++ and Rust (torch, safetensors, tokenizers) raise errors of their own, whose text alone tells.
+    """
+    text = str(error)
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (match := re.search(r"\(os error (\d+)\)", text)):
+        number = int(match[1])
+    if number in FULL or FAILED_WRITE.search(text):
+        return f"the disk, or your share of it, is full: free some space, then run it again ({_first_line(error)})"
+    if number not in FORBIDDEN:
+        return None
+    place = getattr(error, "filename", None)
+    if isinstance(error, OSError) and not isinstance(place, str):
+        return None
+    if place is not None and any(Path(place).is_relative_to(home) or home.startswith(place) for home in _caches()):
+        return f"the cache cannot be written: set HF_HOME to a folder that you may write to ({_first_line(error)})"
+    return f"a file or folder cannot be used: name another, or ask for the right to it ({_first_line(error)})"
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Refuses a folder in which nothing can be written, before hours of work end there.
+
+    Raises:
+        `UserError`: it, or the folder above that is there, is no folder or not the user's to write to.
+    """
+    there = next(
+        place for place in (folder.absolute(), *folder.absolute().parents) if place.exists() or place.is_symlink()
+    )
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UserError(
+            f"nothing can be written to {folder} ({there} forbids it): choose another folder (--output_dir)"
+        )
+
+
+def _caches() -> list[str]:
+    from huggingface_hub import constants
+
+    return [constants.HF_HOME, constants.HF_HUB_CACHE, os.environ.get("HF_DATASETS_CACHE") or constants.HF_HOME]
 
 
 def _refusal(error: "HfHubHTTPError") -> str:

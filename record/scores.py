@@ -28,6 +28,9 @@ METRIC_NAMES = ROUGE_NAMES | SQL_NAMES
 class Contract(Section):
     """The scoring contract: all that decides a score besides weights and data; `sql` is None without SQL metrics.
 
+    `sql_rules` are those of the databases: the second know TRUE and FALSE, predicates over expressions, dates, and the
+    dialects of MySQL, Postgres and T-SQL. What was scored before states none and keeps to the first.
+
     `rouge_tokenizer` says what ROUGE counts: words of a to z and digits, or the characters of any script.
 
     `engine` wrote the outputs, `batch_size` rows at once (CTranslate2: a thread). In float32 tokens depend on neither.
@@ -40,6 +43,7 @@ class Contract(Section):
     stemmer: bool
     sentences: Line
     sql: Line | None = None
+    sql_rules: Literal[1, 2] = 1
     max_new_tokens: Positive
     num_beams: Positive
     dtype: Line

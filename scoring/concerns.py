@@ -164,6 +164,15 @@ def _no_better_than_nearest(record: Record, predictions: Predictions) -> list[st
     ]
 
 
+def _metrics_without_rows(record: Record, predictions: Predictions) -> list[str]:
+    causes = {"sql_exact_match": "reads as one query", "sql_execution_match": "runs on its own tables"}
+    return [
+        f"{METRIC_NAMES[name]} is left out: no reference {cause}"
+        for name, cause in causes.items()
+        if record.contract.sql and name not in record.scores.adapter
+    ]
+
+
 def _hidden_from_rouge(record: Record, predictions: Predictions) -> list[str]:
     remark = rouge_remark(predictions.reference, record.contract.rouge_tokenizer)
     return [remark] if remark else []
@@ -209,6 +218,7 @@ RULES: tuple[Callable[[Record, Predictions], list[str]], ...] = (
     _seen_rows,
     _same_as_base,
     _no_better_than_nearest,
+    _metrics_without_rows,
     _hidden_from_rouge,
     _unchecked_parent,
     _misleading_names,

@@ -21,6 +21,7 @@ def contract_of(recipe, dtype: str, batch_size: int) -> Contract:
         stemmer=recipe.rouge_tokenizer == "words",
         sentences=SENTENCES[recipe.rouge_tokenizer],
         sql=None if recipe.sql_schema is None else sql,
+        sql_rules=1 if recipe.sql_schema is None else 2,
         max_new_tokens=recipe.max_new_tokens,
         num_beams=recipe.num_beams,
         dtype=dtype,

@@ -4,6 +4,7 @@ ROUGE is Lin's (2004, "ROUGE: A Package for Automatic Evaluation of Summaries") 
 by its port `rouge-score-rs`, whose values are the same to the last bit.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -55,20 +56,29 @@ def rouge_rows(
 def rows_of(
     predictions: Sequence[str], references: Sequence[str], schemas: Sequence[str], contract: Contract
 ) -> dict[str, list[float]]:
-    """Every metric of the contract, row by row; the same texts are scored once.
+    """Every metric of the contract that applies to a row, row by row; the same texts are scored once.
 
     Parameters:
         schemas: the CREATE TABLE statements that each row's SQL is about; unused where `contract.sql` is None.
     """
     rouge = _rouge(tuple(predictions), tuple(references), contract.stemmer, contract.rouge_tokenizer)
-    return rouge | sql_of(predictions, references, schemas, contract).scores if contract.sql else rouge
+    return (
+        rouge | applying(sql_of(predictions, references, schemas, contract).scores, contract) if contract.sql else rouge
+    )
+
+
+def applying(rows: dict[str, list[float]], contract: Contract) -> dict[str, list[float]]:
+    """The metrics that apply to a row at least; the first rules gave the others as 0."""
+    if contract.sql_rules == 1:
+        return rows
+    return {name: scores for name, scores in rows.items() if not all(map(math.isnan, scores))}
 
 
 def sql_of(
     predictions: Sequence[str], references: Sequence[str], schemas: Sequence[str], contract: Contract
 ) -> SqlRows:
     """The predictions scored as SQL; the same texts are scored once."""
-    return _sql(tuple(predictions), tuple(references), tuple(schemas), contract.seed)
+    return _sql(tuple(predictions), tuple(references), tuple(schemas), contract.seed, contract.sql_rules)
 
 
 @lru_cache(maxsize=8)
@@ -79,5 +89,7 @@ def _rouge(
 
 
 @lru_cache(maxsize=8)
-def _sql(predictions: tuple[str, ...], references: tuple[str, ...], schemas: tuple[str, ...], seed: int) -> SqlRows:
-    return sql_rows(list(predictions), list(references), list(schemas), seed)
+def _sql(
+    predictions: tuple[str, ...], references: tuple[str, ...], schemas: tuple[str, ...], seed: int, rules: int
+) -> SqlRows:
+    return sql_rows(list(predictions), list(references), list(schemas), seed, rules)

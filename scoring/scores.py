@@ -51,9 +51,11 @@ def metric_rows(predictions, who: str, contract: Contract) -> dict[str, list[flo
 
 def _comparison(rows: dict[str, dict[str, list[float]]], numbers: Sequence[int], contract: Contract) -> dict[str, Any]:
     from scoring.bootstrap import intervals
+    from scoring.metrics import applying
 
     base, adapter = (
-        {name: [scores[row] for row in numbers] for name, scores in rows[who].items()} for who in ("base", "adapter")
+        applying({name: [scores[row] for row in numbers] for name, scores in rows[who].items()}, contract)
+        for who in ("base", "adapter")
     )
     difference = {name: [a - b for a, b in zip(adapter[name], base[name], strict=True)] for name in base}
     parts = {"base": base, "adapter": adapter, "difference": difference}

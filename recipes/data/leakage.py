@@ -10,6 +10,7 @@ import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from typing import Literal, NamedTuple
 
@@ -154,7 +155,8 @@ class _Contents(NamedTuple):
     bare: dict[str, Words]
 
 
-class _Layout(NamedTuple):
+@dataclass(frozen=True)
+class _Layout:
     """The lines that many texts share, and the words that nearly all begin with, end with, or have in between."""
 
     lines: frozenset[str]
@@ -181,7 +183,8 @@ def _contents(one: list[str], other: list[str]) -> tuple[_Contents, _Contents, _
     )
     cores = [{text: _core(text, layout) for text in texts} for texts in both]
     ours, theirs = (list(texts.values()) for texts in cores)
-    layout = layout._replace(between=frozenset(_words_between(ours, theirs) | _words_between(theirs, ours)))
+    between = frozenset(_words_between(ours, theirs) | _words_between(theirs, ours))
+    layout = replace(layout, between=between)
     one, other = (
         _Contents(whole, {text: _without_between(parts[content], layout) or content for text, content in whole.items()})
         for whole, parts in zip(wholes, cores, strict=True)

@@ -9,19 +9,17 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
-from string import ascii_lowercase, ascii_uppercase
 from typing import NamedTuple
 
 from sqlglot import exp
 
-Value = int | float | str | None
+from scoring.sql import expressions
+from scoring.sql.literals import Value, around, comparisons, constant, fold, inside
+
 Rows = dict[str, list[tuple[Value, ...]]]
 
-# SQLite takes names that differ in the case of ASCII letters alone for the same name.
-FOLD = str.maketrans(ascii_uppercase, ascii_lowercase)
 WORDS = ["Alder", "alder", "Birch", "Cedar", "Elm", "Fir", "birchwood", "Hazel", "Ivy", "Larch", "Maple", "Oak", "Pine"]
-MIRRORED = {exp.GT: exp.LT, exp.LT: exp.GT, exp.GTE: exp.LTE, exp.LTE: exp.GTE}
-MOST_COUNTED = 40
+MOST_COUNTED = {1: 40, 2: 100}  # rows, by rules
 
 
 class Column(NamedTuple):
@@ -43,15 +41,17 @@ class Kind(NamedTuple):
         distinct: values for each set of joined columns; few of them make duplicates and ties, 0 stands for none twice.
         keyed: whether ids are unique in the table that they belong to, as they are where a schema declares its keys.
         null: share of cells that are NULL; where no value comes twice, share of columns that have one NULL.
+        sharp: whether every predicate's column holds the literal or a neighbour in every row.
     """
 
     rows: int
     distinct: int
     keyed: bool
     null: float
+    sharp: bool = False
 
 
-KINDS = (
+FIRST_KINDS = (
     Kind(rows=9, distinct=0, keyed=True, null=0.0),
     Kind(rows=7, distinct=0, keyed=True, null=1.0),
     Kind(rows=12, distinct=4, keyed=True, null=0.0),
@@ -64,6 +64,16 @@ KINDS = (
     Kind(rows=12, distinct=6, keyed=False, null=0.4),
     Kind(rows=16, distinct=6, keyed=True, null=0.1),
 )
+# By rules.
+KINDS = {
+    1: FIRST_KINDS,
+    2: (
+        *FIRST_KINDS,
+        Kind(rows=60, distinct=30, keyed=False, null=0.0, sharp=True),
+        Kind(rows=60, distinct=30, keyed=False, null=0.0, sharp=True),
+        Kind(rows=60, distinct=30, keyed=False, null=0.0, sharp=True),
+    ),
+}
 
 
 @dataclass
@@ -75,6 +85,7 @@ class Domain:
         around: its literals and their neighbours.
         number: whether the reference or the schema takes the columns for numbers.
         dated: whether the schema takes them for dates.
+        boolean: whether they are TRUE and FALSE, which SQLite writes as 1 and 0 (from rules 2 on).
         home: the table in which the values are ids.
         columns: how many columns share them.
     """
@@ -83,6 +94,7 @@ class Domain:
     around: list[Value] = field(default_factory=list)
     number: bool = False
     dated: bool = False
+    boolean: bool = False
     home: str | None = None
     columns: int = 0
 
@@ -95,25 +107,14 @@ class Plan(NamedTuple):
     count: int
 
 
-def fold(name: str) -> str:
-    return name.translate(FOLD)
+# It stays whole: the domains that it fills are what its parts would hand each other.
+def plan_rows(reference: exp.Query, tables: Tables, evaluate: expressions.Evaluate | None = None) -> Plan:
+    """Reads out of a parsed reference which columns share values, and which values make its predicates true.
 
-
-def is_text(node: exp.Expression, names: set[str]) -> bool:
-    """Whether the node is a text in double quotes: SQLite reads `"x"` so where no column has that name.
-
-    `scoring.sql.matching.parse` marks what stood in double quotes.
+    Parameters:
+        evaluate: the rows of a query with its parameters; None under rules 1, which know neither TRUE and FALSE nor
+            predicates over expressions.
     """
-    return (
-        isinstance(node, exp.Column)
-        and not node.table
-        and node.this.meta.get("double", False)
-        and fold(node.name) not in names
-    )
-
-
-def plan_rows(reference: exp.Query, tables: Tables) -> Plan:
-    """Reads out of a parsed reference which columns share values, and which values make its predicates true."""
     names = {fold(column.name) for columns in tables.values() for column in columns}
     leader = {name: name for name in names}
 
@@ -133,6 +134,7 @@ def plan_rows(reference: exp.Query, tables: Tables) -> Plan:
             domain.number |= any(part in column.type for part in ("INT", "REAL", "FLOA", "DOUB", "NUM", "DEC"))
             domain.columns += 1
             domain.dated |= "DATE" in column.type or "TIME" in column.type
+            domain.boolean |= evaluate is not None and ("BOOL" in column.type or column.type in ("BIT", "BIT(1)"))
             # The shorter name: `customers` and not `customers_cards` is where a `customer_id` comes from.
             if is_id(column.name, table) and (domain.home is None or len(table) < len(domain.home)):
                 domain.home = table
@@ -143,22 +145,51 @@ def plan_rows(reference: exp.Query, tables: Tables) -> Plan:
     limits, counts = [0], [0]
     for node in reference.find_all(exp.Limit, exp.Offset):
         limits.append(constant(node.expression, names))
-    for subject, operator, value in comparisons(reference, names):
+    if evaluate is None:
+        compared = comparisons(reference, lambda node: constant(node, names))
+    else:
+        compared = [
+            *comparisons(reference, lambda node: expressions.value_of(node, names, evaluate)),
+            *expressions.conditions(reference),
+        ]
+        for column in expressions.truths(reference):
+            if fold(column.name) in names:
+                domains[find(fold(column.name))].boolean = True
+    for subject, operator, value in compared:
         if subject.find(exp.Count):
             counts.append(value)
             continue
+        columns = {fold(column.name): column for column in subject.find_all(exp.Column) if fold(column.name) in names}
+        if evaluate is not None and expressions.is_solvable(subject, operator):
+            borders = {
+                name: expressions.solve(subject, column, operator, value, domains[find(name)], evaluate)
+                for name, column in columns.items()
+            }
+            for name, border in borders.items():
+                domains[find(name)].inside += border.inside
+                domains[find(name)].around += border.around
+            if any(border.inside for border in borders.values()):
+                continue
         for column in subject.find_all(exp.Column):
             if fold(column.name) in names:
                 domain = domains[find(fold(column.name))]
                 domain.number |= not isinstance(value, str)
                 domain.inside += inside(operator, value)
                 domain.around += around(operator, value)
-    return Plan({name: domains[find(name)] for name in names}, most(limits), most(counts))
+    for domain in domains.values():
+        # A column that is compared with a text, or looked up elsewhere, holds more than TRUE and FALSE.
+        domain.boolean &= domain.home is None and not any(isinstance(value, str) for value in domain.around)
+        if domain.boolean:
+            domain.number = True
+            domain.inside = [value for value in domain.inside if value in (0, 1)]
+            domain.around = [0, 1] if domain.around else []
+    most_counted = MOST_COUNTED[1 if evaluate is None else 2]
+    return Plan({name: domains[find(name)] for name in names}, most(limits, most_counted), most(counts, most_counted))
 
 
-def most(values: list[Value]) -> int:
+def most(values: list[Value], bound: int) -> int:
     """The greatest number of rows that is asked for and can be had."""
-    return max(value for value in values if isinstance(value, int) and 0 <= value <= MOST_COUNTED)
+    return max(value for value in values if isinstance(value, int) and 0 <= value <= bound)
 
 
 def is_id(column: str, table: str) -> bool:
@@ -190,91 +221,6 @@ def value_column(node: exp.Expression | None) -> str | None:
     return fold(node.name) if isinstance(node, exp.Column) else None
 
 
-def constant(node: exp.Expression | None, names: set[str]) -> Value:
-    """The value of a literal, also a negative one or a text in double quotes; None for anything else."""
-    if isinstance(node, exp.Neg):
-        value = constant(node.this, names)
-        return None if isinstance(value, str | None) else -value
-    if isinstance(node, exp.Literal) and not node.is_string:
-        return number(node.name)
-    return node.name if isinstance(node, exp.Literal) or is_text(node, names) else None
-
-
-def number(text: str) -> int | float | None:
-    """A text as the number that it spells; None where it spells none, or one too long to count with."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    if not abs(value) < 1e15:
-        return None
-    return int(value) if value.is_integer() else value
-
-
-def comparisons(tree: exp.Query, names: set[str]) -> Iterator[tuple[exp.Expression, type, Value]]:
-    """Every literal with what it is compared to and the operator, seen from there; `exp.Not` stands for NOT LIKE."""
-    operators = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Like, exp.Glob, exp.Is)
-    for node in tree.find_all(*operators):
-        operator = type(node)
-        if isinstance(node.parent, exp.Not):
-            operator = exp.Not if isinstance(node, exp.Like | exp.Glob) else exp.NEQ
-        left, right = constant(node.this, names), constant(node.expression, names)
-        if right is not None:
-            yield node.this, operator, right
-        if left is not None:
-            yield node.expression, MIRRORED.get(operator, operator), left
-    for node in tree.find_all(exp.In):
-        for value in (constant(item, names) for item in node.expressions):
-            if value is not None:
-                yield node.this, exp.NEQ if isinstance(node.parent, exp.Not) else exp.EQ, value
-    for node in tree.find_all(exp.Between):
-        for operator, side in ((exp.GTE, node.args["low"]), (exp.LTE, node.args["high"])):
-            value = constant(side, names)
-            if value is not None:
-                yield node.this, operator, value
-
-
-def inside(operator: type, value: Value) -> list[Value]:
-    """Values for which `value OPERATOR literal` is true, the one at the border first."""
-    if operator in (exp.Like, exp.Glob):
-        pattern = str(value).replace("*", "%").replace("_", "x").replace("?", "x")
-        return [pattern.replace("%", ""), pattern.replace("%", "q")]
-    if operator is exp.Not:
-        return [around(exp.Like, value)[-1]]
-    low, same, high = neighbours(value)
-    return {
-        exp.GT: [high],
-        exp.GTE: [same, high],
-        exp.LT: [low],
-        exp.LTE: [same, low],
-        exp.NEQ: [low, high],
-    }.get(operator, [same])
-
-
-def around(operator: type, value: Value) -> list[Value]:
-    """A literal, what lies next to it on both sides, and for a text its likes: other case, longer, shorter."""
-    if operator in (exp.Like, exp.Glob, exp.Not):
-        core = inside(exp.Like, value)[0]
-        return [core, core + "q", "q" + core, "q" + core + "q", core.swapcase(), core[:-1] + "~"]
-    values = list(neighbours(value))
-    if isinstance(value, str) and number(value) is None:
-        values += [value.swapcase(), "q" + value]
-    elif not isinstance(value, str):
-        # The difference of two columns can be the literal, too.
-        values.append(2 * value)
-    return values
-
-
-def neighbours(value: Value) -> tuple[Value, Value, Value]:
-    """The next smaller value, the value, the next greater one; a text that spells a number counts as one."""
-    if not isinstance(value, str):
-        return value - 1, value, value + 1
-    as_number = number(value)
-    if as_number is not None:
-        return str(as_number - 1), value, str(as_number + 1)
-    return value[:-1], value, value + "q"
-
-
 class Cells(NamedTuple):
     """A column's values, one a row, before the rows' fates are drawn.
 
@@ -303,7 +249,8 @@ def fill(tables: Tables, plan: Plan, kind: Kind, random: Random) -> Rows:
     Four tenths of a table's rows are meant to satisfy the reference, a quarter to miss it by one predicate, the rest is
     drawn freely. Only `random.random()` is called: Python promises that it gives the same numbers in every version.
     """
-    size = max(kind.rows, 2 * plan.limit + 3, 3 * plan.count + 3)
+    # Groups of more than 40 rows are two, not three: joining their tables takes the square of their rows.
+    size = max(kind.rows, 2 * plan.limit + 3, (3 if plan.count <= MOST_COUNTED[1] else 2) * plan.count + 3)
     values_of = {id(domain): others(domain, 2 * size, random) for domain in unique(plan)}
     common = {key: shuffle(values, random) for key, values in values_of.items()}
     rows: Rows = {}
@@ -316,7 +263,7 @@ def fill(tables: Tables, plan: Plan, kind: Kind, random: Random) -> Rows:
             places = range(size) if kind.distinct else [int(size * random.random())]
             null = {place for place in places if column.nullable and random.random() < kind.null}
             cells.append(Cells(domain, values, key, null))
-        rows[table] = draw_rows(cells, size, random)
+        rows[table] = draw_rows(cells, size, kind, random)
     return rows
 
 
@@ -349,7 +296,7 @@ def draw_values(
     return [values[int(few * random.random() ** skew)] for _ in range(size)]
 
 
-def draw_rows(cells: list[Cells], size: int, random: Random) -> list[tuple[Value, ...]]:
+def draw_rows(cells: list[Cells], size: int, kind: Kind, random: Random) -> list[tuple[Value, ...]]:
     """The rows of one table, each with its fate: to satisfy the reference, to miss it by one predicate, or neither."""
     predicates = [place for place, cell in enumerate(cells) if cell.domain.inside and not cell.key]
     rows = []
@@ -362,7 +309,7 @@ def draw_rows(cells: list[Cells], size: int, random: Random) -> list[tuple[Value
                 row.append(None)
             elif key or not domain.around:
                 row.append(values[index])
-            elif place == miss:
+            elif place == miss or kind.sharp:
                 row.append(pick(domain.around, random))
             elif domain.inside and fate < 0.65:
                 row.append(pick(domain.inside, random))
@@ -383,6 +330,8 @@ def others(domain: Domain, many: int, random: Random) -> list[Value]:
     if domain.dated:
         days = [(start + 23 * index) % (28 * 12 * 7) for index in range(many)]
         return [f"{2000 + day // 336}-{1 + day // 28 % 12:02}-{1 + day % 28:02}" for day in days]
+    if domain.boolean:
+        return [index % 2 for index in range(many)]
     if domain.number:
         return [start + step * index for index in range(many)]
     words = [WORDS[(start + index) % len(WORDS)] + str(index // len(WORDS) or "") for index in range(many)]

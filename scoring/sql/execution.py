@@ -1,9 +1,5 @@
 """Whether two queries answer alike: both run in SQLite, bounded, on databases made for the reference.
 
-Both texts and the schema are strangers' words: every database lives in memory, only CREATE TABLE and SELECT are
-authorised, and the bounds count SQLite's own steps and bytes, never seconds, so that an outcome is the same on every
-machine.
-
 Result columns have no names and stand in their order: with the names gone, the place alone says which is which.
 (Test-suite accuracy, Zhong et al. 2020, also tries every permutation of them, which takes `MIN(x), MAX(x)` for
 `MAX(x), MIN(x)`.)
@@ -16,48 +12,12 @@ from typing import NamedTuple
 
 from sqlglot import exp
 
-from scoring.sql.databases import KINDS, Column, Rows, Tables, fill, fold, plan_rows
+from scoring.sql.databases import KINDS, Kind, fill, plan_rows
+from scoring.sql.dialects import in_sqlite
+from scoring.sql.literals import Value, fold
+from scoring.sql.sandbox import Result, open_schema, put, read_rows, read_tables, run
 
-LONGEST = 4_000  # characters of a query or a schema; the longest of 4,000 real ones has 557
-STEPS = 200_000  # instructions of SQLite's virtual machine for one query; of 1,000 real ones none needed 20,000
-VALUE = 2_000  # characters or bytes of one value: what one instruction can take grows with their square
-STRIDE = 1_000  # instructions between two looks at the count
-RESULT_ROWS = 5_000
-RESULT_SIZE = 1_000_000  # characters and bytes
-HEAP = 64 * 2**20  # bytes, for all of SQLite in this process
-LIMITS = {
-    sqlite3.SQLITE_LIMIT_LENGTH: LONGEST,
-    sqlite3.SQLITE_LIMIT_SQL_LENGTH: LONGEST,
-    sqlite3.SQLITE_LIMIT_COLUMN: 200,
-    sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 200,
-    sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 50,
-    sqlite3.SQLITE_LIMIT_VDBE_OP: 25_000,
-    sqlite3.SQLITE_LIMIT_FUNCTION_ARG: 20,
-    sqlite3.SQLITE_LIMIT_ATTACHED: 0,
-    sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 500,
-    sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH: 1,
-    sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
-}
-# Deterministic, and in every SQLite since 3.34. Not the mathematical ones, which many builds lack; not random(); none
-# that reads a clock or a time zone; not printf(), which counts to a thousand million in one instruction. None of 4,000
-# real queries calls any of these.
-FUNCTIONS = frozenset([
-    "abs", "avg", "char", "coalesce", "count", "cume_dist", "dense_rank", "first_value", "glob", "group_concat", "hex",
-    "ifnull", "iif", "instr", "lag", "last_value", "lead", "length", "like", "lower", "ltrim", "max", "min",
-    "nth_value", "ntile", "nullif", "percent_rank", "quote", "rank", "replace", "round", "row_number", "rtrim",
-    "substr", "substring", "sum", "total", "trim", "typeof", "unicode", "upper",
-])  # fmt: skip
-SELECTING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE}
-CREATING = {sqlite3.SQLITE_CREATE_TABLE, sqlite3.SQLITE_CREATE_INDEX, sqlite3.SQLITE_READ}
-WRITING = {sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE}
 TRIES = 3
-
-
-class Result(NamedTuple):
-    """A query's answer: its number of columns and its rows."""
-
-    width: int
-    rows: list[tuple]
 
 
 class Outcome(NamedTuple):
@@ -72,143 +32,6 @@ class Outcome(NamedTuple):
     executable: bool
     match: bool
     empty: bool
-
-
-def open_schema(schema: str) -> sqlite3.Connection | None:
-    """An empty database in memory with the schema's tables; None where it does not run or asks for more than tables."""
-    connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=0)
-    # The second bound holds for the whole process and can only be lowered.
-    connection.execute("PRAGMA temp_store = MEMORY")
-    connection.execute(f"PRAGMA hard_heap_limit = {HEAP}")
-    for limit, most in LIMITS.items():
-        connection.setlimit(limit, most)
-    connection.set_authorizer(allow_creating)
-    connection.set_progress_handler(countdown(), STRIDE)
-    try:
-        if len(schema) > LONGEST:
-            raise sqlite3.DataError("too long")
-        connection.executescript(schema)
-    except (sqlite3.Error, sqlite3.Warning, ValueError, MemoryError):
-        connection.close()
-        return None
-    release(connection)
-    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE)
-    return connection
-
-
-def release(connection: sqlite3.Connection) -> None:
-    connection.set_authorizer(None)
-    connection.set_progress_handler(None, STRIDE)
-
-
-def allow_creating(action: int, first: str | None, second: str | None, *_) -> int:
-    """Authorises CREATE TABLE and what SQLite itself does for it."""
-    own = action in WRITING and first in ("sqlite_master", "sqlite_sequence")
-    return permission(action in CREATING or own, action, second)
-
-
-def allow_selecting(action: int, _first: str | None, second: str | None, *_) -> int:
-    """Authorises one SELECT."""
-    return permission(action in SELECTING, action, second)
-
-
-def permission(ok: bool, action: int, function: str | None) -> int:
-    if action == sqlite3.SQLITE_FUNCTION:
-        ok = function is not None and function.lower() in FUNCTIONS
-    return sqlite3.SQLITE_OK if ok else sqlite3.SQLITE_DENY
-
-
-def countdown():
-    """A progress handler that interrupts after `STEPS` instructions."""
-    calls = STEPS // STRIDE
-
-    def step() -> int:
-        nonlocal calls
-        calls -= 1
-        return calls < 0
-
-    return step
-
-
-def read_tables(connection: sqlite3.Connection) -> Tables:
-    """The tables of a database with the columns that rows can be inserted into."""
-    names = connection.execute(
-        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite!_%' ESCAPE '!'"
-    )
-    return {
-        name: [
-            Column(column, (declared or "").upper(), not required)
-            for _, column, declared, required, _, _ in connection.execute(f"PRAGMA table_info({quote(name)})")
-        ]
-        for (name,) in names.fetchall()
-    }
-
-
-def quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def run(connection: sqlite3.Connection, query: str) -> Result | None:
-    """The answer of one SELECT; None where it fails, is no SELECT, or goes beyond a bound."""
-    connection.set_authorizer(allow_selecting)
-    connection.set_progress_handler(countdown(), STRIDE)
-    rows, size = [], 0
-    try:
-        # Python takes a second semicolon for a second statement.
-        cursor = connection.execute(query.rstrip("; \n\t"))
-        for row in cursor:
-            rows.append(tuple(map(plain, row)))
-            size += sum(len(value) for value in row if isinstance(value, str | bytes))
-            if len(rows) > RESULT_ROWS or size > RESULT_SIZE:
-                return None
-        return Result(len(cursor.description), rows) if cursor.description else None
-    except (sqlite3.Error, sqlite3.Warning, ValueError, MemoryError):
-        return None
-    finally:
-        release(connection)
-
-
-def plain(value):
-    """A value without the last digits of a float: they depend on the order in which a sum was taken."""
-    return float(f"{value:.9g}") if isinstance(value, float) and not value.is_integer() else value
-
-
-def put(connection: sqlite3.Connection, tables: Tables, rows: Rows) -> Rows:
-    """Replaces the rows of all tables; those that a declared constraint forbids are left out.
-
-    Returns:
-        The rows that are in the tables now.
-    """
-    connection.set_progress_handler(countdown(), STRIDE)
-    contents: Rows = {}
-    try:
-        for table, columns in tables.items():
-            connection.execute(f"DELETE FROM {quote(table)}")
-            names = ", ".join(quote(column.name) for column in columns)
-            values = ", ".join("?" * len(columns))
-            connection.executemany(f"INSERT OR IGNORE INTO {quote(table)} ({names}) VALUES ({values})", rows[table])
-        delete_orphans(connection, tables)
-        for table, columns in tables.items():
-            names = ", ".join(quote(column.name) for column in columns)
-            contents[table] = connection.execute(f"SELECT {names} FROM {quote(table)}").fetchall()
-    finally:
-        release(connection)
-    return contents
-
-
-def delete_orphans(connection: sqlite3.Connection, tables: Tables) -> None:
-    """Deletes the rows that a declared foreign key forbids; keys that SQLite cannot check bind nothing."""
-    names = {fold(table) for table in tables}
-    try:
-        while orphans := {
-            (table, row)
-            for table, row, parent, _ in connection.execute("PRAGMA foreign_key_check")
-            if fold(parent) in names
-        }:
-            for table, row in orphans:
-                connection.execute(f"DELETE FROM {quote(table)} WHERE rowid = ?", (row,))
-    except sqlite3.OperationalError:
-        return
 
 
 def hollow(result: Result) -> bool:
@@ -295,15 +118,17 @@ def without_limit(tree: exp.Query) -> str | None:
 
 
 # It stays whole: what follows on each database shares nearly every one of its names.
-def execute(reference: str, prediction: str | None, schema: str, seed: int, tree: exp.Query, ordered: bool) -> Outcome:
+def execute(
+    reference: str, prediction: str, schema: str, seed: int, tree: exp.Query, guess_tree: exp.Query | None, rules: int
+) -> Outcome:
     """Runs the reference and the prediction on every database that is made for the reference.
 
     Parameters:
-        prediction: None for one that sqlglot does not read.
         tree: the parsed reference.
-        ordered: whether the prediction has an ORDER BY of its own.
+        guess_tree: the parsed prediction, None where sqlglot does not read it.
+        rules: `record.run_record.Contract.sql_rules`.
     """
-    connection = open_schema(schema)
+    connection = open_schema(schema, rules)
     if connection is None:
         return Outcome(False, False, False)
 
@@ -311,17 +136,32 @@ def execute(reference: str, prediction: str | None, schema: str, seed: int, tree
         results = {query: run(connection, query) for query in set(queries) - {None}}
         return [results.get(query) for query in queries]
 
+    def evaluate(query: str, parameters: list[Value]) -> list[tuple] | None:
+        result = run(connection, query, parameters)
+        return None if result is None else result.rows
+
     try:
+        same_text = prediction == reference
         if run(connection, reference) is None:
-            return Outcome(False, False, False)
+            if rules == 1:
+                return Outcome(False, False, False)
+            tree, reference = translate(tree)
+            if run(connection, reference) is None:
+                return Outcome(False, False, False)
+        guess_query = None if guess_tree is None else reference if same_text else prediction
+        if rules > 1 and guess_query is not None and guess_tree is not None and run(connection, guess_query) is None:
+            guess_query = translate(guess_tree)[1]
         tables = read_tables(connection)
-        plan = plan_rows(tree, tables)
-        executable, empty, outcomes, alike = False, True, [], prediction is not None
+        plan = plan_rows(tree, tables, None if rules == 1 else evaluate)
+        given = read_rows(connection, tables)
+        executable, empty, outcomes, alike = False, True, [], guess_query is not None
         queries = None
-        for number, kind in enumerate(KINDS):
+        # The rows that a schema states are a database, too.
+        for number, kind in enumerate([*KINDS[rules], *([given] if any(given.values()) else [])]):
             for attempt in range(TRIES):
                 random = Random(f"{seed}|{number}|{attempt}|{schema}|{reference}")
-                rows = put(connection, tables, fill(tables, plan, kind, random))
+                made = fill(tables, plan, kind, random) if isinstance(kind, Kind) else kind
+                rows = put(connection, tables, made)
                 answer = run(connection, reference)
                 if answer is not None and not hollow(answer):
                     break
@@ -329,16 +169,17 @@ def execute(reference: str, prediction: str | None, schema: str, seed: int, tree
             if answer is None:
                 continue
             executable = True
-            empty &= not answer.rows
-            if prediction is None or False in outcomes:
+            empty &= not answer.rows if rules == 1 else hollow(answer)
+            if guess_query is None or False in outcomes:
                 continue
-            queries = queries or [reference, prediction, without_limit(tree), *variants(tree, answer.width)]
-            guess, whole, *both = answers(queries[1:]) if prediction != reference else [answer, *answers(queries[2:])]
+            queries = queries or [reference, guess_query, without_limit(tree), *variants(tree, answer.width)]
+            guess, whole, *both = answers(queries[1:]) if guess_query != reference else [answer, *answers(queries[2:])]
             put(connection, tables, {table: part[::-1] for table, part in rows.items()})
             back, back_guess, back_whole = answers(queries[:3])
             candidates = whole if same_rows(whole, back_whole) else None
             alike &= same_rows(answer, guess) and same_rows(back, back_guess)
             golds = [answer, back, *both]
+            ordered = guess_tree is not None and is_ordered(guess_tree)
             outcomes.append(agree(golds, [guess, back_guess], candidates, is_ordered(tree), ordered))
         # Where the reference determines its answer nowhere, the answers as they are have to do.
         match = False not in outcomes and (True in outcomes or (alike and executable))
@@ -347,6 +188,16 @@ def execute(reference: str, prediction: str | None, schema: str, seed: int, tree
         return Outcome(False, False, False)
     finally:
         connection.close()
+
+
+def translate(tree: exp.Query) -> tuple[exp.Query, str]:
+    """A query in another dialect than SQLite's, as SQLite reads it; a text that is no query where that fails."""
+    try:
+        translated = in_sqlite(tree)
+        return translated, translated.sql(dialect="sqlite")
+    # A stranger's text: sqlglot's generator has failed with many kinds of error on such.
+    except Exception:
+        return tree, ""
 
 
 def same_rows(one: Result | None, other: Result | None) -> bool:

@@ -14,8 +14,11 @@ from functools import partial
 import sqlglot
 from sqlglot import exp
 
-from scoring.sql.databases import Tables, fold, is_text
-from scoring.sql.execution import LONGEST, Outcome, execute, is_ordered, open_schema, read_tables
+from scoring.sql.databases import Tables
+from scoring.sql.dialects import QUERY_DIALECTS
+from scoring.sql.execution import Outcome, execute
+from scoring.sql.literals import fold, is_text
+from scoring.sql.sandbox import LONGEST, open_schema, read_tables
 
 POOL_ROWS = 400
 CHUNK = 50
@@ -39,14 +42,18 @@ class SqlRows:
     empty_match: list[bool]
 
 
-def sql_rows(predictions: list[str], references: list[str], schemas: list[str], seed: int) -> SqlRows:
+def sql_rows(predictions: list[str], references: list[str], schemas: list[str], seed: int, rules: int = 2) -> SqlRows:
     """Scores predictions against references, each on its schema (CREATE TABLE statements).
 
-    `sql_parsed`: sqlglot reads exactly one query (SQLite's dialect). `sql_exact_match`: equal parse trees after
+    `sql_parsed`: sqlglot reads exactly one query (in SQLite's dialect; from rules 2 on, Postgres', MySQL's and T-SQL's,
+    too). `sql_exact_match`: equal parse trees after
     normalisation; NaN where the reference does not parse. `sql_execution_match`: equal answers on seeded databases;
     NaN where the reference does not run on its schema.
+
+    Parameters:
+        rules: `record.run_record.Contract.sql_rules`.
     """
-    score = partial(score_row, seed=seed)
+    score = partial(score_row, seed=seed, rules=rules)
     columns = (predictions, references, schemas)
     if len(references) < POOL_ROWS:
         rows = list(map(score, *columns))
@@ -66,31 +73,29 @@ def sql_rows(predictions: list[str], references: list[str], schemas: list[str], 
     )
 
 
-def score_row(prediction: str, reference: str, schema: str, seed: int) -> tuple[float, float, Outcome]:
+def score_row(prediction: str, reference: str, schema: str, seed: int, rules: int = 2) -> tuple[float, float, Outcome]:
     """`sql_parsed`, `sql_exact_match` and the outcome of the execution for one row."""
-    gold = parse(reference)
-    guess = gold if prediction == reference else parse(prediction)
+    gold = parse(reference, rules)
+    guess = gold if prediction == reference else parse(prediction, rules)
     if gold is None:
         return float(guess is not None), math.nan, Outcome(False, False, False)
-    exact = guess is not None and is_same_query(guess, gold, schema)
-    outcome = execute(
-        reference,
-        prediction if guess is not None else None,
-        schema,
-        seed,
-        gold,
-        guess is not None and is_ordered(guess),
-    )
+    exact = guess is not None and is_same_query(guess, gold, schema, rules)
+    outcome = execute(reference, prediction, schema, seed, gold, guess, rules)
     return float(guess is not None), float(exact), outcome
 
 
-def parse(text: str) -> exp.Query | None:
-    """The parse tree of exactly one query; None for anything else."""
+def parse(text: str, rules: int = 2) -> exp.Query | None:
+    """The parse tree of exactly one query, in the first dialect that has it; None for anything else."""
+    trees = (parse_in(dialect, text) for dialect in (("sqlite",) if rules == 1 else QUERY_DIALECTS))
+    return next((tree for tree in trees if tree is not None), None)
+
+
+def parse_in(dialect: str, text: str) -> exp.Query | None:
     if len(text) > LONGEST:
         return None
     try:
         text.encode()
-        trees = [tree for tree in sqlglot.parse(text, dialect="sqlite") if not isinstance(tree, exp.Semicolon | None)]
+        trees = [tree for tree in sqlglot.parse(text, dialect=dialect) if not isinstance(tree, exp.Semicolon | None)]
     # Any text may come here, and sqlglot's parser has failed with many kinds of error on such.
     except Exception:
         return None
@@ -106,11 +111,11 @@ def parse(text: str) -> exp.Query | None:
     return trees[0]
 
 
-def is_same_query(guess: exp.Query, gold: exp.Query, schema: str) -> bool:
+def is_same_query(guess: exp.Query, gold: exp.Query, schema: str, rules: int = 2) -> bool:
     """Whether two parsed queries on a schema have one normal form."""
     if guess is gold:
         return True
-    connection = open_schema(schema)
+    connection = open_schema(schema, rules)
     tables = read_tables(connection) if connection else {}
     return normal_form(guess, tables) == normal_form(gold, tables)
 

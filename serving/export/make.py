@@ -104,9 +104,9 @@ def export(arguments: argparse.Namespace) -> None:
 
             publish_export(source, form, arguments.user, arguments.private, arguments.overwrite)
         else:
-            from serving.export.publish import preview
+            from serving.export.publish import lay_out
 
-            print(f"Card: {preview(source, form, arguments.user)}", flush=True)
+            print(f"Card: {lay_out(source, form, None)}", flush=True)
 
 
 def from_run(run: Path) -> Source:

@@ -4,23 +4,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, HfApi, ModelCardData, get_token
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub import ModelCardData
+from huggingface_hub.errors import RepositoryNotFoundError
 from markupsafe import Markup
 
 from hub.pins import name_on_hub, pin
 from hub.release import pull
-from hub.retry import bounded_silence, retry, time_limit
 from model_cards.card import HUB, SNIPPET_CHARACTERS, keep_free_sections, licence
 from model_cards.escape import cut, environment, plain
-from push import repository
+from push.card_text import add_line
 from push.leaks import refuse_traces
-from push.one_commit import MOVES, moved_on, publish_folder
+from push.one_commit import publish_folder
 from push.publish import owner_of
 from push.release import tree
 from push.repository import Target
 from record.errors import UserError, make
-from record.hashes import FREE_SECTION
 from record.predictions import load_predictions
 from record.release_files import CARD_FILE, TOKENIZER_CONFIG_FILE
 from record.scores import METRIC_NAMES
@@ -34,12 +32,6 @@ SNIPPET_TOKENS = 128
 LIBRARIES = {"merged": "transformers", "int8": None, "ct2": "ctranslate2", "ct2-int8": "ctranslate2"}
 # The free section of the adapter's card that names its exports: what stands there survives each publishing.
 LINKED_FROM = "intended use"
-
-
-def preview(source, form: str, user: str | None) -> Path:
-    """Renders the card of an export that is not published."""
-    owner = user or (owner_of(None) if get_token() else "owner")
-    return lay_out(source, form, f"{owner}/{source.record.recipe['adapter_name']}-{form}", None)
 
 
 def publish_export(source, form: str, user: str | None, private: bool, overwrite: str | None) -> str:
@@ -68,46 +60,14 @@ def publish_export(source, form: str, user: str | None, private: bool, overwrite
     )  # fmt: skip
     if source.pin.id.partition("/")[0] == owner:
         name = f"`{repo_id}`" if source.pin.miniature else f"[{repo_id}]({HUB}/{repo_id})"
-        link(source.pin.id, LINKED_FROM, f"- For a CPU, as {form}: {name}")
+        try:
+            add_line(source.pin.id, LINKED_FROM, f"- For a CPU, as {form}: {name}", "Name an export")
+        except UserError as error:
+            print(error, file=sys.stderr)
     print(
         f"{progress.state.capitalize()}: {repo_id}@{progress.commit}, every file came back as it was sent", flush=True
     )
     return progress.commit
-
-
-def link(repo_id: str, section: str, line: str) -> None:
-    """Adds a line to a free section of a published card, once; what is published of it besides stays as it is.
-
-    Whoever renders the card again keeps free sections, and no hash covers them.
-    """
-    api = HfApi()
-
-    def step() -> bool:
-        head = api.model_info(repo_id).sha
-        card = repository.read(repo_id, head, CARD_FILE).decode()
-        if line in card.splitlines():
-            return True
-        edited = FREE_SECTION.sub(
-            lambda match: f"{match[1]}{match[3].rstrip()}\n\n{line}\n{match[4]}" if match[2] == section else match[0],
-            card,
-        )
-        if edited == card:
-            print(f"The card of {repo_id} has no free section {section!r}: it names no export", file=sys.stderr)
-            return True
-        try:
-            api.create_commit(
-                repo_id, [CommitOperationAdd(CARD_FILE, edited.encode())], commit_message="Name an export",
-                parent_commit=head,
-            )  # fmt: skip
-        except HfHubHTTPError as error:
-            if not moved_on(error):
-                raise
-            return False
-        return True
-
-    with bounded_silence(), time_limit(MINUTES):
-        if not any(retry(f"linking from {repo_id}", step) for _ in range(MOVES)):
-            raise UserError(f"{repo_id} changed {MOVES} times while its card was edited: run the command again")
 
 
 def find_adapter(source, owner: str):
@@ -130,8 +90,13 @@ def find_adapter(source, owner: str):
     return adapter
 
 
-def lay_out(source, form: str, repo_id: str, previous: str | None) -> Path:
-    """Renders the card into the export's folder, and states where the adapter is published in its record."""
+def lay_out(source, form: str, repo_id: str | None, previous: str | None = None) -> Path:
+    """Renders the card into the export's folder, and states where the adapter is published in its record.
+
+    Parameters:
+        repo_id: where the export is published; None where it is not: its card then reads the folder that it lies in.
+        previous: the card that stands there now.
+    """
     folder = source.into / form
     export = load_export(folder)
     export.adapter = source.pin
@@ -143,7 +108,7 @@ def lay_out(source, form: str, repo_id: str, previous: str | None) -> Path:
     return card
 
 
-def render(export: Export, record, prompt: str, repo_id: str, previous: str | None = None) -> str:
+def render(export: Export, record, prompt: str, repo_id: str | None, previous: str | None = None) -> str:
     """The card's markdown with its front matter.
 
     Parameters:
@@ -162,7 +127,7 @@ def render(export: Export, record, prompt: str, repo_id: str, previous: str | No
     return keep_free_sections(card, previous) if previous else card
 
 
-def front_matter(export: Export, record, repo_id: str):
+def front_matter(export: Export, record, repo_id: str | None):
     """The card's metadata: a merged checkpoint comes of base and adapter, every other is a quantization of the adapter.
 
     By `base_model` the Hub lists the export on the adapter's page.
@@ -171,7 +136,7 @@ def front_matter(export: Export, record, repo_id: str):
     adapter = [plain(export.adapter.id)] if export.adapter else []
     more: dict[str, Any] = {"library_name": LIBRARIES[export.format]} if LIBRARIES[export.format] else {}
     return ModelCardData(
-        model_name=repo_id.rpartition("/")[2],
+        model_name=(repo_id or f"{recipe['adapter_name']}-{export.format}").rpartition("/")[2],
         base_model=[base, *adapter] if export.format == "merged" else adapter or [base],
         base_model_relation="merge" if export.format == "merged" else "quantized",
         pipeline_tag=plain(recipe.get("task", "question-answering")),

@@ -3,7 +3,7 @@ import re
 import pytest
 from huggingface_hub import ModelCard, ModelCardData, constants
 
-from model_cards.card import keep_free_sections, loss_by_epoch, render_card
+from model_cards.card import WITHOUT_PIPELINE, keep_free_sections, loss_by_epoch, render_card
 from model_cards.plots import draw_plots
 from record.errors import UserError
 from record.run_record import Unwritable
@@ -56,6 +56,16 @@ def test_front_matter_makes_the_round_trip(record, predictions):
     assert {result.dataset_revision for result in data.eval_results} == {"b" * 40}
     again = ModelCardData(**ModelCard(f"---\n{data.to_yaml()}\n---\n").data.to_dict())
     assert again.to_dict() == data.to_dict()
+
+
+def test_the_card_says_where_transformers_has_no_pipeline(record, predictions):
+    from transformers.pipelines import SUPPORTED_TASKS
+
+    assert not set(WITHOUT_PIPELINE) & set(SUPPORTED_TASKS)
+    for task in (*WITHOUT_PIPELINE, "table-question-answering"):
+        record.recipe["task"] = task
+        said = f"no `pipeline` for {task}" in render_card(record, predictions, "someone/adapter")
+        assert said == (task in WITHOUT_PIPELINE)
 
 
 def test_what_the_model_cannot_write_stands_in_the_card(record, predictions):

@@ -40,7 +40,8 @@ def on_meta(recipe: str, size: str):
         vocab_size=VOCABULARY, d_model=d, d_kv=64, d_ff=ff, num_layers=layers, num_heads=heads,
         feed_forward_proj="gated-gelu", decoder_start_token_id=0,
     )  # fmt: skip
-    parsed = parse_recipe(["--config", f"recipes/{recipe}.yaml", "--load_in_4bit", "false"])
+    whole = ["--load_in_4bit", "false", "--use_bnb_nested_quant", "false"]
+    parsed = parse_recipe(["--config", f"recipes/{recipe}.yaml", *whole])
     with torch.device("meta"):
         model = T5ForConditionalGeneration(config).to(torch.bfloat16)
         # transformers 5 ties the head of a model made from a config; FLAN-T5's checkpoints untie it.

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from model_cards.card import front_matter
 from record.run_record import Lengths
 from record.scores import Baseline, Interval
 from scoring.concerns import find_concerns, one_letter_apart
+from scoring.scores import score_predictions
 
 ROWS = 120
 
@@ -107,6 +109,19 @@ def nearest(record, rows):
     return rows
 
 
+def no_tables(record, rows):
+    record.contract.sql, record.contract.sql_rules = "sqlglot, SQLite", 2
+    rows = replace(rows, schema=["no tables"] * ROWS, reference=["SELECT a FROM t"] * ROWS, base_tokens=[[1]] * ROWS,
+                   adapter_tokens=[[1]] * ROWS)  # fmt: skip
+    difference = record.scores.difference
+    record.scores = score_predictions(rows, record.contract, 1.0, 1.0)
+    record.scores.difference = difference
+    assert record.scores.sql.not_executable == ROWS and "sql_exact_match" in record.scores.adapter
+    metadata = front_matter(record, "owner/name").to_yaml()
+    assert "SQL exact match" in metadata and "SQL execution match" not in metadata
+    return rows
+
+
 def parent(verdict):
     def change(record, rows):
         theirs = record.leakage[0].model_copy(update={"adapter": f"someone/parent@{'a' * 40}", "verdict": verdict})
@@ -143,6 +158,7 @@ def parent(verdict):
         (parent("DRIFTED at level score"), "which it continues, says DRIFTED at level score of itself"),
         (cyrillic, "of the references' letters. Set `rouge_tokenizer: characters`"),
         (same, "all 120 outputs of the adapter are those of the base model"),
+        (no_tables, "SQL execution match is left out: no reference runs on its own tables"),
         (nearest, "is not shown to be better than 0.2000, which the target of the nearest training input, scores"),
     ],
 )

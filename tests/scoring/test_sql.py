@@ -27,7 +27,7 @@ def test_no_verdict_is_false(seed):
         if verdict != (True, pair["same"], False) or exact != pair.get("exact", False):
             wrong.append((pair["name"], exact, verdict))
     assert wrong == []
-    assert len(PAIRS) >= 60
+    assert len(PAIRS) >= 180
     disagree = [pair["name"] for pair in PAIRS if pair["same"] and "exact" not in pair]
     print("exact match disagrees with execution:", *disagree, sep="\n  ")
 
@@ -129,6 +129,40 @@ def test_a_match_of_nothing_with_nothing_is_told():
     assert rows.empty_match == [True, False, False]
 
 
+def test_a_count_of_nothing_is_told():
+    nobody = "SELECT COUNT(*) FROM people WHERE age > 3 AND age < 2"
+    assert sql_rows([nobody], [nobody], [PEOPLE], seed=0).empty_match == [True]
+    # The first rules counted it as an answer, and records hold their counts.
+    assert sql_rows([nobody], [nobody], [PEOPLE], seed=0, rules=1).empty_match == [False]
+
+
+@pytest.mark.parametrize("tables", ["mysql", "postgres", "tsql", "unparted", "rows"])
+def test_the_first_rules_know_no_other_dialect(tables):
+    schema, query = TABLE["tables"][tables], "SELECT 1"
+    assert not score_row(query, query, schema, 0, rules=1)[2].executable
+    assert score_row(query, query, schema, 0)[2].executable
+
+
+@pytest.mark.parametrize(
+    "moment", ["date('now')", "date()", "date(' NOW ')", "strftime('%Y')", "datetime('2020-01-01', 'localtime')"]
+)
+def test_a_date_of_today_does_not_run(moment):
+    query = f"SELECT COUNT(*) FROM staff WHERE hired < {moment}"
+    assert score_row(query, query, TABLE["tables"]["staff"], 0)[2].executable is False
+
+
+def test_rows_of_the_schema_tell_queries_apart():
+    # No made row holds a word that only the prediction names.
+    schema = "CREATE TABLE crew (name TEXT, role TEXT); INSERT INTO crew VALUES ('Ann', 'cook'), ('Ann', 'mate')"
+    reference, prediction = (
+        "SELECT COUNT(*) FROM crew",
+        "SELECT COUNT(*) FROM crew WHERE role <> 'mate' OR role IS NULL",
+    )
+    without = schema.split(";")[0]
+    assert score_row(prediction, reference, without, 0)[2].match
+    assert not score_row(prediction, reference, schema, 0)[2].match
+
+
 def test_processes_change_nothing(monkeypatch):
     predictions, references = ([pair[name] for pair in PAIRS[:40]] for name in ("prediction", "reference"))
     schemas = [TABLE["tables"][pair["tables"]] for pair in PAIRS[:40]]
@@ -187,4 +221,4 @@ def test_real_references():
             s for k, s in zip(kinds, rows.scores["sql_execution_match"], strict=True) if k == kind and not math.isnan(s)
         ]
         print(f"{kind}: {scores.count(0.0)} of {len(scores)} told apart")
-        assert scores.count(0.0) >= 0.9 * len(scores), kind
+        assert scores.count(0.0) >= (165 / 169 if kind == "border" else 0.9) * len(scores), kind

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from scoring.sql.execution import open_schema, put, read_tables, run
 from scoring.sql.matching import score_row
+from scoring.sql.sandbox import open_schema, put, read_tables, run
 
 TABLE = "CREATE TABLE t (a INTEGER, b VARCHAR)"
 QUERY = "SELECT a FROM t"
@@ -105,7 +105,9 @@ def test_hostile_references(name, tmp_path, monkeypatch):
         "",
         "no tables",
         "\x00",
-        TABLE + "; INSERT INTO t VALUES (1, 'x')",
+        TABLE + "; INSERT INTO t SELECT 1, 'x'",
+        TABLE + "; INSERT INTO t VALUES (printf('%.*c', 1000000000, 'x'), 'x')",
+        TABLE + "; INSERT INTO sqlite_sequence VALUES ('t', 1)",
         TABLE + "; " + QUERY,
         "BEGIN; " + TABLE,
         "CREATE TABLE t AS " + COUNT + "SELECT n AS a FROM r",
@@ -124,7 +126,7 @@ def test_hostile_references(name, tmp_path, monkeypatch):
         "CREATE TABLE t (a, " + ", ".join(f"c{i}" for i in range(300)) + ")",
         "CREATE TABLE t (a COLLATE nowhere, \ud800)",
     ],
-    ids=range(21),
+    ids=range(23),
 )
 def test_a_schema_may_only_create_tables(schema, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

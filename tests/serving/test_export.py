@@ -3,6 +3,7 @@ says."""
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from record.scores import Interval
 from serving.export import make
 from serving.export.export_record import EXPORT_FILE, load_export
 from serving.export.formats import FORMATS, load
+from serving.export.publish import lay_out
 
 ADAPTER = "local-user/exported"
 PROMPT = "Answer the financial question. What is a bond?"
@@ -141,6 +143,18 @@ def test_int8_halves_the_files_at_least(exported):
 def test_int8_begins_aligned_so_that_wide_models_are_read_without_a_copy(exported):
     with next(exported["int8"].glob("*.safetensors")).open("rb") as file:
         assert (8 + int.from_bytes(file.read(8), "little")) % 64 == 0
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_card_of_an_unpublished_export_names_no_repository(form, run, exported, tmp_path, monkeypatch, capsys):
+    shutil.copytree(exported[form], tmp_path / form)
+    source = make.Source(run, load_record(run), tmp_path)
+    card = lay_out(source, form, None).read_text()
+    snippet = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]
+    assert f'-{form}"' not in snippet and "snapshot_download" not in snippet and "It is not published" in card
+    monkeypatch.chdir(tmp_path / form)
+    exec(snippet, {})
+    assert capsys.readouterr().out.strip()
 
 
 def test_the_adapters_card_names_each_once_and_stays_whole(run, exported):
