@@ -19,8 +19,8 @@ from record.predictions import Predictions
 from record.project import PROJECT_URL
 from record.release_files import PLOTS
 from record.run_record import Energy, LossPoint, Pin, Record
-from record.scores import BASELINES, METRIC_NAMES, ROUGE_NAMES
-from record.verdict import DECIDING, EVIDENCE, Verdict
+from record.scores import BASELINES, METRIC_NAMES, METRICS
+from record.verdict import EVIDENCE, Verdict
 from scoring.concerns import find_concerns
 from scoring.sql.databases import KINDS
 
@@ -65,7 +65,7 @@ def render_card(
         badge=badge_text(verdict),
         evidence=EVIDENCE,
         metric_names=METRIC_NAMES,
-        deciding=DECIDING,
+        deciding=record.contract.deciding(record.scores.adapter),
         baseline_names=BASELINES,
         concerns=find_concerns(record, predictions),
         seen=sum(record.scores.seen.values()),
@@ -73,7 +73,7 @@ def render_card(
         plots={name: Markup(path) for name, path in PLOTS.items()},
         samples=sample_rows(predictions),
         # Markup: it holds no text of the record's.
-        rouge_remark=Markup(rouge_remark(predictions.reference, record.contract.rouge_tokenizer) or ""),
+        rouge_remark=Markup(_remark(record, predictions)),
         prompt=cut(predictions.prompt[0], SNIPPET_CHARACTERS),
         prompts=[record.recipe["prompt"]] if isinstance(record.recipe["prompt"], str) else record.recipe["prompt"],
         snippet_tokens=min(TASK_SNIPPET_TOKENS, record.contract.max_new_tokens),
@@ -83,6 +83,12 @@ def render_card(
     )
     card = ModelCard(f"---\n{front_matter(record, repo_id).to_yaml()}\n---\n\n{body}")
     return keep_free_sections(str(card), previous) if previous else str(card)
+
+
+def _remark(record: Record, predictions: Predictions) -> str:
+    if "rouge" not in record.contract.families:
+        return ""
+    return rouge_remark(predictions.reference, record.contract.rouge_tokenizer) or ""
 
 
 def front_matter(record: Record, repo_id: str):
@@ -100,7 +106,7 @@ def front_matter(record: Record, repo_id: str):
             dataset_config=config and plain(config),
             dataset_split="test",
             dataset_revision=dataset.revision,
-            metric_type="rouge" if name in ROUGE_NAMES else name.removeprefix("sql_"),
+            metric_type=METRICS[name].hub,
             metric_name=METRIC_NAMES[name],
             metric_value=round(record.scores.adapter[name].mean, 4),
         )
@@ -114,12 +120,18 @@ def front_matter(record: Record, repo_id: str):
         pipeline_tag=task,
         language=[language.strip() for language in plain(recipe.get("language", "en")).split(",")],
         datasets=list(dict.fromkeys([dataset_id, *(plain(source.dataset) for source in record.leakage or [])])),
-        metrics=["rouge", *(["exact_match"] if record.contract.sql else [])],
+        metrics=_metrics(record),
         tags=["lora", "peft", f"base_model:adapter:{base_id}", *(["miniature"] if record.miniature else [])],
         eval_results=results,
         **licence(base),
         **_emissions(record.energy),
     )
+
+
+def _metrics(record: Record) -> list[str]:
+    """The Hub's names of the metrics; of SQL it knows only that of the exact match."""
+    names = [name for name in record.scores.shown() if name not in ("sql_parsed", "sql_execution_match")]
+    return list(dict.fromkeys(METRICS[name].hub for name in names))
 
 
 def licence(base: Pin) -> dict[str, Any]:
@@ -153,7 +165,8 @@ def citations(record: Record) -> list[Markup]:
         "chung2022scaling": "flan-t5" in record.pins.base_model.id.lower(),
         "hu2021lora": True,
         "dettmers2023qlora": bool(record.recipe.get("load_in_4bit")),
-        "lin-2004-rouge": True,
+        "lin-2004-rouge": "rouge" in record.contract.families,
+        "post-2018-call": bool(record.contract.signatures),
     }
     return [entries[key] for key, stands in conditions.items() if stands]
 
