@@ -96,7 +96,8 @@ class Contract(Section):
         They are that of the first family, or its first where that applies to no row, and SQL execution match. The other
         metrics move with them, and each further test is a further false alarm.
         """
-        scored = list(scored)
+        # A stranger's verdict may name others.
+        scored = [name for name in scored if name in METRICS]
         first = [name for name in scored if METRICS[name].family == self.families[0]] or scored
         leading = next((name for name in first if METRICS[name].decides), first[0]) if first else None
         return [name for name in scored if name == leading] + [
@@ -122,7 +123,7 @@ def _within_bounds(intervals: dict[Metric, Interval]) -> dict[Metric, Interval]:
         # A rate of errors has no upper bound.
         bound = LARGEST_FIGURE if METRICS[name].lower_is_better else 1
         if max(abs(interval.mean), abs(interval.low), abs(interval.high)) > bound:
-            raise ValueError(f"a {name} beyond {bound}")
+            raise ValueError(f"{name} lies between {-bound:,} and {bound:,}")
     return intervals
 
 
