@@ -11,7 +11,6 @@ from markupsafe import Markup
 
 from model_cards.escape import cut, environment, plain
 from model_cards.plots import badge_text
-from recipes.data.letters import rouge_remark
 from recipes.expectations import format_figure
 from record.errors import UserError, make
 from record.hashes import FREE_SECTION
@@ -72,8 +71,6 @@ def render_card(
         databases=len(KINDS),
         plots={name: Markup(path) for name, path in PLOTS.items()},
         samples=sample_rows(predictions),
-        # Markup: it holds no text of the record's.
-        rouge_remark=Markup(_remark(record, predictions)),
         prompt=cut(predictions.prompt[0], SNIPPET_CHARACTERS),
         prompts=[record.recipe["prompt"]] if isinstance(record.recipe["prompt"], str) else record.recipe["prompt"],
         snippet_tokens=min(TASK_SNIPPET_TOKENS, record.contract.max_new_tokens),
@@ -83,12 +80,6 @@ def render_card(
     )
     card = ModelCard(f"---\n{front_matter(record, repo_id).to_yaml()}\n---\n\n{body}")
     return keep_free_sections(str(card), previous) if previous else str(card)
-
-
-def _remark(record: Record, predictions: Predictions) -> str:
-    if "rouge" not in record.contract.families:
-        return ""
-    return rouge_remark(predictions.reference, record.contract.rouge_tokenizer) or ""
 
 
 def front_matter(record: Record, repo_id: str):
