@@ -71,7 +71,7 @@ def time_rouge(rows: int, repeats: int) -> dict:
     from rouge_score.scoring import BootstrapAggregator
 
     from scoring.bootstrap import CONFIDENCE, RESAMPLES, SEED, draws, intervals
-    from scoring.metrics import rouge_rows
+    from scoring.metrics.rouge import rouge_rows
 
     source, predictions, references = pairs(rows)
 

@@ -241,6 +241,10 @@ def check_scores(folder: Path, record: ScoredRecord, predictions: Predictions, t
     here = contract_of(recipe, contract.dtype, contract.batch_size)
     # Other versions may score the same; whether SQL is scored is the recipe's.
     versions: dict[str, Any] = {"metric_version": contract.metric_version}
+    if [*map(_unversioned, here.signatures.items())] == [*map(_unversioned, contract.signatures.items())]:
+        versions["signatures"] = contract.signatures
+    if record.data.rules == 1:
+        versions["without_rows"] = "zero"
     if here.sql is not None and contract.sql is not None:
         versions |= {"sql": contract.sql, "sql_rules": contract.sql_rules}
     if differs := first_difference(here.model_copy(update=versions), contract):
@@ -263,6 +267,11 @@ def check_scores(folder: Path, record: ScoredRecord, predictions: Predictions, t
     if compare(recipe.expect, record) != record.expectations:
         raise Drift("scoring", "the record's figures do not meet or miss the recipe's expectations as it states")
     return "published predictions scored again: the numbers of the record, to the last digit"
+
+
+def _unversioned(signature: tuple[str, str]) -> tuple[str, str]:
+    """A family and sacrebleu's signature of it, but for sacrebleu's version, which is its last part."""
+    return signature[0], signature[1].rpartition("|version:")[0]
 
 
 def check_baselines(record: ScoredRecord, predictions: Predictions, splits: Splits) -> str:
@@ -305,7 +314,12 @@ def _check_parent_rows(forgetting: Predictions, published: Predictions) -> None:
 
 def _check_numbers(ours: Section, theirs: Section, what: str, here: Contract, there: Contract) -> None:
     if differs := first_difference(ours, theirs):
-        versions = [f"{c.metric} {c.metric_version}" + (f", {c.sql}" if c.sql else "") for c in (here, there)]
+        versions = [
+            f"{c.metric} {c.metric_version}"
+            + (f", {c.sql}" if c.sql else "")
+            + "".join(f", {s}" for s in c.signatures.values())
+            for c in (here, there)
+        ]
         under = f" (scored with {versions[0]}, there with {versions[1]})" if versions[0] != versions[1] else ""
         values = f"{_digits(differs.ours)}, the record states {_digits(differs.theirs)}"
         raise Drift("scoring", f"{what} give {differs.where} {values}{under}")

@@ -17,9 +17,8 @@ from record.predictions import Predictions, load_predictions
 from record.release_files import FORGETTING_FILE, PREDICTIONS_FILE
 from record.run_record import Record
 from record.scored_record import require_scores
-from record.scores import BASELINES, Baseline, BaselineName, Compared
+from record.scores import BASELINES, METRIC_NAMES, Baseline, BaselineName, Compared, Contract
 from record.trained_run import load_trained_run
-from record.verdict import DECIDING
 from scoring.concerns import find_concerns
 from scoring.contract import contract_of
 from scoring.decoding.predict import load_for_scoring, parent_predictions, predict
@@ -52,12 +51,13 @@ def print_scores(record: Record, predictions: Predictions) -> None:
     if record.scores.clean is not None:
         print(f"\nOf these, the rows that are in no training data:\n{table(record.scores.clean)}")
     if record.forgetting is not None:
-        print(
-            f"ROUGE-L on the parent's {record.forgetting.rows:,} test rows moved by "
-            f"{record.forgetting.difference['rougeL'].mean:+.4f}"
-        )
+        for metric in record.contract.deciding(record.forgetting.difference)[:1]:
+            print(
+                f"{METRIC_NAMES[metric]} on the parent's {record.forgetting.rows:,} test rows moved by "
+                f"{record.forgetting.difference[metric].mean:+.4f}"
+            )
     if record.baselines:
-        print(f"\n{baseline_table(record.baselines)}")
+        print(f"\n{baseline_table(record.baselines, record.contract)}")
     if concerns := find_concerns(record, predictions):
         print("\nConcerns:", *concerns, sep="\n- ")
 
@@ -122,10 +122,10 @@ def table(scores: Compared) -> str:
     return "\n".join(lines)
 
 
-def baseline_table(baselines: dict[BaselineName, Baseline]) -> str:
+def baseline_table(baselines: dict[BaselineName, Baseline], contract: Contract) -> str:
     """What answers without a model score by the metrics that decide, as a small plain-text table."""
     lines = []
-    for metric in [name for name in DECIDING if name in baselines["nearest"].scores]:
+    for metric in contract.deciding(baselines["nearest"].scores):
         lines.append(f"Without a model: {metric}".ljust(42) + "score    adapter - it")
         for name, baseline in baselines.items():
             score, difference = baseline.scores[metric], baseline.difference[metric]

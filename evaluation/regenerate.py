@@ -11,6 +11,7 @@ from evaluation.findings import Drift, Undecided
 from evaluation.tolerance import (
     Outcome,
     change_interval,
+    corpus_change_interval,
     hidden_share,
     margin_of,
     outcome,
@@ -29,9 +30,9 @@ from record.predictions import Predictions, load_predictions
 from record.release_files import ADAPTER_FILE, FORGETTING_FILE
 from record.run_record import Environment, Pin, Record
 from record.scored_record import ScoredRecord, require_scores
-from record.scores import METRIC_NAMES, Contract
-from record.verdict import DECIDING, Change, Evidence, Model, Part
-from scoring.bootstrap import mean
+from record.scores import METRIC_NAMES, Contract, Interval
+from record.verdict import Change, Evidence, Model, Part
+from scoring.bootstrap import Corpus, Rows, applies, mean
 from scoring.decoding.generate import generate, shortfalls
 from scoring.decoding.predict import load_for_scoring, parent_predictions, predict
 from scoring.engines import engine_here
@@ -154,19 +155,21 @@ def decide(loaded: Loaded, published: Predictions, comparison: Comparison, sampl
                 loaded, published.take(numbers), comparison.fresh.take(here), numbers, who, loaded.contract
             )
     part: Part = "generation" if differing["base"] else "weights"
-    score = next(c.now for c in comparison.changes if (c.model, c.metric) == ("adapter", "rougeL"))
+    metrics = loaded.contract.deciding(dict.fromkeys(change.metric for change in comparison.changes))
+    score = next(c.now for c in comparison.changes if (c.model, c.metric) == ("adapter", metrics[0]))
+    stated = f"{METRIC_NAMES[metrics[0]]} {score:.4f}"
     of = f" for a sample of {len(rows):,} rows" if sample else ""
     if not any(differing.values()):
         hidden = f"; had {hidden_share(len(rows)):.1%} of all rows differed, it would have shown" if sample else ""
-        return "tokens", f"ROUGE-L {score:.4f}: all {2 * len(rows):,} outputs{of} are equal token for token{hidden}"
+        return "tokens", f"{stated}: all {2 * len(rows):,} outputs{of} are equal token for token{hidden}"
     summary = _summary(comparison)
     if loaded.repeatable:
         raise Drift(part, f"on the same device and versions {summary}", "tokens")
-    deciding = [change for change in comparison.changes if change.metric in DECIDING]
+    deciding = [change for change in comparison.changes if change.metric in metrics]
     _refuse_changes(deciding, len(rows), part, "", f"; {summary}")
     widest = max(visible_change(change.difference) for change in deciding)
     return "statistics", (
-        f"ROUGE-L {score:.4f}: no score moved{of} on another device, version or adapter (a change of "
+        f"{stated}: no score moved{of} on another device, version or adapter (a change of "
         f"{widest:.4f} would have shown); {summary}"
     )
 
@@ -217,7 +220,8 @@ def regenerate_parent_rows(loaded: Loaded, pinned: Pin, folder: Path, sample: in
         places = [rows.index(number) for number in others]
         _refuse_unlikely(loaded, published.take(places), fresh.take(places), others, "adapter", contract)
     moves = changes(published, fresh, "adapter", loaded.contract, loaded.parent_gains, loaded.published_adapter)
-    deciding = [change for change in moves if change.metric in DECIDING]
+    metrics = loaded.contract.deciding(change.metric for change in moves)
+    deciding = [change for change in moves if change.metric in metrics]
     _refuse_changes(deciding, len(rows), "weights", " on the parent's test rows", "")
     return f"{len(rows) - len(others):,} of {len(rows):,} outputs for the parent's test rows are equal"
 
@@ -321,7 +325,11 @@ def changes(
     gains: dict[str, float],
     same_weights: bool,
 ) -> list[Change]:
-    """Per metric how the scores of `who` moved; `gains` and `same_weights` give the margins (see `margin_of`)."""
+    """How the scores of `who` moved, by each metric that applies to any of the rows.
+
+    Parameters:
+        gains, same_weights: give the margins (see `margin_of`).
+    """
     was, now = metric_rows(published, who, contract), metric_rows(fresh, who, contract)
     return [
         Change(
@@ -329,11 +337,19 @@ def changes(
             metric=name,
             published=mean(was[name]),
             now=mean(now[name]),
-            difference=change_interval([b - a for a, b in zip(was[name], now[name], strict=True)]),
+            difference=_difference(was[name], now[name]),
             margin=margin_of(gains.get(name, 0.0), same_weights),
         )
         for name in was
+        if applies(was[name])
     ]
+
+
+def _difference(was: Rows, now: Rows) -> Interval:
+    if isinstance(was, Corpus) or isinstance(now, Corpus):
+        assert isinstance(was, Corpus) and isinstance(now, Corpus)
+        return corpus_change_interval(was, now)
+    return change_interval([b - a for a, b in zip(was, now, strict=True)])
 
 
 def change_table(changes: list[Change]) -> str:

@@ -28,6 +28,7 @@ from record.errors import UserError, explanation, one_line
 from record.predictions import Predictions
 from record.release_files import ADAPTER_FILE, PREDICTIONS_FILE
 from record.scored_record import ScoredRecord, require_scores
+from record.scores import METRIC_NAMES
 from record.verdict import Check, Level, Part, Verdict
 
 if TYPE_CHECKING:
@@ -236,10 +237,9 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
     _note(findings, "card", card)
     if level == "score":
         findings.evidence = "numbers"
-        score = record.scores.adapter["rougeL"].mean
-        findings.reason = (
-            f"ROUGE-L {score:.4f}: every number follows from the published predictions; nothing was generated"
-        )
+        leading = record.contract.deciding(record.scores.adapter)[0]
+        score = f"{METRIC_NAMES[leading]} {record.scores.adapter[leading].mean:.4f}"
+        findings.reason = f"{score}: every number follows from the published predictions; nothing was generated"
     else:
         refuse_large_weights(record.pins.base_model, record.model.total)
         run = _retrain(findings, adapter, commit, record) if level == "train" else folder

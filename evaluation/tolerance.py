@@ -7,6 +7,7 @@ import numpy as np
 
 from record.run_record import Environment
 from record.scores import Interval
+from scoring.bootstrap import Corpus, mean
 
 # The packages that decide which tokens come out.
 DECISIVE = ("torch", "transformers", "peft", "tokenizers", "bitsandbytes")
@@ -62,13 +63,9 @@ def change_interval(differences: list[float]) -> Interval:
     scores = np.asarray(differences, dtype=np.float64)
     scores = scores[~np.isnan(scores)]
     rows, changed = len(scores), scores[scores != 0]
-    mean = float(scores.mean()) if rows else 0.0
     if len(changed) == 0:
         return Interval(mean=0.0, low=0.0, high=0.0)
-    from scipy import stats
-
     many = len(changed)
-    tail = stats.norm.cdf(np.sqrt(many / (many - 1)) * stats.t.ppf(ALPHA / 2, many - 1)) if many > 1 else 0.0
     rng = np.random.default_rng(SEED)
     means = []
     for _ in range(RESAMPLES // CHUNK):
@@ -76,7 +73,29 @@ def change_interval(differences: list[float]) -> Interval:
         counts = rng.binomial(rows, many / rows, size=CHUNK)
         scores_drawn = changed[rng.integers(many, size=counts.sum())]
         means.append(np.bincount(np.repeat(np.arange(CHUNK), counts), weights=scores_drawn, minlength=CHUNK) / rows)
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
+    return _expanded(float(scores.mean()), np.concatenate(means), many)
+
+
+def corpus_change_interval(was: Corpus, now: Corpus) -> Interval:
+    """As `change_interval`, of a score of all rows together: both are taken of the same resamples of the rows."""
+    rows = len(was.statistics)
+    many = int((was.statistics != now.statistics).any(axis=1).sum())
+    if many == 0:
+        return Interval(mean=0.0, low=0.0, high=0.0)
+    rng = np.random.default_rng(SEED)
+    moved = []
+    for _ in range(RESAMPLES // CHUNK):
+        counts = rng.multinomial(rows, np.full(rows, 1 / rows), size=CHUNK)
+        moved.append(now.of(counts) - was.of(counts))
+    return _expanded(mean(now) - mean(was), np.concatenate(moved), many)
+
+
+def _expanded(mean: float, resampled: np.ndarray, many: int) -> Interval:
+    """The interval of a mean by its resamples, when `many` rows have changed."""
+    from scipy import stats
+
+    tail = stats.norm.cdf(np.sqrt(many / (many - 1)) * stats.t.ppf(ALPHA / 2, many - 1)) if many > 1 else 0.0
+    low, high = np.quantile(resampled, [tail, 1 - tail])
     if many < FEW:
         low, high = min(low, 0.0), max(high, 0.0)
     return Interval(mean=mean, low=float(low), high=float(high))

@@ -17,7 +17,7 @@ from model_cards.html import PAGE_STYLE, TEXT, render_page, source, visible
 from record.predictions import Predictions
 from record.run_record import Environment
 from record.scores import BASELINES, METRIC_NAMES
-from record.verdict import DECIDING, EVIDENCE, Model, Verdict
+from record.verdict import EVIDENCE, Model, Verdict
 
 MODELS: dict[Model, str] = {"base": "Base model", "adapter": "Adapter"}
 LEVELS = {
@@ -40,6 +40,10 @@ WORDS = re.compile(r"\s*(?:\w+|[^\w\s])|\s+")
 def render_report(verdict: Verdict, findings: Findings) -> str:
     """The page as one HTML file that loads nothing and runs no script."""
     scored_in = findings.record.scored_in if findings.record else None
+    contract = findings.record.contract if findings.record else None
+    scores = findings.record.scores if findings.record else None
+    scored = dict.fromkeys(change.metric for change in verdict.changes) or (scores.adapter if scores else {})
+    deciding = contract.deciding(scored) if contract else []
     return render_page(
         Path(__file__).with_name("verdict_page.html.jinja"),
         style=source(PAGE_STYLE),
@@ -50,7 +54,7 @@ def render_report(verdict: Verdict, findings: Findings) -> str:
         models=MODELS,
         evidence=EVIDENCE,
         levels=LEVELS,
-        deciding=DECIDING,
+        deciding=deciding,
         metric_names=METRIC_NAMES,
         baseline_names=BASELINES,
         outcome=outcome,

@@ -18,8 +18,8 @@ from record.predictions import Predictions
 from record.project import PROJECT_URL
 from record.release_files import PLOTS
 from record.run_record import Energy, LossPoint, Pin, Record
-from record.scores import BASELINES, METRIC_NAMES, ROUGE_NAMES
-from record.verdict import DECIDING, EVIDENCE, Verdict
+from record.scores import BASELINES, METRIC_NAMES, METRICS
+from record.verdict import EVIDENCE, Verdict
 from scoring.concerns import find_concerns
 from scoring.sql.databases import KINDS
 
@@ -66,14 +66,13 @@ def render_card(
         badge=badge_text(verdict),
         evidence=EVIDENCE,
         metric_names=METRIC_NAMES,
-        deciding=DECIDING,
+        deciding=record.contract.deciding(record.scores.adapter),
         baseline_names=BASELINES,
         concerns=find_concerns(record, predictions),
         seen=sum(record.scores.seen.values()),
         databases=len(KINDS[record.contract.sql_rules]),
         plots={name: Markup(path) for name, path in PLOTS.items()},
         samples=sample_rows(predictions),
-        # Markup: it holds no text of the record's.
         prompt=cut(predictions.prompt[0], SNIPPET_CHARACTERS),
         prompts=[record.recipe["prompt"]] if isinstance(record.recipe["prompt"], str) else record.recipe["prompt"],
         snippet_tokens=min(TASK_SNIPPET_TOKENS, record.contract.max_new_tokens),
@@ -101,7 +100,7 @@ def front_matter(record: Record, repo_id: str):
             dataset_config=config and plain(config),
             dataset_split=plain(recipe.get("test_split") or "test"),
             dataset_revision=dataset.revision,
-            metric_type="rouge" if name in ROUGE_NAMES else name.removeprefix("sql_"),
+            metric_type=METRICS[name].hub,
             metric_name=METRIC_NAMES[name],
             metric_value=round(record.scores.adapter[name].mean, 4),
         )
@@ -115,12 +114,18 @@ def front_matter(record: Record, repo_id: str):
         pipeline_tag=task,
         language=[language.strip() for language in plain(recipe.get("language", "en")).split(",")],
         datasets=list(dict.fromkeys([dataset_id, *(plain(source.dataset) for source in record.leakage or [])])),
-        metrics=["rouge", *(["exact_match"] if "sql_exact_match" in record.scores.adapter else [])],
+        metrics=_metrics(record),
         tags=["lora", "peft", f"base_model:adapter:{base_id}", *(["miniature"] if record.miniature else [])],
         eval_results=results,
         **licence(base),
         **_emissions(record.energy),
     )
+
+
+def _metrics(record: Record) -> list[str]:
+    """The Hub's names of the metrics; of SQL it knows only that of the exact match."""
+    names = [name for name in record.scores.shown() if name not in ("sql_parsed", "sql_execution_match")]
+    return list(dict.fromkeys(METRICS[name].hub for name in names))
 
 
 def licence(base: Pin) -> dict[str, Any]:
@@ -154,7 +159,8 @@ def citations(record: Record) -> list[Markup]:
         "chung2022scaling": "flan-t5" in record.pins.base_model.id.lower(),
         "hu2021lora": True,
         "dettmers2023qlora": bool(record.recipe.get("load_in_4bit")),
-        "lin-2004-rouge": True,
+        "lin-2004-rouge": "rouge" in record.contract.families,
+        "post-2018-call": bool(record.contract.signatures),
     }
     return [entries[key] for key, stands in conditions.items() if stands]
 

@@ -14,6 +14,7 @@ from model_cards.escape import cell
 from record.command_line import Command, Run, run_command, runs
 from record.errors import UserError, make, one_line_errors
 from record.run_record import Record, load_record
+from record.scores import METRIC_NAMES
 
 DEFAULT = ("finance-base", "finance", "finance-xl")
 
@@ -31,9 +32,12 @@ def command(folders: tuple[Path, ...], into: Path | None) -> None:
     with one_line_errors():
         records = [_scored_record(run) for run in folders or [runs() / name for name in DEFAULT]]
         into.mkdir(parents=True, exist_ok=True)
-        table = compare_table(records)
-        (into / "compare.md").write_text(f"{table}\n\n![ROUGE-L of every run](compare.png)\n", encoding="utf-8")
-        draw(records, into / "compare.png")
+        metric = _shared_metric(records)
+        table = compare_table(records, metric)
+        (into / "compare.md").write_text(
+            f"{table}\n\n![{METRIC_NAMES[metric]} of every run](compare.png)\n", encoding="utf-8"
+        )
+        draw(records, into / "compare.png", metric)
         print(f"{table}\n\nTable: {into / 'compare.md'}   plot: {into / 'compare.png'}")
 
 
@@ -49,14 +53,25 @@ def _scored_record(run: Path) -> Record:
     return record
 
 
-def compare_table(records: list[Record]) -> str:
-    """One markdown row a run; ROUGE-L F-measures with their intervals, the base model's zero-shot score first."""
+def _shared_metric(records: list[Record]) -> str:
+    """The first run's leading metric, or else the first that all runs are scored by."""
+    first = records[0]
+    names = [*first.contract.deciding(first.scores.adapter), *first.scores.adapter]
+    shared = (name for name in names if all(name in record.scores.adapter for record in records))
+    if (metric := next(shared, None)) is None:
+        raise UserError("no metric is common to these runs: compare runs whose recipes name the same `metrics`")
+    return metric
+
+
+def compare_table(records: list[Record], metric: str) -> str:
+    """One markdown row a run; its scores by `metric` with their intervals, the base model's zero-shot score first."""
+    label = METRIC_NAMES[metric]
     lines = [
-        "| run | base model | parameters | trainable | weights | trained in | ROUGE-L zero-shot | ROUGE-L tuned |",
+        f"| run | base model | parameters | trainable | weights | trained in | {label} zero-shot | {label} tuned |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for record in records:
-        base, tuned = record.scores.base["rougeL"], record.scores.adapter["rougeL"]
+        base, tuned = record.scores.base[metric], record.scores.adapter[metric]
         cells = [
             f"{cell(record.name)}{' (miniature)' if record.miniature else ''}",
             cell(record.pins.base_model.id),
@@ -70,13 +85,15 @@ def compare_table(records: list[Record]) -> str:
     return "\n".join(lines)
 
 
-def draw(records: list[Record], path: Path) -> None:
-    """ROUGE-L of every run, zero-shot and tuned, with its intervals."""
+def draw(records: list[Record], path: Path, metric: str) -> None:
+    """The scores of every run by `metric`, zero-shot and tuned, with its intervals."""
     from model_cards.plots import bars, new_axes, save
 
-    figure, axes = new_axes("ROUGE-L on the test rows" + (" (miniatures)" if any(r.miniature for r in records) else ""))
-    bars(axes, [r.name for r in records], [r.scores.base["rougeL"] for r in records],
-         [r.scores.adapter["rougeL"] for r in records])  # fmt: skip
+    figure, axes = new_axes(
+        f"{METRIC_NAMES[metric]} on the test rows" + (" (miniatures)" if any(r.miniature for r in records) else "")
+    )
+    bars(axes, [r.name for r in records], [r.scores.base[metric] for r in records],
+         [r.scores.adapter[metric] for r in records])  # fmt: skip
     path.write_bytes(save(figure))
 
 

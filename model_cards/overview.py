@@ -21,7 +21,7 @@ from record.predictions import Predictions, load_predictions
 from record.release_files import CARD_FILE, PREDICTIONS_FILE, RECORD_FILE, VERDICT_FILE
 from record.run_record import Record, load_record
 from record.scores import BASELINES, METRIC_NAMES
-from record.verdict import DECIDING, Verdict, load_verdict, why_unrelated
+from record.verdict import Verdict, load_verdict, why_unrelated
 
 # Rows of one adapter, and characters of one text, that the page holds: 11,490 news articles come to 33 MB so.
 ROWS, TEXT = 20_000, 2_000
@@ -135,7 +135,8 @@ def render_overview(entries: list[Entry]) -> str:
     from model_cards.plots import SIGNS, badge_text
     from scoring.concerns import find_concerns
 
-    metrics = [metric for metric in DECIDING if any(metric in entry.record.scores.base for entry in entries)]
+    deciding = [entry.record.contract.deciding(entry.record.scores.base) for entry in entries]
+    metrics = [metric for metric in METRIC_NAMES if any(metric in names for names in deciding)]
     return render_page(
         HERE / "overview.html.jinja",
         style=source(PAGE_STYLE, HERE / "overview.css"),
@@ -145,7 +146,7 @@ def render_overview(entries: list[Entry]) -> str:
         metric_names=METRIC_NAMES,
         baseline_names=BASELINES,
         concerns=[find_concerns(entry.record, entry.predictions) for entry in entries],
-        deciding=DECIDING,
+        deciding=metrics,
         badges=SIGNS,
         badge_text=badge_text,
         losses=[loss_chart(entry.name, entry.record.training) for entry in entries],
@@ -159,7 +160,7 @@ def render_overview(entries: list[Entry]) -> str:
 def row_columns(entry: Entry) -> dict[str, Any]:
     """An adapter's rows, column by column, as the page's script reads them: texts are cut, scores are ROUGE-L."""
     from model_cards.html import reveal
-    from scoring.metrics import rouge_rows
+    from scoring.metrics.rouge import rouge_rows
 
     rows = entry.predictions.take(range(min(ROWS, len(entry.predictions.prompt))))
     contract = entry.record.contract

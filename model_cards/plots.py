@@ -179,5 +179,7 @@ def bars(axes, names: list[str], base: list[Interval], adapter: list[Interval]) 
             )
     axes.set_xticks(range(len(names)), [textwrap.fill(name, 14) for name in names])
     axes.set_ylabel("F-measure or share")
-    axes.set_ylim(0, min(1.05, 1.2 * max(x.high for x in (*base, *adapter))) or 1)
+    highest = max(x.high for x in (*base, *adapter))
+    # Room for the numbers above; a share has no more than 1 to fill.
+    axes.set_ylim(0, (min(1.05, 1.2 * highest) if highest <= 1 else 1.2 * highest) or 1)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, -0.12), ncols=2)

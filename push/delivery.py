@@ -21,6 +21,7 @@ from push.repository import RemoteState, Target
 from record.errors import UserError
 from record.release_files import CARD_FILE, SIGNATURE_FILE
 from record.run_record import load_record
+from record.scores import METRIC_NAMES
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,10 @@ def _lay_out(delivery: Delivery, there: RemoteState, options: Options) -> str:
             (release / SIGNATURE_FILE).write_bytes(old)
         sign(release, options.sign)
     # `stage` refuses a run without.
-    assert record.scores is not None
-    delivery.note = f"ROUGE-L {record.scores.adapter['rougeL'].mean:.4f} on {record.scores.rows:,} test rows"
+    assert record.scores is not None and record.contract is not None
+    leading = record.contract.deciding(record.scores.adapter)[0]
+    score = record.scores.adapter[leading].mean
+    delivery.note = f"{METRIC_NAMES[leading]} {score:.4f} on {record.scores.rows:,} test rows"
     print(f"Card: {release / CARD_FILE}   plots: {release / 'plots'}", flush=True)
     if not options.dry_run:
         retry("checking the card", ModelCard.load(release / CARD_FILE).validate)

@@ -18,6 +18,7 @@ from recipes.settings import refuse_combinations, refuse_keys
 from record.errors import Slip, UserError
 from record.field_types import is_plain_name
 from record.published_recipe import refused_key
+from record.scores import METRICS, families
 
 # Where a run is written, watched and cut to fit memory is no part of what is trained.
 NOT_RECIPE = {
@@ -77,7 +78,7 @@ class RecipeArguments:
             Template of the expected output, likewise: rows that lack it are dropped, too.
         sql_schema (`str`, *optional*):
             Template of the CREATE TABLE (and INSERT) statements that a row's SQL is about; with it, outputs are scored
-            as SQL too.
+            as SQL too, unless `metrics` names others only.
         length_rules (`list[str]`, *optional*):
             Rows to drop and texts to cut, in this order: `drop characters(instruction + input) >= 512`,
             `truncate tokens(prompt) > 512`. Units are `characters`, `words` and `tokens`; texts are columns, `prompt`
@@ -112,6 +113,11 @@ class RecipeArguments:
         engine (`str`, *optional*, defaults to `"transformers"`):
             What generates when scores are taken: `transformers`, or `ctranslate2` (an extra: greedy, in float32 on the
             CPU, the same tokens in less time).
+        metrics (`list[str]`, *optional*):
+            Families of metrics by which outputs are scored, of `rouge`, `sacrebleu` (BLEU), `chrf`, `ter`,
+            `exact_match`, `squad` (exact match and F1 of words) and `sql`, which needs `sql_schema`. The first one
+            leads: it decides whether a check that generates again has found the same, together with SQL execution
+            match. Unless given `rouge`, and `sql` where there is `sql_schema`.
         rouge_tokenizer (`str`, *optional*, defaults to `"words"`):
             What ROUGE counts: `words`, made of a to z and digits, or `characters`, the letters and digits of any
             script, for Chinese, Arabic and whatever else such words cannot hold.
@@ -149,6 +155,7 @@ class RecipeArguments:
     max_new_tokens: int = 512
     num_beams: int = 1
     engine: str = "transformers"
+    metrics: list[str] = field(default_factory=list)
     rouge_tokenizer: str = "words"
     expect: dict | None = None
     strict: bool = False
@@ -157,11 +164,12 @@ class RecipeArguments:
         for key in ("title", "adapter_name", "dataset_name", "prompt", "target"):
             if getattr(self, key) in (None, "", []):
                 raise UserError(f"the recipe lacks `{key}`")
-        for key in ("prompt", "dataset_splits", "length_rules", "added_tokens"):
+        for key in ("prompt", "dataset_splits", "length_rules", "added_tokens", "metrics"):
             if isinstance(getattr(self, key), str):
                 setattr(self, key, [getattr(self, key)])
         if refusal := refused_key(vars(self), own=True):
             raise UserError(refusal)
+        self._check_metrics()
         if self.engine == "ctranslate2" and self.num_beams > 1:
             raise UserError("`engine: ctranslate2` decodes greedily only: set `num_beams: 1`, or leave `engine` out")
         schema = [] if self.sql_schema is None else [self.sql_schema]
@@ -197,6 +205,20 @@ class RecipeArguments:
             raise UserError("`split: grouped` draws the test rows, `test_split` names them: remove one of them")
         if self.validation_split and self.select_on_test:
             raise UserError("`select_on_test` takes the validation loss from the test rows: remove `validation_split`")
+
+    def metric_families(self) -> list[str]:
+        """The families of metrics by which outputs are scored, the deciding one first."""
+        return families(self.metrics, self.sql_schema is not None)
+
+    def _check_metrics(self):
+        if len(set(self.metrics)) < len(self.metrics):
+            raise UserError(f"`metrics` names a family twice: {', '.join(self.metrics)}")
+        if "sql" in self.metrics and self.sql_schema is None:
+            raise UserError("`metrics: sql` needs the tables that a row's SQL is about: set `sql_schema`")
+        published = (self.expect or {}).get("published", {})
+        for metric in [name for who in ("base", "adapter") for name in published.get(who) or {}]:
+            if (family := METRICS[metric].family) not in self.metric_families():
+                raise UserError(f"`expect` states {metric}, by which nothing is scored: add `{family}` to `metrics`")
 
     def parsed_rules(self) -> list[Rule]:
         """`length_rules`, each as a `Rule`."""

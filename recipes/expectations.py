@@ -42,6 +42,8 @@ def compare(expect: dict[str, Any] | None, record: Record) -> list[Expectation]:
     if record.scores is not None:
         for who in ("base", "adapter"):
             for metric, expected in (expect.get("published", {}).get(who) or {}).items():
+                if metric not in getattr(record.scores, who):
+                    continue
                 figure = getattr(record.scores, who)[metric].mean
                 near = "met" if abs(figure - expected) <= SCORE_TOLERANCE else "missed"
                 verdict = near if comparable else "not comparable"

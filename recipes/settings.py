@@ -98,6 +98,7 @@ WITHOUT_EFFECT = {
     "max_new_tokens": _SCORING,
     "num_beams": _SCORING,
     "engine": _SCORING,
+    "metrics": _SCORING,
     "rouge_tokenizer": _SCORING,
     "expect": "what the run is compared with",
     "strict": "whether a run that misses `expect` is trained at all",

@@ -135,7 +135,8 @@ def prepare(recipe: Recipe, pins: Pins, rules: Literal[1, 2]) -> Prepared:
         unwritable = audit(tokens, references(splits))
     leakage = find_seen_rows(splits, pins)[1] if state.is_main_process else None
     remarks = length_remarks(train_rows, trained_length(pins.base_model, tokenizer), pins.base_model.id)
-    if remark := rouge_remark(references(splits), recipe.arguments.rouge_tokenizer):
+    rouge = "rouge" in recipe.arguments.metric_families()
+    if rouge and (remark := rouge_remark(references(splits), recipe.arguments.rouge_tokenizer)):
         remarks.append(remark)
     lengths = lengths_of(train_rows)
     return Prepared(tokenizer, splits, unwritable, train_rows, eval_rows, lengths, leakage, remarks)

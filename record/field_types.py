@@ -83,8 +83,6 @@ Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 # Of finite size; JSON has no other numbers.
 Amount = Annotated[float, Field(ge=0, le=1e15)]
-# A difference of two shares.
-Shift = Annotated[float, Field(ge=-1, le=1)]
 
 
 class Section(BaseModel):

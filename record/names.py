@@ -10,7 +10,7 @@ from record.scores import Scores
 # A share or percentage that stands alone, or a number behind the name of a metric. `v1.1` and `qwen2.5` are no scores.
 SHARE = re.compile(r"(?<![\w.])(?:\d{1,3}(?:\.\d+)?\s?(?:%|percent\b|per cent\b)|0?\.\d+|1\.0+)(?!\w|\.\d)")
 METRIC = re.compile(
-    r"(?<![a-z])(?:rouge(?:[-_ ]?(?:lsum|l|1|2)(?![a-z\d]|\.\d))?+|accuracy|bleu|f1|"
+    r"(?<![a-z])(?:rouge(?:[-_ ]?(?:lsum|l|1|2)(?![a-z\d]|\.\d))?+|accuracy|bleu|chrf(?:\d?(?:\+\+)?)|ter|f1|"
     r"(?:exact|execution)[-_ ]match|meteor|bertscore)(?![a-z\d])"
 )
 NUMBER_OF_A_METRIC = re.compile(rf"{METRIC.pattern}(?:\s*(?:of|is|at|=|:))?[-_ =:]*(\d+(?:\.\d+)?\b)")

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from typing_extensions import TypedDict
 
 from record.field_types import ONE_LINE, PLAIN_NAME, Count, Line, PlainName, RepoId, Seed, Sha1, Share
+from record.scores import FAMILIES, Family, Metric
 
 MAX_FIELDS = 30
 
@@ -38,7 +39,7 @@ Template = Annotated[Text, AfterValidator(_few_fields)]
 Module = Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,100}$")]
 Modules = Annotated[list[Module], Field(max_length=100)]
 When = Literal["no", "steps", "epoch"]
-Metrics = dict[Literal["rouge1", "rouge2", "rougeL", "rougeLsum", "rougeLsum_flat"], Share]
+Metrics = dict[Metric, Share]
 CLOSED = ConfigDict(extra="forbid", strict=True)
 
 
@@ -99,6 +100,7 @@ class PublishedRecipe(TypedDict, total=False):
     max_new_tokens: Many
     num_beams: Annotated[int, Field(ge=1, le=64)]
     engine: Literal["transformers", "ctranslate2"]
+    metrics: Annotated[list[Family], Field(max_length=len(FAMILIES))]
     rouge_tokenizer: Literal["words", "characters"]
     expect: Expected | None
 

@@ -11,7 +11,7 @@ from recipes.data.splits import Splits
 from record.cache import batches, cached_value, code_of
 from record.predictions import Predictions
 from record.scores import Baseline, BaselineName, Contract
-from scoring.bootstrap import intervals
+from scoring.bootstrap import compared
 from scoring.metrics import rows_of
 from scoring.scores import metric_rows
 
@@ -29,12 +29,11 @@ def score_baselines(splits: Splits, predictions: Predictions, contract: Contract
         Per baseline its scores, and the paired difference adapter − baseline.
     """
     adapter = metric_rows(predictions, "adapter", contract)
-    how = (contract.resamples, contract.confidence, contract.seed)
     scored: dict[BaselineName, Baseline] = {}
     for name, outputs in baseline_outputs(splits, contract.seed).items():
         rows = rows_of(outputs, predictions.reference, predictions.schema, contract)
-        differences = {key: [a - b for a, b in zip(adapter[key], rows[key], strict=True)] for key in rows}
-        scored[name] = Baseline(scores=intervals(rows, *how), difference=intervals(differences, *how))
+        both = compared(rows, adapter, contract)
+        scored[name] = Baseline(scores=both["base"], difference=both["difference"])
     return scored
 
 

@@ -11,8 +11,7 @@ from recipes.data.letters import rouge_remark
 from record.names import misleading_names
 from record.predictions import Predictions
 from record.run_record import Record
-from record.scores import BASELINES, METRIC_NAMES
-from record.verdict import DECIDING
+from record.scores import BASELINES, METRIC_NAMES, METRICS, Interval
 
 FEW_ROWS = 100
 # Shares of the test rows from which on something is told.
@@ -81,7 +80,7 @@ def _rows_selected_by_target(record: Record, predictions: Predictions) -> list[s
 
 def _few_rows(record: Record, predictions: Predictions) -> list[str]:
     lines = [f"there are only {record.scores.rows:,} test rows"] if record.scores.rows < FEW_ROWS else []
-    for name in DECIDING:
+    for name in record.contract.deciding(record.scores.adapter):
         difference = record.scores.difference.get(name)
         if difference is not None and difference.high - difference.low > abs(difference.mean):
             lines.append(
@@ -159,21 +158,28 @@ def _no_better_than_nearest(record: Record, predictions: Predictions) -> list[st
     return [
         f"{METRIC_NAMES[name]} {record.scores.adapter[name].mean:.4f} is not shown to be better than "
         f"{nearest.scores[name].mean:.4f}, which {BASELINES['nearest']}, scores"
-        for name in DECIDING
-        if name in nearest.difference and nearest.difference[name].low <= 0
+        for name in record.contract.deciding(record.scores.adapter)
+        if name in nearest.difference and not _shown_better(name, nearest.difference[name])
     ]
 
 
+def _shown_better(metric: str, difference: Interval) -> bool:
+    return difference.high < 0 if METRICS[metric].lower_is_better else difference.low > 0
+
+
 def _metrics_without_rows(record: Record, predictions: Predictions) -> list[str]:
-    causes = {"sql_exact_match": "reads as one query", "sql_execution_match": "runs on its own tables"}
+    """Rows lack what a metric needs; before version 5 of the record it then counted 0."""
+    contract, scored = record.contract, record.scores.adapter
     return [
-        f"{METRIC_NAMES[name]} is left out: no reference {cause}"
-        for name, cause in causes.items()
-        if record.contract.sql and name not in record.scores.adapter
+        f"{METRIC_NAMES[name]} is not stated: it applies to none of the {record.scores.rows:,} test rows"
+        for name, kind in METRICS.items()
+        if kind.family in contract.families and name not in scored
     ]
 
 
 def _hidden_from_rouge(record: Record, predictions: Predictions) -> list[str]:
+    if "rouge" not in record.contract.families:
+        return []
     remark = rouge_remark(predictions.reference, record.contract.rouge_tokenizer)
     return [remark] if remark else []
 

@@ -1,7 +1,7 @@
 """The scoring contract that a recipe asks for on this machine; needs no model."""
 
 from record.errors import UserError
-from record.scores import Contract
+from record.scores import Contract, families
 
 
 def contract_of(recipe, dtype: str, batch_size: int) -> Contract:
@@ -10,18 +10,23 @@ def contract_of(recipe, dtype: str, batch_size: int) -> Contract:
     from importlib.metadata import version
 
     from scoring.bootstrap import CONFIDENCE, RESAMPLES, SEED
-    from scoring.metrics import SENTENCES
+    from scoring.corpus import signature
+    from scoring.metrics.rouge import SENTENCES
 
+    named = families(recipe.metrics, recipe.sql_schema is not None)
     sql = f"sqlglot {version('sqlglot')}, SQLite {sqlite3.sqlite_version}"
     return Contract(
         engine=_engine(recipe.engine, dtype),
+        metrics=recipe.metrics,
         metric="rouge-score-rs",
         metric_version=version("rouge-score-rs"),
         rouge_tokenizer=recipe.rouge_tokenizer,
         stemmer=recipe.rouge_tokenizer == "words",
         sentences=SENTENCES[recipe.rouge_tokenizer],
-        sql=None if recipe.sql_schema is None else sql,
-        sql_rules=1 if recipe.sql_schema is None else 2,
+        sql=sql if "sql" in named else None,
+        sql_rules=2 if "sql" in named else 1,
+        signatures={family: line for family in named if (line := signature(family))},
+        without_rows="absent",
         max_new_tokens=recipe.max_new_tokens,
         num_beams=recipe.num_beams,
         dtype=dtype,

@@ -7,7 +7,7 @@ evaluate.load("scoring/rouge.py").compute(predictions=["a b"], references=["a c"
 import datasets
 import evaluate
 
-from scoring.metrics import rouge_rows
+from scoring.metrics.rouge import rouge_rows
 
 
 class Rouge(evaluate.Metric):

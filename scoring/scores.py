@@ -22,14 +22,14 @@ def score_predictions(predictions, contract: Contract, base_seconds: float, adap
         **_comparison(rows, range(len(predictions.reference)), contract),
         base_outputs=_outputs(predictions.base, predictions.base_tokens, contract, base_seconds),
         adapter_outputs=_outputs(predictions.adapter, predictions.adapter_tokens, contract, adapter_seconds),
-        sql=_sql_counts(predictions, contract) if contract.sql else None,
+        sql=_sql_counts(predictions, contract) if "sql" in contract.families else None,
         seen={kind: many for kind, many in seen.items() if many or kind in ("exact", "near")},
         clean=Compared(**_comparison(rows, clean, contract)) if 0 < len(clean) < len(predictions.seen) else None,
     )
 
 
 def _sql_counts(predictions, contract: Contract) -> SqlCounts:
-    from scoring.metrics import sql_of
+    from scoring.metrics.sql import sql_of
 
     base, adapter = (
         sql_of(texts, predictions.reference, predictions.schema, contract)
@@ -42,27 +42,18 @@ def _sql_counts(predictions, contract: Contract) -> SqlCounts:
     )
 
 
-def metric_rows(predictions, who: str, contract: Contract) -> dict[str, list[float]]:
+def metric_rows(predictions, who: str, contract: Contract) -> dict[str, Any]:
     """Every metric of the contract, row by row, of what `who` ("base" or "adapter") wrote."""
     from scoring.metrics import rows_of
 
     return rows_of(getattr(predictions, who), predictions.reference, predictions.schema, contract)
 
 
-def _comparison(rows: dict[str, dict[str, list[float]]], numbers: Sequence[int], contract: Contract) -> dict[str, Any]:
-    from scoring.bootstrap import intervals
-    from scoring.metrics import applying
+def _comparison(rows: dict[str, dict[str, Any]], numbers: Sequence[int], contract: Contract) -> dict[str, Any]:
+    from scoring.bootstrap import compared, take
 
-    base, adapter = (
-        applying({name: [scores[row] for row in numbers] for name, scores in rows[who].items()}, contract)
-        for who in ("base", "adapter")
-    )
-    difference = {name: [a - b for a, b in zip(adapter[name], base[name], strict=True)] for name in base}
-    parts = {"base": base, "adapter": adapter, "difference": difference}
-    return {"rows": len(numbers)} | {
-        name: intervals(per_row, contract.resamples, contract.confidence, contract.seed)
-        for name, per_row in parts.items()
-    }
+    base, adapter = ({name: take(scores, numbers) for name, scores in rows[who].items()} for who in ("base", "adapter"))
+    return {"rows": len(numbers)} | compared(base, adapter, contract)
 
 
 def _outputs(texts: list[str], tokens: list[list[int]], contract: Contract, seconds: float) -> Outputs:

@@ -31,7 +31,7 @@ from record.release_files import ADAPTER_FILE, FORGETTING_FILE, PREDICTIONS_FILE
 from record.run_record import Record, load_record
 from scoring.baselines import score_baselines
 from scoring.decoding.predict import load_for_scoring, predict
-from scoring.metrics import rouge_rows
+from scoring.metrics.rouge import rouge_rows
 from scoring.scores import score_forgetting, score_predictions
 
 Forgery = Callable[[Path, str], Path]

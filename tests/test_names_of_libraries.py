@@ -101,6 +101,12 @@ def metric_method(name: str) -> object:
     return getattr(evaluate.Metric, name)
 
 
+def corpus_method(name: str) -> object:
+    from sacrebleu.metrics.base import Metric
+
+    return getattr(Metric, name)
+
+
 # Where each stands, its name there, and what fails without it.
 NAMES = {
     ("hub/retry.py", "_http"): client_factory,
@@ -114,6 +120,8 @@ NAMES = {
     ("recipes/training/trainer.py", "_set_sync_gradients"): sync_gradients,
     ("recipes/training/unpadded_t5.py", "_compiled_call_impl"): torch_compiles,
     ("recipes/training/unpadded_t5.py", "_dynamo"): torch_compiles,
+    ("scoring/corpus.py", "_compute_score_from_stats"): lambda: corpus_method("_compute_score_from_stats"),
+    ("scoring/corpus.py", "_extract_corpus_statistics"): lambda: corpus_method("_extract_corpus_statistics"),
     ("scoring/decoding/ctranslate.py", "_load"): converter_load,
     ("scoring/decoding/t5_weights.py", "_linear_pointwise"): lambda: mkldnn("_linear_pointwise"),
     ("scoring/decoding/t5_weights.py", "_reorder_linear_weight"): lambda: mkldnn("_reorder_linear_weight"),

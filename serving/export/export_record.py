@@ -8,12 +8,12 @@ from pydantic import Field
 from record import strict_json
 from record.field_types import Count, RepoPath, Section, Sha256, Share
 from record.run_record import Environment, Pin, Positive
-from record.scores import Contract, Interval, Metric
+from record.scores import METRICS, Contract, Intervals, Metric
 from record.whole_file import write_whole
 from serving.export.timing import Speed
 
 EXPORT_FILE = "export.json"
-# The smallest loss of ROUGE-L that counts.
+# The smallest loss of the leading metric that counts.
 LOSS = 0.005
 
 
@@ -25,16 +25,10 @@ class Parity(Section):
 
     rows: Positive
     of: Positive
-    adapter: dict[Metric, Interval]
-    export: dict[Metric, Interval]
-    difference: dict[Metric, Interval]
+    adapter: Intervals
+    export: Intervals
+    difference: Intervals
     equal: Share
-
-    @property
-    def verdict(self) -> Literal["kept", "open", "lost"]:
-        """Whether ROUGE-L is shown to be kept within `LOSS`, shown to be worse by more, or neither."""
-        difference = self.difference["rougeL"]
-        return "lost" if difference.high < -LOSS else "kept" if difference.low >= -LOSS else "open"
 
 
 class Export(Section):
@@ -55,6 +49,18 @@ class Export(Section):
     environment: Environment
     bytes: Count
     files: dict[RepoPath, Sha256] = Field(max_length=100)
+
+    @property
+    def leading(self) -> Metric:
+        """The metric that decides: ROUGE-L unless the recipe names others."""
+        return self.contract.deciding(self.parity.difference)[0]
+
+    @property
+    def verdict(self) -> Literal["kept", "open", "lost"]:
+        """Whether the leading metric is shown to be kept within `LOSS`, shown to be worse by more, or neither."""
+        moved = self.parity.difference[self.leading]
+        low, high = (-moved.high, -moved.low) if METRICS[self.leading].lower_is_better else (moved.low, moved.high)
+        return "lost" if high < -LOSS else "kept" if low >= -LOSS else "open"
 
     def to_bytes(self) -> bytes:
         """The record as it stands in `export.json`."""

@@ -4,8 +4,9 @@
     python -m serving.export.make --adapter owner/name --format merged int8 ct2 ct2-int8
 
 merged: one float32 checkpoint for transformers. int8: its linear layers in 8 bits, for PyTorch. ct2, ct2-int8: for
-CTranslate2, in float32 or 8 bits. An export whose ROUGE-L is shown to be worse than the adapter's by more than 0.005
-(the whole 95 % interval of the paired difference lies below -0.005) is refused without --force.
+CTranslate2, in float32 or 8 bits. An export whose first metric (ROUGE-L by default) is shown to be worse than the
+adapter's by more than 0.005 (the whole 95 % interval of the paired difference lies below -0.005) is refused without
+--force.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import click
 from record.command_line import Command, Run, run_command, runs
 from record.errors import UserError, one_line_errors
 from record.errors import make as make_command
+from record.scores import METRIC_NAMES
 
 # The first rows of the test split, a random permutation, are those that are timed one by one.
 TIMED = 32
@@ -59,8 +61,8 @@ def command(**options: Any) -> None:
     int8           its linear layers in 8 bits, for PyTorch
     ct2, ct2-int8  for CTranslate2, in float32 or 8 bits
 
-    An export whose ROUGE-L is shown to be worse than the adapter's by more than
-    0.005 (the whole 95 % interval of the paired difference) is refused without
+    An export whose first metric (ROUGE-L by default) is shown to be worse than the
+    adapter's by more than 0.005 (the whole 95 % interval of the paired difference) is refused without
     --force.
     """
     options["into"] = options["into"] or runs() / "exports"
@@ -147,7 +149,7 @@ def make(source: Source, form: str, sample: int | None = None, force: bool = Fal
         The `Export`, which also lies there.
 
     Raises:
-        `UserError`: its ROUGE-L is shown to be worse by more than `LOSS`, and `force` was not given.
+        `UserError`: its first metric is shown to be worse by more than `LOSS`, and `force` was not given.
     """
     from push.release import tree
     from recipes.environment import describe_environment
@@ -246,7 +248,7 @@ def export_contract(contract, form: str):
 
 def compare(predictions, outputs: list[list[int]], tokenizer, contract, of: int):
     """The scores of an export's `outputs` (token ids) next to those of what the adapter wrote, as `Parity`."""
-    from scoring.bootstrap import intervals
+    from scoring.bootstrap import compared
     from scoring.decoding.generate import decode
     from scoring.metrics import rows_of
     from scoring.scores import metric_rows
@@ -254,13 +256,10 @@ def compare(predictions, outputs: list[list[int]], tokenizer, contract, of: int)
 
     adapter = metric_rows(predictions, "adapter", contract)
     ours = rows_of(decode(tokenizer, outputs), predictions.reference, predictions.schema, contract)
-    difference = {name: [a - b for a, b in zip(ours[name], adapter[name], strict=True)] for name in ours}
-    scores = {
-        who: intervals(per_row, contract.resamples, contract.confidence, contract.seed)
-        for who, per_row in (("adapter", adapter), ("export", ours), ("difference", difference))
-    }
+    scores = compared(adapter, ours, contract)
     same = [mine == theirs for mine, theirs in zip(outputs, predictions.adapter_tokens, strict=True)]
-    return Parity(rows=len(outputs), of=of, equal=sum(same) / len(same), **scores)
+    return Parity(rows=len(outputs), of=of, equal=sum(same) / len(same), adapter=scores["base"],
+                  export=scores["adapter"], difference=scores["difference"])  # fmt: skip
 
 
 def refuse_loss(result, folder: Path, force: bool) -> None:
@@ -271,21 +270,22 @@ def refuse_loss(result, folder: Path, force: bool) -> None:
     """
     from serving.export.export_record import LOSS
 
-    if result.parity.verdict == "lost" and not force:
-        moved = result.parity.difference["rougeL"]
+    if result.verdict == "lost" and not force:
+        moved = result.parity.difference[result.leading]
         raise UserError(
-            f"{folder}: ROUGE-L moved by {moved.mean:+.4f} [{moved.low:+.4f}, {moved.high:+.4f}], a loss of more than "
-            f"{LOSS}: take another format, or add FORCE=1 (--force)"
+            f"{folder}: {METRIC_NAMES[result.leading]} moved by {moved.mean:+.4f} [{moved.low:+.4f}, "
+            f"{moved.high:+.4f}], a loss of more than {LOSS}: take another format, or add FORCE=1 (--force)"
         )
 
 
 def summary(result) -> str:
     """The export's figures in three lines."""
     parity, speed, adapter = result.parity, result.speed, result.adapter_speed
-    moved = parity.difference["rougeL"]
+    moved = parity.difference[result.leading]
     faster = speed.tokens_per_second / adapter.tokens_per_second
     return (
-        f"{result.format}: ROUGE-L {parity.export['rougeL'].mean:.4f}, {moved.mean:+.4f} [{moved.low:+.4f}, "
+        f"{result.format}: {METRIC_NAMES[result.leading]} {parity.export[result.leading].mean:.4f}, "
+        f"{moved.mean:+.4f} [{moved.low:+.4f}, "
         f"{moved.high:+.4f}] of the adapter's, {100 * parity.equal:.1f} % of {parity.rows:,} outputs equal\n"
         f"  {speed.tokens_per_second:,.1f} tokens/s at batch 1, {faster:.2f} times the adapter's; "
         f"a row in {speed.p50:.3f} s (p50), {speed.p95:.3f} s (p95)\n"

@@ -14,7 +14,7 @@ from model_cards.overview import ROWS, TEXT, lineage, main, read_all, render_ove
 from record.errors import UserError
 from record.run_record import Pin
 from record.verdict import Verdict
-from scoring.metrics import rouge_rows
+from scoring.metrics.rouge import rouge_rows
 
 
 def continuing(found, parent):

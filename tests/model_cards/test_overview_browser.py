@@ -8,7 +8,7 @@ from overview_entries import HOSTILE, entry
 
 from model_cards.overview import render_overview
 from record.predictions import Predictions
-from scoring.metrics import rouge_rows
+from scoring.metrics.rouge import rouge_rows
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: requirements-browser.txt")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

@@ -134,8 +134,6 @@ def test_a_path_that_leads_elsewhere_is_refused(tmp_path, path):
         ("contract.max_new_tokens", 0),
         ("contract.resamples", 0),
         ("contract.confidence", 1.5),
-        ("scores.base.rougeL.mean", 1.01),
-        ("scores.base.rougeL.low", -2),
         ("scores.base", {"of his own": HONEST["scores"]["base"]["rougeL"]}),
         ("scores.adapter_outputs.cut", -1),
         ("rendered.matplotlib", "x" * 301),
@@ -151,6 +149,13 @@ def test_a_path_that_leads_elsewhere_is_refused(tmp_path, path):
 )  # fmt: skip
 def test_a_value_out_of_bounds_is_refused(tmp_path, path, value):
     assert f": {path}" in refusal(tmp_path, changed(path, value))
+
+
+@pytest.mark.parametrize(("bound", "value"), [("mean", 1.01), ("low", -2)])
+def test_a_share_out_of_bounds_is_refused(tmp_path, bound, value):
+    assert ": scores.base: Value error, rougeL lies between" in refusal(
+        tmp_path, changed(f"scores.base.rougeL.{bound}", value)
+    )
 
 
 def test_the_largest_record_takes_bounded_memory(tmp_path):

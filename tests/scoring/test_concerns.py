@@ -158,7 +158,7 @@ def parent(verdict):
         (parent("DRIFTED at level score"), "which it continues, says DRIFTED at level score of itself"),
         (cyrillic, "of the references' letters. Set `rouge_tokenizer: characters`"),
         (same, "all 120 outputs of the adapter are those of the base model"),
-        (no_tables, "SQL execution match is left out: no reference runs on its own tables"),
+        (no_tables, "SQL execution match is not stated: it applies to none of the 120 test rows"),
         (nearest, "is not shown to be better than 0.2000, which the target of the nearest training input, scores"),
     ],
 )

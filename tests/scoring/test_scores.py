@@ -15,7 +15,8 @@ from recipes.data.letters import hidden_share, rouge_remark
 from record.scores import Interval
 from scoring.bootstrap import intervals
 from scoring.contract import contract_of
-from scoring.metrics import rouge_rows, rows_of, split_sentences
+from scoring.metrics import rows_of
+from scoring.metrics.rouge import rouge_rows, split_sentences
 
 PREDICTIONS = ["The cat sat on the mat.", "Rates rise. Bonds fall.", "", "running runs"]
 REFERENCES = ["A cat is on the mat.", "Bonds fall. Rates rise.", "nothing", "run"]

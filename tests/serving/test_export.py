@@ -196,7 +196,7 @@ def test_an_export_that_lost_is_refused_unless_forced(run, exported, capsys, mon
     assert "**This export is worse" in (folder / "README.md").read_text()
     for low, high, verdict in ((-0.03, -0.004, "open"), (-0.005, 0.01, "kept"), (0.01, 0.02, "kept")):
         found.parity.difference["rougeL"] = Interval(mean=0, low=low, high=high)
-        assert found.parity.verdict == verdict
+        assert found.verdict == verdict
     kept.save(folder)
 
 

@@ -3,12 +3,18 @@
 import html
 from typing import Any
 
-# The names of the scores in a record, as people read them.
+# The names of the scores in a record, as people read them; a newer score goes by its key.
 NAMES = {
     "rouge1": "ROUGE-1",
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
     "rougeLsum": "ROUGE-Lsum",
+    "bleu": "BLEU",
+    "chrf": "chrF2",
+    "ter": "TER (lower is better)",
+    "exact_match": "Exact match",
+    "squad_exact_match": "SQuAD exact match",
+    "squad_f1": "SQuAD F1",
     "sql_parsed": "SQL parses",
     "sql_exact_match": "SQL exact match",
     "sql_execution_match": "SQL execution match",
@@ -73,9 +79,9 @@ def scores(record: dict[str, Any]) -> str:
     """The scores of base and adapter with their intervals, and the facts that they rest on."""
     numbers, confidence = record["scores"], record["contract"]["confidence"]
     rows = [
-        (NAMES[name], _interval(numbers["base"][name]), _interval(numbers["adapter"][name]),
+        (NAMES.get(name, name), _interval(numbers["base"][name]), _interval(numbers["adapter"][name]),
          _interval(numbers["difference"][name], "+"))
-        for name in NAMES if name in numbers["base"]
+        for name in numbers["base"] if name != "rougeLsum_flat"
     ]  # fmt: skip
     data, model, contract = record["data"], record["model"], record["contract"]
     decoding = "greedy decoding" if contract["num_beams"] == 1 else f"{contract['num_beams']} beams"
@@ -87,12 +93,17 @@ def scores(record: dict[str, Any]) -> str:
          if record["leakage"] is not None else "not looked for"),
         ("Trained parameters", f"{model['trainable']:,} of {model['total']:,}"),
         ("Training", f"{record['training']['steps']:,} steps, {record['training']['epochs']:g} epochs"),
-        ("Scored with", f"{contract['metric']} {contract['metric_version']}, {decoding}, "
+        ("Scored with", f"{_scorers(contract)}, {decoding}, "
          f"at most {contract['max_new_tokens']:,} new tokens"),
     ]  # fmt: skip
     return table(caption, ["Score", "Base model", "Adapter", "Difference"], rows) + table(
         "What the scores rest on", [], facts
     )
+
+
+def _scorers(contract: dict[str, Any]) -> str:
+    named = {"rouge": f"{contract['metric']} {contract['metric_version']}", **contract.get("signatures", {})}
+    return ", ".join(named.get(family, family) for family in contract.get("metrics") or ["rouge"])
 
 
 def _interval(interval: dict[str, float], sign: str = "") -> str:
