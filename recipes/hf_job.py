@@ -6,6 +6,7 @@
 #     "numpy==2.4.6",
 #     "tokenizers==0.23.3",
 #     "rouge-score-rs==0.2.1",
+#     "sacrebleu==2.6.0",
 #     "sqlglot==30.30.0",
 #     "datasketch==2.0.0",
 #     "confusable_homoglyphs==3.3.1",

@@ -43,7 +43,7 @@ def splits() -> Splits:
         {"input": ["what is a bond", "what is a share", "name a tax"], "target": ["a loan", "a part", "a part"]}
     )
     test = Dataset.from_dict({"input": ["a bond", "unheard"], "target": ["a loan", "a part"]})
-    return Splits(train, None, test, counts=None)
+    return Splits(train, None, test, counts=None, tokenizer=None)
 
 
 def test_what_each_answers_and_scores(record):

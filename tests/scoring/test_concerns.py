@@ -110,7 +110,7 @@ def nearest(record, rows):
 
 
 def no_tables(record, rows):
-    record.contract.sql, record.contract.sql_rules = "sqlglot, SQLite", 2
+    record.contract.sql, record.contract.sql_rules, record.contract.without_rows = "sqlglot, SQLite", 2, "absent"
     rows = replace(rows, schema=["no tables"] * ROWS, reference=["SELECT a FROM t"] * ROWS, base_tokens=[[1]] * ROWS,
                    adapter_tokens=[[1]] * ROWS)  # fmt: skip
     difference = record.scores.difference
