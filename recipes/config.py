@@ -52,6 +52,9 @@ class RecipeArguments:
             The Hub's task (pipeline tag) that the card states.
         language (`str`, *optional*, defaults to `"en"`):
             ISO 639-1 code of the texts.
+        source_language, target_language (`str`, *optional*):
+            For base models whose texts begin or end with a language's token (mBART, M2M-100, NLLB): the tokens of the
+            prompts and of the targets, such as `eng_Latn` and `deu_Latn`.
         dataset_name (`str`):
             Id of the dataset on the Hub.
         dataset_config (`str`, *optional*):
@@ -117,6 +120,8 @@ class RecipeArguments:
     adapter_name: str = ""
     task: str = "question-answering"
     language: str = "en"
+    source_language: str | None = None
+    target_language: str | None = None
     dataset_name: str = ""
     dataset_config: str | None = None
     dataset_revision: str = "main"

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hub.pins import locate
 from hub.release import entries_of, pull
 from recipes.config import recipe_from_record
+from recipes.families import refuse_unless_flat
 from recipes.training.model import load_adapter, load_base, load_tokenizer, on_gpu, pick_dtype
 from record.errors import UserError
 from record.release_files import ADAPTER_CONFIG_FILE, ADAPTER_FILE
@@ -78,6 +79,7 @@ def load(adapters: list[str]) -> list[Served]:
             )
     recipes = [recipe_from_record(one.record.name, one.record.recipe) for one in sources]
     config = recipes[0].model
+    refuse_unless_flat(pin, "served")
     base = load_base(pin, config)
     if not is_plain(base.generation_config):
         raise UserError(f"the generation config of {pin.id} asks for more than greedy decoding: it is not served")

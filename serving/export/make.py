@@ -151,6 +151,7 @@ def make(source: Source, form: str, sample: int | None = None, force: bool = Fal
     """
     from push.release import tree
     from recipes.environment import describe_environment
+    from recipes.families import refuse_unless_flat
     from recipes.training.model import load_tokenizer
     from record.hashes import sha256_file
     from record.predictions import load_predictions
@@ -159,6 +160,7 @@ def make(source: Source, form: str, sample: int | None = None, force: bool = Fal
 
     record, folder = source.record, source.into / form
     base = record.pins.base_model
+    refuse_unless_flat(base, "exported")
     predictions = load_predictions(source.folder)
     rows = min(sample or len(predictions.prompt), len(predictions.prompt))
     if (there := _finished(folder, source, form, rows)) is not None:
