@@ -70,7 +70,7 @@ FAMILIES = {
                  float16_overflows=_OVERFLOW, unwritable=Markup("`<`, `{`, `}`, `~` or a newline")),
     "mt5": Family("mT5", flat=True, t5_tokenizer=True, lora_targets=("q", "v"), converter="T5Loader",
                   float16_overflows=_OVERFLOW),
-    "umt5": Family("umT5", t5_tokenizer=True, lora_targets=("q", "v"), float16_overflows=_OVERFLOW),
+    "umt5": Family("umT5", lora_targets=("q", "v"), float16_overflows=_OVERFLOW),
     "bart": Family("BART", positions="max_position_embeddings"),
     "mbart": Family("mBART", positions="max_position_embeddings", language="last", starts_with_last=True),
     "pegasus": Family("PEGASUS", positions="max_position_embeddings"),

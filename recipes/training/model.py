@@ -155,6 +155,10 @@ def load_base(base: Pin, config: ModelConfig) -> PreTrainedModel:
             # On CPUs with AVX512-BF16, bitsandbytes 0.50 repacks 4-bit weights at the first evaluation, and the
             # training steps after it then lose the gradient below each such layer.
             layer.support_avx512bf16_for_cpu = False
+        if "layerdrop" in vars(layer):
+            # M2M-100 leaves out whole layers at random: other ones in each micro-batch and process, which would then
+            # wait for gradients that never come.
+            layer.layerdrop = 0.0
     return model
 
 

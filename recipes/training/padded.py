@@ -49,8 +49,11 @@ def micro_batch(rows: list[dict[str, list[int]]], config: Any) -> dict[str, Tens
     Parameters:
         config: the base model's.
     """
-    last = FAMILIES[config.model_type].starts_with_last
-    past = [[row["labels"][-1] if last else config.decoder_start_token_id, *row["labels"][:-1]] for row in rows]
+    last, start = FAMILIES[config.model_type].starts_with_last, config.decoder_start_token_id
+    if start is None:
+        # As `generate` of transformers 5.23 does.
+        start = config.bos_token_id
+    past = [[row["labels"][-1] if last else start, *row["labels"][:-1]] for row in rows]
     return {
         "input_ids": _padded([row["input_ids"] for row in rows], config.pad_token_id),
         "attention_mask": _padded([[1] * len(row["input_ids"]) for row in rows], 0),

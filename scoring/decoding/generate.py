@@ -52,7 +52,7 @@ def generate(
         if contract.dtype == "float32" and engine_here(contract.engine) != "transformers":
             if not (plain and FAMILIES[model.config.model_type].converter):
                 raise UserError(f"{contract.engine} decodes T5 and mT5 greedily: other families, beams and what "
-                                "else the base model's generation config asks for need `engine: transformers`")  # fmt: skip
+                                "else the base model's generation config asks for need `transformers`")  # fmt: skip
             from scoring.decoding import ctranslate
 
             outputs = ctranslate.greedy(
@@ -185,7 +185,8 @@ def _logits(
     """Logits before each token of an output, `</s>` included where it has one, and those of the tokens themselves."""
     config = model.generation_config
     tokens = [*ids, config.eos_token_id] if len(ids) < contract.max_new_tokens else ids
-    past = torch.tensor([[config.decoder_start_token_id, *tokens[:-1]]], device=model.device)
+    start = config.bos_token_id if config.decoder_start_token_id is None else config.decoder_start_token_id
+    past = torch.tensor([[start, *tokens[:-1]]], device=model.device)
     batch = tokenizer(prompt, return_tensors="pt").to(model.device)
     logits = model(**batch, decoder_input_ids=past).logits[0].float()
     return logits, logits[range(len(tokens)), tokens]
