@@ -1,13 +1,11 @@
 """Every family in the table: its padded way against transformers' own loss, and the loop from training to REPRODUCED."""
 
 import json
-import os
 
 import pytest
 import torch
 import transformers
 import yaml
-from datasets import Dataset
 from huggingface_hub import CommitOperationAdd, HfApi
 from peft import LoraConfig, get_peft_model
 from short_runs import publish
@@ -19,15 +17,20 @@ from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, PreTrain
 from evaluation import evaluate
 from evaluation.reproduce import reproduce
 from hub.pins import pin
-from local_hub.miniatures import finance, models
+from local_hub.miniatures import models
 from recipes import train
 from recipes.data.tokenizer import encode, load_tokens
 from recipes.families import FAMILIES, family_of
 from recipes.training import padded
 from recipes.training.model import load_tokenizer
 from recipes.training.trainer import AdapterTrainer
-from record.errors import Slip, UserError
+from record.errors import UserError
+from record.predictions import load_predictions
 from record.run_record import load_record
+from scoring.decoding.generate import in_batches
+from serving.export.make import from_run, make
+from serving.loading import load
+from serving.space.publish import lay_out
 
 PADDED = [kind for kind, family in FAMILIES.items() if not family.flat]
 LANGUAGES = {"m2m_100": ("eng_Latn", "deu_Latn"), "mbart": ("en_XX", "de_DE")}
@@ -133,12 +136,87 @@ def test_from_training_to_reproduced(kind, rows, tmp_path):
     targets = json.loads((run / "adapter_config.json").read_text())["target_modules"]
     assert sorted(targets) == sorted(FAMILIES[kind].lora_targets)
     card_name = FAMILIES[kind].name
+    refused_in_one_line(run, base, tmp_path)
+    if kind == "m2m_100":
+        target = load_tokenizer(base, [], LANGUAGES[kind]).convert_tokens_to_ids("deu_Latn")
+        outputs = load_predictions(run).adapter_tokens
+        assert {ids[0] for ids in outputs} == {target}
     commit = publish(run)
     verdict, _ = reproduce(f"local-user/tiny-{kind}-sums", commit)
     assert (verdict.verdict, verdict.level) == ("REPRODUCED", "generate"), verdict.reason
     card = HfApi().hf_hub_download(f"local-user/tiny-{kind}-sums", "README.md", revision=commit)
     assert f"encoder-decoder ({card_name})" in open(card).read()
     assert family_of(base).name == card_name
+
+
+def refused_in_one_line(run, base, folder):
+    """What is not done yet with the family says so."""
+    (folder / "space").mkdir()
+    for refused in (
+        lambda: load([str(run)]),
+        lambda: lay_out(str(run), "main", folder / "space"),
+        lambda: make(from_run(run), "merged"),
+    ):
+        with pytest.raises(
+            UserError, match=f"adapters of T5 and mT5 are .* here, not those of .* as {base.id}"
+        ) as line:
+            refused()
+        assert "\n" not in str(line.value)
+
+
+def test_a_row_s_ids_bear_its_languages(tmp_path):
+    for kind, (source, target) in LANGUAGES.items():
+        base = base_of(kind, tmp_path)
+        tokens = load_tokens(base, [], (source, target))
+        end, plain = tokens.token_to_id("</s>"), tokens.encode("What is it", add_special_tokens=False).ids
+        ends = [tokens.token_to_id(name) for name in (source, target)]
+        # NLLB's texts begin with their language, mBART's end with it.
+        ids = [[language, *plain, end] if kind == "m2m_100" else [*plain, end, language] for language in ends]
+        assert [encode(tokens, ["What is it"], targets)[0] for targets in (False, True)] == ids
+        assert load_tokenizer(base, [], (source, target))("What is it")["input_ids"] == ids[0]
+        with pytest.raises(UserError, match="set `source_language` and `target_language`"):
+            load_tokens(base, [])
+        with pytest.raises(UserError, match="`target_language: xx` is no token of"):
+            load_tokens(base, [], (source, "xx"))
+    with pytest.raises(UserError, match="state languages in `prompt`"):
+        load_tokens(pin("model", "google/flan-t5-large", "main"), [], ("eng_Latn", "deu_Latn"))
+
+
+def test_what_a_family_cannot_take_is_refused_before_training(rows, tmp_path, capsys):
+    base_of("bart", tmp_path)
+    for keys, line in (
+        ({"prompt": "{question} {question} {question} {question}"}, "has 64 positions: set `length_rules` (`truncate"),
+        ({"max_new_tokens": 65}, "set `max_new_tokens` to 64 at most"),
+        ({"neftune_noise_alpha": 5}, "`neftune_noise_alpha` has no effect on BART"),
+        ({"engine": "ctranslate2"}, "`engine: ctranslate2` does not decode BART"),
+        ({"added_tokens": ["<"]}, "`added_tokens` are for tokenizers like T5's"),
+    ):
+        with pytest.raises(SystemExit):
+            train.main(["--config", recipe_of("bart", tmp_path, **keys), "--output_dir", str(tmp_path / "run")])
+        assert line in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_decoder_only_model_is_refused_with_where_to_go(tmp_path):
+    HfApi().create_repo("local-user/decoder-only", exist_ok=True)
+    config = json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}).encode()
+    operation = CommitOperationAdd("config.json", config)
+    HfApi().create_commit("local-user/decoder-only", [operation], commit_message="Config")
+    with pytest.raises(UserError, match="is a decoder-only model.*TRL's SFTTrainer") as line:
+        family_of(pin("model", "local-user/decoder-only", "main"))
+    assert "\n" not in str(line.value)
+
+
+@pytest.mark.parametrize("kind", PADDED)
+def test_a_batch_gives_the_tokens_of_a_row_alone(kind, record):
+    model = with_adapter(kind).eval()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(kinds.WordLevel({"<pad>": 0}, "<pad>")),
+                                        pad_token="<pad>", padding_side="right")  # fmt: skip
+    prompts = [row["input_ids"] for row in rows_of(LENGTHS)]
+    contract = record.contract.model_copy(update={"max_new_tokens": 12, "batch_size": 8})
+    together = in_batches(model, tokenizer, prompts, contract, lambda rows: None)
+    alone = [in_batches(model, tokenizer, [ids], contract, lambda rows: None)[0] for ids in prompts]
+    same = sum(one == other for one, other in zip(together, alone, strict=True))
+    assert same == len(prompts), f"{same} of {len(prompts)} rows"
 
 
 # Rows of very different lengths: two steps of eight and one of four, as in test_trainer.
@@ -174,7 +252,9 @@ def test_losses_and_gradients_are_those_of_one_padded_batch_however_a_step_is_cu
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=0)
     # Two processes: their shares add up to the step.
     shares = padded.cut([(len(row["input_ids"]), len(row["labels"])) for row in rows], 2, 30)
-    assert len(shares[0]) == len(shares[1]) and sorted(n for share in shares for part in share for n in part) == [*range(8)]
+    assert len(shares[0]) == len(shares[1]) and sorted(n for share in shares for part in share for n in part) == [
+        *range(8)
+    ]
     parts = [padded.losses(model, padded.micro_batch([rows[n] for n in part], config))
              for share in shares for part in share if part]  # fmt: skip
     torch.testing.assert_close(sum(parts), theirs, rtol=1e-5, atol=0)
