@@ -1,6 +1,7 @@
-"""Every family in the table: its padded way against transformers' own loss, and the loop from training to REPRODUCED."""
+"""Every family in the table: its padded way against transformers' own loss, and from training to REPRODUCED."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -34,17 +35,17 @@ from serving.space.publish import lay_out
 
 PADDED = [kind for kind, family in FAMILIES.items() if not family.flat]
 LANGUAGES = {"m2m_100": ("eng_Latn", "deu_Latn"), "mbart": ("en_XX", "de_DE")}
-TEXTS = ["Question %d: what is %d plus %d?" % (n, n, 2 * n) for n in range(80)]
-ROWS = [{"question": text, "answer": f"It is {3 * n}."} for n, text in enumerate(TEXTS)]
+ROWS = [{"question": f"Question {n}: what is {n} plus {2 * n}?", "answer": f"It is {3 * n}."} for n in range(80)]
 IDS = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 1, "decoder_start_token_id": 0}
 LIKE_T5 = {"d_model": 32, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.0,
            "feed_forward_proj": "gated-gelu"}  # fmt: skip
 LIKE_BART = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
              "decoder_attention_heads": 4, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "max_position_embeddings": 64,
-             "dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0, "scale_embedding": True, "encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0,
+             "dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0, "scale_embedding": True,
+             "encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0,
              "forced_eos_token_id": None, "forced_bos_token_id": None}  # fmt: skip
-LIKE_GEMMA = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 8,
-              "num_key_value_heads": 2, "query_pre_attn_scalar": 8, "max_position_embeddings": 64}  # fmt: skip
+LIKE_GEMMA = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+              "head_dim": 8, "num_key_value_heads": 2, "query_pre_attn_scalar": 8, "max_position_embeddings": 64}  # fmt: skip
 
 
 def config_of(kind, rows):
@@ -145,7 +146,7 @@ def test_from_training_to_reproduced(kind, rows, tmp_path):
     verdict, _ = reproduce(f"local-user/tiny-{kind}-sums", commit)
     assert (verdict.verdict, verdict.level) == ("REPRODUCED", "generate"), verdict.reason
     card = HfApi().hf_hub_download(f"local-user/tiny-{kind}-sums", "README.md", revision=commit)
-    assert f"encoder-decoder ({card_name})" in open(card).read()
+    assert f"encoder-decoder ({card_name})" in Path(card).read_text()
     assert family_of(base).name == card_name
 
 
@@ -185,7 +186,7 @@ def test_a_row_s_ids_bear_its_languages(tmp_path):
 def test_what_a_family_cannot_take_is_refused_before_training(rows, tmp_path, capsys):
     base_of("bart", tmp_path)
     for keys, line in (
-        ({"prompt": "{question} {question} {question} {question}"}, "has 64 positions: set `length_rules` (`truncate"),
+        ({"prompt": "{question}" * 9}, "has 64 positions: set `length_rules` (`truncate"),
         ({"max_new_tokens": 65}, "set `max_new_tokens` to 64 at most"),
         ({"neftune_noise_alpha": 5}, "`neftune_noise_alpha` has no effect on BART"),
         ({"engine": "ctranslate2"}, "`engine: ctranslate2` does not decode BART"),
@@ -201,7 +202,7 @@ def test_a_decoder_only_model_is_refused_with_where_to_go(tmp_path):
     config = json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}).encode()
     operation = CommitOperationAdd("config.json", config)
     HfApi().create_commit("local-user/decoder-only", [operation], commit_message="Config")
-    with pytest.raises(UserError, match="is a decoder-only model.*TRL's SFTTrainer") as line:
+    with pytest.raises(UserError, match=r"is a decoder-only model.*TRL's SFTTrainer") as line:
         family_of(pin("model", "local-user/decoder-only", "main"))
     assert "\n" not in str(line.value)
 
