@@ -75,7 +75,6 @@ def evaluate(run: Path) -> Record:
 
     from hub.release import pull_parent
     from recipes.config import recipe_from_record
-    from recipes.data.letters import rouge_remark
     from recipes.data.lineage import find_seen_rows
     from recipes.data.splits import build_splits
     from recipes.data.stored_tokenizer import languages_of
@@ -94,8 +93,6 @@ def evaluate(run: Path) -> Record:
     # Before anything is generated, so that a Hub out of reach costs nothing.
     parent = None if record.pins.parent_adapter is None else pull_parent(record.pins.parent_adapter)
     seen, _ = find_seen_rows(splits, record.pins)
-    if remark := rouge_remark(splits.test["target"], recipe.arguments.rouge_tokenizer):
-        print(remark, flush=True)
     model, tokenizer, dtype = load_for_scoring(run, record, recipe.model)
     record.contract = contract_of(recipe.arguments, dtype, recipe.training.per_device_eval_batch_size)
     predictions, *seconds = predict(model, tokenizer, splits.test, seen, record.contract)

@@ -26,7 +26,7 @@ from evaluation.findings import Drift, Findings, Undecided
 from record.command_line import Command, run_command
 from record.errors import UserError, explanation, one_line
 from record.predictions import Predictions
-from record.release_files import ADAPTER_FILE, PREDICTIONS_FILE, RECORD_FILE
+from record.release_files import ADAPTER_FILE, PREDICTIONS_FILE
 from record.scored_record import ScoredRecord, require_scores
 from record.verdict import Check, Level, Part, Verdict
 
@@ -207,10 +207,9 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
     Raises:
         `Drift`: what was published and what a check gives differ.
     """
-    from huggingface_hub import hf_hub_download
-
     from evaluation import checks
-    from hub.pins import locate
+    from hub.pins import locate, note_commit
+    from hub.release import refuse_large_weights
     from model_cards.card_check import name_on_card
     from recipes.data.stored_tokenizer import languages_of
     from recipes.data.tokenizer import load_tokens
@@ -218,8 +217,7 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
 
     adapter, commit = findings.adapter, findings.revision = locate(adapter, revision)
     folder, record = _pull(findings, adapter, commit, key)
-    # The cache then knows the branch or tag when the Hub is out of reach.
-    hf_hub_download(adapter, RECORD_FILE, revision=revision)
+    note_commit(adapter, revision, commit)
     findings.record = record
     _note(findings, "lineage", checks.check_lineage(folder, record))
     languages = languages_of(record.recipe)
@@ -241,6 +239,7 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
             f"ROUGE-L {score:.4f}: every number follows from the published predictions; nothing was generated"
         )
     else:
+        refuse_large_weights(record.pins.base_model, record.model.total)
         run = _retrain(findings, adapter, commit, record) if level == "train" else folder
         _regenerate(findings, run, commit, folder, record, predictions, splits.test)
     if rest is not None:
@@ -250,7 +249,7 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
         findings.reason += f"; {checks.explain_name(named, adapter)}"
     findings.concerns = find_concerns(record, predictions) + checks.other_statements(folder, record)
     for concern in findings.concerns:
-        print(f"Concern: {concern}", flush=True)
+        print(f"Concern: {one_line(concern)}", flush=True)
 
 
 def _retrain(findings: Findings, adapter: str, commit: str, record: ScoredRecord) -> Path:
@@ -326,7 +325,7 @@ def _pull(findings: Findings, adapter: str, commit: str, key: Path | None) -> tu
 
 def _note(findings: Findings, part: Part, detail: str) -> None:
     findings.checks.append(Check(part=part, outcome="passed", detail=detail))
-    print(f"  {detail}", flush=True)
+    print(f"  {one_line(detail)}", flush=True)
 
 
 if __name__ == "__main__":

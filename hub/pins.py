@@ -5,10 +5,12 @@ from typing import Literal
 
 from huggingface_hub import HfApi, constants, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+from huggingface_hub.file_download import repo_folder_name
 
 from record.errors import UserError, one_line
 from record.release_files import RECORD_FILE
 from record.run_record import Pin
+from record.whole_file import write_whole
 
 
 def pin(kind: Literal["model", "dataset"], repo_id: str, revision: str) -> Pin:
@@ -34,6 +36,18 @@ def pin(kind: Literal["model", "dataset"], repo_id: str, revision: str) -> Pin:
         license=one_line(", ".join(str(name) for name in licences), 300) or None,
         miniature="miniature" in (info.tags or []),
     )
+
+
+def note_commit(adapter: str, revision: str, commit: str) -> None:
+    """Notes in the Hub's cache which commit a branch or tag is, so that offline its name is enough.
+
+    The file is one of the cache's own (huggingface.co/docs/huggingface_hub/guides/manage-cache). To download a file by
+    the name of the branch writes it too, but by then the branch may be another commit, of any size.
+    """
+    if revision != commit:
+        path = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=adapter, repo_type="model"), "refs", revision)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, commit.encode())
 
 
 def refuse_local(repo_id: str) -> None:

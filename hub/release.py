@@ -1,6 +1,7 @@
 """A published release, downloaded at a pinned commit and held against the hashes that its record states."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from record.release_files import (
 )
 from record.run_record import Pin, Record, load_record
 
+# The files that transformers loads.
+WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 # Bytes of an adapter file before its numbers of 4 bytes each: the names and shapes of its tensors.
 ADAPTER_HEADER = 16 * 2**20
 
@@ -179,6 +182,23 @@ def refuse_large(repo_id: str, entries: dict[str, RepoFile], record: Record | No
     for path, entry in entries.items():
         if (size := entry.size) > (most := _largest(path, record)):
             raise UserError(f"the {path} of {repo_id} has {size:,} bytes, more than {most:,}: it is not downloaded")
+
+
+def refuse_large_weights(base: Pin, parameters: int) -> None:
+    """Refuses a base model with more bytes of weights than so many numbers of the widest type have.
+
+    Raises:
+        `UserError`: names both sizes.
+    """
+    if constants.HF_HUB_OFFLINE:
+        return
+    entries = HfApi().list_repo_tree(base.id, revision=base.revision)
+    size = sum(entry.size for entry in entries if isinstance(entry, RepoFile) and WEIGHTS.fullmatch(entry.path))
+    if size > (most := 8 * parameters + ADAPTER_HEADER):
+        raise UserError(
+            f"the weights of {base.id} have {size:,} bytes, more than the {most:,} that {parameters:,} parameters "
+            "take: they are not downloaded"
+        )
 
 
 def unlisted(repo_id: str, revision: str, record: Record) -> tuple[list[str], list[str]]:

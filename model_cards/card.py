@@ -11,7 +11,6 @@ from markupsafe import Markup
 
 from model_cards.escape import cut, environment, plain
 from model_cards.plots import badge_text
-from recipes.data.letters import rouge_remark
 from recipes.expectations import format_figure
 from recipes.families import family_of_record
 from record.errors import UserError, make
@@ -75,7 +74,6 @@ def render_card(
         plots={name: Markup(path) for name, path in PLOTS.items()},
         samples=sample_rows(predictions),
         # Markup: it holds no text of the record's.
-        rouge_remark=Markup(rouge_remark(predictions.reference, record.contract.rouge_tokenizer) or ""),
         prompt=cut(predictions.prompt[0], SNIPPET_CHARACTERS),
         prompts=[record.recipe["prompt"]] if isinstance(record.recipe["prompt"], str) else record.recipe["prompt"],
         snippet_tokens=min(TASK_SNIPPET_TOKENS, record.contract.max_new_tokens),

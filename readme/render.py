@@ -18,6 +18,7 @@ from jinja2 import FileSystemLoader
 from markupsafe import Markup
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
+from evaluation.limits import LIMITS
 from model_cards.escape import environment
 from record import strict_json
 from record.command_line import Command, run_command
@@ -165,6 +166,7 @@ def block(name: str, root: Path = ROOT, **facts: Any) -> str:
             "recipes": lambda: recipe_facts(root),
             "results": lambda: kept_results(root),
             "pictures": lambda: {path.stem for path in (root / "docs" / "benchmarks").glob("*.png")},
+            "limits": LIMITS,
             "metric_names": METRIC_NAMES,
             "reference_metrics": FOUR,
             **facts,

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable
 
+from recipes.data.letters import rouge_remark
 from record.names import misleading_names
 from record.predictions import Predictions
 from record.run_record import Record
@@ -152,12 +153,29 @@ def _no_better_than_nearest(record: Record, predictions: Predictions) -> list[st
     ]
 
 
+def _hidden_from_rouge(record: Record, predictions: Predictions) -> list[str]:
+    remark = rouge_remark(predictions.reference, record.contract.rouge_tokenizer)
+    return [remark] if remark else []
+
+
+def _unchecked_parent(record: Record, predictions: Predictions) -> list[str]:
+    # Releases of the first rules do not say.
+    entries = (record.leakage or []) if record.data.rules > 1 else []
+    return [
+        f"the release of {entry.adapter[:-28]}, which it continues, "
+        + (f"says {entry.verdict} of itself" if entry.verdict else "carries no verdict")
+        + ": what it was trained on is its publisher's word"
+        for entry in entries
+        if entry.adapter is not None and not (entry.verdict or "").startswith("REPRODUCED")
+    ]
+
+
 def _misleading_names(record: Record, predictions: Predictions) -> list[str]:
     return misleading_names(record)
 
 
 def _columns(template: str) -> list[str]:
-    return re.findall(r"(?<!\{)\{(\w+)\}", template)
+    return re.findall(r"(?<!\{)\{([\w.]+)\}", template)
 
 
 def _share(many: int, rows: int) -> str:
@@ -179,5 +197,7 @@ RULES: tuple[Callable[[Record, Predictions], list[str]], ...] = (
     _seen_rows,
     _same_as_base,
     _no_better_than_nearest,
+    _hidden_from_rouge,
+    _unchecked_parent,
     _misleading_names,
 )

@@ -1,24 +1,6 @@
 """Forgeries, each as good as a forger with all of this code can make it: he renders and hashes anew what he changed.
 
-What a check cannot tell:
-
-- Figures that nothing follows from: seconds, tokens per second, peak memory, energy, `batch.too_large`; device,
-  packages and code commit; the metric's version, where this one gives the same numbers; texts of the recipe such as its
-  title, and what its `expect:` says that others published.
-- Without training again (`LEVEL=train`): whether the adapter came from this recipe at all. A learning rate, a prompt, a
-  dropped row or a `split_seed` that was changed with all that follows from it, losses, the steps, a parent that was
-  never continued, and weights that write the same for every test row: all are consistent without it. And `train` itself
-  finds losses only where training repeats bit for bit: on the same CPU, threads and versions.
-- Small lies under another device's name: outputs that differ must be near-ties of the same weights (`NEAR_TIE`) and
-  the scores must stay within a margin, but a choice among near-ties in the forger's favour may gain that margin. For a
-  trained-again adapter only the scores decide.
-- Rows outside a `SAMPLE`. The commit draws it, so a forger cannot know it before, but he can publish until he likes it.
-- A card that another version of the renderer made, by the record's own word: its metadata and table of scores are
-  compared, the rest is not, and the verdict says so. Nor can what people wrote between the free marks be checked.
-- A verdict in the release: anybody can write one. It is held only to speak of these weights and predictions.
-- A pin to another commit of the same bytes; a parent's own numbers (reproduce the parent, too). Offline: licences,
-  miniature flags, whether a pinned commit stands on a branch, and files that were added to the repository.
-- Whose fault it is: a base model or a dataset that was damaged in the checker's own cache looks like drift, too.
+What a check cannot tell stands in `evaluation.limits`, and so in docs/checking.md.
 """
 
 from dataclasses import replace

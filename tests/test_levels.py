@@ -13,6 +13,8 @@ from short_runs import publish, train_short
 from evaluation import evaluate
 from evaluation.regenerate import sample_rows
 from evaluation.reproduce import main, reproduce
+from hub import release
+from record.errors import UserError
 from record.run_record import load_record
 
 ROOT = Path(__file__).parents[1]
@@ -90,6 +92,23 @@ def test_offline_it_works_from_the_cache_alone(published, hub, home, tmp_path):
         assert answer.stdout.splitlines()[-1].startswith(f"REPRODUCED (miniature) {adapter}@{commit} ")
     answer = stranger(hub, tmp_path, adapter, **offline)
     assert answer.returncode == 2 and "check it once online" in answer.stdout.splitlines()[-1]
+
+
+def test_nothing_is_downloaded_by_the_name_of_a_branch(published, hub, tmp_path):
+    # It may be moved in the middle of a check, to files of any size.
+    _, adapter, _ = published
+    hub.clear_requests()
+    assert stranger(hub, tmp_path, adapter, "--level", "score").returncode == 0
+    paths = [request["path"] for request in hub.requests() if adapter in request["path"]]
+    assert [path for path in paths if "/main" in path] == [f"/api/models/{adapter}/revision/main"]
+
+
+def test_weights_that_the_record_does_not_speak_of_are_not_downloaded(published, monkeypatch):
+    base = load_record(published[0]).pins.base_model
+    monkeypatch.setattr(release, "ADAPTER_HEADER", 0)
+    with pytest.raises(UserError, match=r"the weights of google/flan-t5-large have .* they are not downloaded"):
+        release.refuse_large_weights(base, 1_000)
+    release.refuse_large_weights(base, load_record(published[0]).model.total)
 
 
 def test_json_alone_goes_to_standard_output(published, hub, home, tmp_path):

@@ -6,6 +6,8 @@
 import hashlib
 import json
 import string
+import time
+from collections import Counter
 from functools import lru_cache
 from typing import Any
 
@@ -16,8 +18,10 @@ from recipes.config import template_columns
 from recipes.data.tokenizer import count_tokens, encode
 from record.errors import UserError
 
-# A pattern from somebody else's record may take forever; an honest one takes microseconds.
-PATTERN_SECONDS = 5
+# A pattern from somebody else's record may take forever; an honest one takes microseconds. On one row, and on all rows.
+PATTERN_SECONDS, EXTRACT_SECONDS = 5, 300
+# Seconds that each pattern has taken so far in this process, over all batches.
+_taken: Counter[str] = Counter()
 # Not to be mistaken for columns of the dataset: no template can name them.
 INPUT, SCHEMA, EMPTY = "the model's input", "the tables of the SQL", "what is empty"
 
@@ -52,11 +56,7 @@ def part_of(value: Any, path: list[str]) -> Any:
 
 
 def read_groups(batch: dict[str, list], column: str, pattern: regex.Pattern, rules: int) -> dict[str, list]:
-    try:
-        texts = (as_text(value, column, rules) for value in batch[column])
-        matches = [pattern.search(text, timeout=PATTERN_SECONDS) for text in texts]
-    except TimeoutError:
-        raise UserError(f"`extract` of `{column}` takes over {PATTERN_SECONDS} s on one row: simplify it") from None
+    matches = [_search(as_text(value, column, rules), column, pattern) for value in batch[column]]
     groups = {name: [match[name] or "" if match else "" for match in matches] for name in pattern.groupindex}
     return {**batch, **groups, "matched": [match is not None for match in matches]}
 
@@ -69,6 +69,18 @@ def _parts(template: str) -> list[tuple[str, str | None]]:
 def fill_template(template: str, texts: dict[str, str]) -> str:
     """The template with the columns' texts. Never `str.format`, for which `{a.b}` is an attribute."""
     return "".join(literal + ("" if name is None else texts[name]) for literal, name in _parts(template)).strip()
+
+
+def _search(text: str, column: str, pattern: regex.Pattern) -> regex.Match | None:
+    start = time.perf_counter()
+    try:
+        match = pattern.search(text, timeout=PATTERN_SECONDS)
+    except TimeoutError:
+        raise UserError(f"`extract` of `{column}` takes over {PATTERN_SECONDS} s on one row: simplify it") from None
+    _taken[pattern.pattern] += time.perf_counter() - start
+    if _taken[pattern.pattern] > EXTRACT_SECONDS:
+        raise UserError(f"`extract` of `{column}` takes over {EXTRACT_SECONDS} s on all rows: simplify it")
+    return match
 
 
 def fill_templates(row: dict[str, Any], prompts: list[str], target: str, seed: int) -> dict[str, str]:

@@ -76,7 +76,7 @@ def test_the_card_says_what_rouge_counts_and_what_it_cannot_see(record, predicti
     predictions.reference[0] = "债券是一种贷款。"
     card = render_card(record, predictions, "someone/adapter")
     # 7 Chinese characters beside the 23 letters of the other reference.
-    assert "cannot see 23.3 % of the references' letters. Set `rouge_tokenizer: characters`" in card
+    assert "cannot see 23.3 % of the references' letters. Set" in card
     record.contract.rouge_tokenizer, record.contract.stemmer = "characters", False
     card = render_card(record, predictions, "someone/adapter")
     assert "F-measure of characters, Porter's stemmer off" in card and "cannot see" not in card

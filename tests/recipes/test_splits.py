@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,17 @@ def test_a_pattern_that_takes_for_ever_is_stopped(monkeypatch):
     slow.extract = {"input": "(?P<question>(?:a|aa|aaa)+)$"}
     with pytest.raises(UserError, match=r"`extract` of `input` takes over 0\.2 s on one row"):
         _extract(Dataset.from_dict({"input": ["a" * 60 + "!"]}), slow)
+
+
+def test_a_pattern_that_takes_long_on_all_rows_is_stopped(monkeypatch):
+    monkeypatch.setattr(recipes.data.columns, "EXTRACT_SECONDS", 0.5)
+    slow = parse_recipe(["--config", "recipes/llama2sql.yaml"]).arguments
+    slow.extract = {"input": "(?P<question>(?:a|aa|aaa)+)$"}
+    began = time.monotonic()
+    # A few milliseconds each.
+    with pytest.raises(UserError, match=r"`extract` of `input` takes over 0\.5 s on all rows"):
+        _extract(Dataset.from_dict({"input": ["a" * 17 + "!"] * 2_000}), slow)
+    assert time.monotonic() - began < 10
 
 
 @needs_real_data

@@ -96,11 +96,24 @@ def same(record, rows):
     return replace(rows, adapter=rows.base)
 
 
+def cyrillic(record, rows):
+    return replace(rows, reference=[f"Это вещь {number}." for number in range(ROWS)])
+
+
 def nearest(record, rows):
     scores = {name: Interval(mean=0.2, low=0.1, high=0.3) for name in record.scores.adapter}
     difference = {name: Interval(mean=0.1, low=-0.01, high=0.2) for name in scores}
     record.baselines = {"nearest": Baseline(scores=scores, difference=difference)}
     return rows
+
+
+def parent(verdict):
+    def change(record, rows):
+        theirs = record.leakage[0].model_copy(update={"adapter": f"someone/parent@{'a' * 40}", "verdict": verdict})
+        record.leakage = [*record.leakage, theirs]
+        return rows
+
+    return change
 
 
 @pytest.mark.parametrize(
@@ -123,14 +136,27 @@ def nearest(record, rows):
         (base("someone/flan-t5-large"), "the base model someone/flan-t5-large is not one of the"),
         (chosen, "the published step was chosen by the loss on the 120 test rows themselves"),
         (seen, "2 of 120 (1.7 %) test rows are in the training data"),
+        (
+            parent(None),
+            "the release of someone/parent@aaaaaaaaaaaa, which it continues, carries no verdict: what it was",
+        ),
+        (parent("DRIFTED at level score"), "which it continues, says DRIFTED at level score of itself"),
+        (cyrillic, "of the references' letters. Set `rouge_tokenizer: characters`"),
         (same, "all 120 outputs of the adapter are those of the base model"),
         (nearest, "is not shown to be better than 0.2000, which the target of the nearest training input, scores"),
     ],
 )
 def test_each_reason_is_told_with_its_number(sound, change, line):
     record, rows = sound
-    (concern,) = find_concerns(record, change(record, rows))
+    concerns = find_concerns(record, change(record, rows))
+    # Where the base is another one, the adapter's name names it still.
+    (concern,) = [concern for concern in concerns if not concern.startswith("the adapter's name says ")]
     assert line in concern
+
+
+def test_a_parent_that_is_reproduced_is_no_concern(sound):
+    record, rows = sound
+    assert find_concerns(record, parent("REPRODUCED at level generate")(record, rows)) == []
 
 
 def test_references_in_prompts_by_chance_are_no_concern(sound):
