@@ -1,6 +1,8 @@
 """Every family in the table: its padded way against transformers' own loss, and from training to REPRODUCED."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,7 +47,8 @@ LIKE_BART = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_a
              "encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0,
              "forced_eos_token_id": None, "forced_bos_token_id": None}  # fmt: skip
 LIKE_GEMMA = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
-              "head_dim": 8, "num_key_value_heads": 2, "query_pre_attn_scalar": 8, "max_position_embeddings": 64}  # fmt: skip
+              "head_dim": 8, "num_key_value_heads": 2, "query_pre_attn_scalar": 8,
+              "max_position_embeddings": 64}  # fmt: skip
 
 
 def config_of(kind, rows):
@@ -262,3 +265,27 @@ def test_losses_and_gradients_are_those_of_one_padded_batch_however_a_step_is_cu
     with torch.no_grad():
         sums = padded.losses(model, padded.micro_batch(rows, config))
     torch.testing.assert_close(sums.sum(0), torch.stack([theirs.detach(), sums[:, 1].sum()]), rtol=1e-5, atol=0)
+
+
+def test_two_processes_train_what_one_trains(rows, tmp_path):
+    base_of("bart", tmp_path)
+    recipe = recipe_of("bart", tmp_path, lora_dropout=0.0)
+    train.main(["--config", recipe, "--output_dir", str(tmp_path / "one")])
+    launch = ["-m", "accelerate.commands.launch", "--quiet", "--config_file", "recipes/accelerate/ddp-cpu.yaml",
+              "--main_process_port", "0"]  # fmt: skip
+    command = [
+        sys.executable,
+        *launch,
+        "-m",
+        "recipes.train",
+        "--config",
+        recipe,
+        "--output_dir",
+        str(tmp_path / "two"),
+    ]
+    answer = subprocess.run([sys.executable, *launch, *work], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr[-2000:]
+    one, two = load_record(tmp_path / "one"), load_record(tmp_path / "two")
+    assert (one.batch.processes, two.batch.processes) == (1, 2)
+    losses = [[point.loss for point in record.training.history if point.loss] for record in (one, two)]
+    assert len(losses[0]) == 3 and losses[1] == pytest.approx(losses[0], rel=1e-4)
