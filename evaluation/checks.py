@@ -18,12 +18,12 @@ from model_cards.card_check import NotCompared, find_difference, not_compared
 from model_cards.fingerprint import same_renderer
 from model_cards.free_text import free_texts
 from model_cards.statements import stated_otherwise
+from recipes.base_model import base_config, family_of
 from recipes.config import arguments_from_record, recipe_yaml
 from recipes.data.lineage import find_seen_rows
 from recipes.data.splits import Splits, build_splits, references
 from recipes.data.tokenizer import audit, download_if_there
 from recipes.expectations import compare
-from recipes.families import base_config, family_of
 from record import strict_json
 from record.adapter_config import LORA, LORA_OF_RECIPE
 from record.errors import UserError

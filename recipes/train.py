@@ -112,12 +112,12 @@ def prepare(recipe: Recipe, pins: Pins, rules: Literal[1, 2]) -> Prepared:
     """Loads, splits and tokenizes the dataset."""
     from accelerate import PartialState
 
+    from recipes.base_model import refuse_for_family, refuse_too_long
     from recipes.data.letters import rouge_remark
     from recipes.data.lineage import find_seen_rows
     from recipes.data.splits import build_splits, references, tokenize
     from recipes.data.stored_tokenizer import languages_of
     from recipes.data.tokenizer import audit, load_tokens
-    from recipes.families import refuse_for_family, refuse_too_long
     from recipes.training.model import load_tokenizer, trained_length
     from recipes.training.trainer import lengths_of
 

@@ -11,8 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hub.pins import locate
 from hub.release import entries_of, pull
+from recipes.base_model import refuse_unless_flat
 from recipes.config import recipe_from_record
-from recipes.families import refuse_unless_flat
 from recipes.training.model import load_adapter, load_base, load_tokenizer, on_gpu, pick_dtype
 from record.errors import UserError
 from record.release_files import ADAPTER_CONFIG_FILE, ADAPTER_FILE

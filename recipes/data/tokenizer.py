@@ -15,9 +15,9 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from hub.release import download
+from recipes.base_model import family_of
 from recipes.data.sentencepiece_file import tokenizer_content
 from recipes.data.stored_tokenizer import build_stored, encode_whole
-from recipes.families import family_of
 from record import strict_json
 from record.cache import batches, cached_value, code_of
 from record.errors import UserError, one_line

@@ -24,8 +24,9 @@ from transformers.utils import logging
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from hub.pins import refuse_local
+from recipes.base_model import base_config, family_of
 from recipes.data.tokenizer import load_tokens
-from recipes.families import FAMILIES, base_config, family_of
+from recipes.families import FAMILIES
 from record.adapter_config import check_adapter_config
 from record.errors import UserError, chain, explain, explanation, one_line
 from record.release_files import ADAPTER_CONFIG_FILE, ADAPTER_FILE

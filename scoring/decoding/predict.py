@@ -38,8 +38,8 @@ def parent_predictions(model, tokenizer, folder: Path, parent: Record, rows: Seq
 
 def load_for_scoring(run: Path, record: Record, config):
     """The pinned base with the adapter in `run`, on the GPU where there is one, its tokenizer, and the base's dtype."""
+    from recipes.base_model import family_of
     from recipes.data.stored_tokenizer import languages_of
-    from recipes.families import family_of
     from recipes.training.model import load_adapter, load_base, load_tokenizer, on_gpu
 
     base = load_base(record.pins.base_model, config)

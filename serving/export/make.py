@@ -150,8 +150,8 @@ def make(source: Source, form: str, sample: int | None = None, force: bool = Fal
         `UserError`: its ROUGE-L is shown to be worse by more than `LOSS`, and `force` was not given.
     """
     from push.release import tree
+    from recipes.base_model import refuse_unless_flat
     from recipes.environment import describe_environment
-    from recipes.families import refuse_unless_flat
     from recipes.training.model import load_tokenizer
     from record.hashes import sha256_file
     from record.predictions import load_predictions

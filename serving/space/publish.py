@@ -81,7 +81,7 @@ def lay_out(adapter: str, revision: str, folder: Path) -> dict[str, str | None]:
 
     from hub.pins import locate
     from hub.release import pull
-    from recipes.families import refuse_unless_flat
+    from recipes.base_model import refuse_unless_flat
     from record.adapter_config import check_adapter_config
     from record.predictions import load_predictions
     from record.run_record import load_record

@@ -22,8 +22,10 @@ from evaluation.reproduce import reproduce
 from hub.pins import pin
 from local_hub.miniatures import models
 from recipes import train
+from recipes.base_model import family_of
+from recipes.data.stored_tokenizer import build_stored
 from recipes.data.tokenizer import encode, load_tokens
-from recipes.families import FAMILIES, family_of
+from recipes.families import FAMILIES
 from recipes.training import padded
 from recipes.training.model import load_tokenizer
 from recipes.training.trainer import AdapterTrainer
@@ -200,6 +202,15 @@ def test_what_a_family_cannot_take_is_refused_before_training(rows, tmp_path, ca
         assert line in capsys.readouterr().err.strip().splitlines()[-1]
 
 
+def test_a_tokenizer_with_a_pattern_of_its_own_is_not_read(tmp_path):
+    content = json.loads(tokenizer_of("bart").to_str())
+    split = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
+    content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [content["pre_tokenizer"], split]}
+    base = base_of("bart", tmp_path)
+    with pytest.raises(UserError, match="its pre_tokenizer holds a regular expression of its own"):
+        build_stored(base, json.dumps(content).encode(), FAMILIES["bart"], None)
+
+
 def test_a_decoder_only_model_is_refused_with_where_to_go(tmp_path):
     HfApi().create_repo("local-user/decoder-only", exist_ok=True)
     config = json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}).encode()
@@ -273,16 +284,7 @@ def test_two_processes_train_what_one_trains(rows, tmp_path):
     train.main(["--config", recipe, "--output_dir", str(tmp_path / "one")])
     launch = ["-m", "accelerate.commands.launch", "--quiet", "--config_file", "recipes/accelerate/ddp-cpu.yaml",
               "--main_process_port", "0"]  # fmt: skip
-    command = [
-        sys.executable,
-        *launch,
-        "-m",
-        "recipes.train",
-        "--config",
-        recipe,
-        "--output_dir",
-        str(tmp_path / "two"),
-    ]
+    work = ["-m", "recipes.train", "--config", recipe, "--output_dir", str(tmp_path / "two")]
     answer = subprocess.run([sys.executable, *launch, *work], capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr[-2000:]
     one, two = load_record(tmp_path / "one"), load_record(tmp_path / "two")
