@@ -50,9 +50,12 @@ def generate(
     with torch.inference_mode(), contextlib.nullcontext() if adapter else model.disable_adapter(), bar:
         plain = contract.num_beams == 1 and is_plain(model.generation_config)
         if contract.dtype == "float32" and engine_here(contract.engine) != "transformers":
-            if not (plain and FAMILIES[model.config.model_type].converter):
-                raise UserError(f"{contract.engine} decodes T5 and mT5 greedily: other families, beams and what "
-                                "else the base model's generation config asks for need `transformers`")  # fmt: skip
+            family = FAMILIES[model.config.model_type]
+            if family.converter is None:
+                raise UserError(f"{contract.engine} does not decode {family.name}: use `engine: transformers`")
+            if not plain:
+                raise UserError(f"{contract.engine} decodes greedily only: beams and what else the base model's own "
+                                "generation config asks for need `engine: transformers`")  # fmt: skip
             from scoring.decoding import ctranslate
 
             outputs = ctranslate.greedy(
