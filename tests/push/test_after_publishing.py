@@ -84,7 +84,7 @@ def test_an_adapter_that_was_renamed_is_checked_and_published_under_its_new_name
     assert code == 0 and line.startswith(f"Published {new}@"), line
     assert old not in reproduced(old)[0]
     card = (folder / "release" / "README.md").read_text()
-    assert f"ADAPTER={new}\n" in card and old not in card
+    assert f"ADAPTER={new} HUB=local\n" in card and old not in card
 
 
 def test_a_copy_under_another_name_says_whose_it_is(run, tmp_path, capsys):
