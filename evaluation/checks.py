@@ -18,6 +18,7 @@ from model_cards.card_check import NotCompared, find_difference, not_compared
 from model_cards.fingerprint import same_renderer
 from model_cards.free_text import free_texts
 from model_cards.statements import stated_otherwise
+from recipes.base_model import base_config, family_of
 from recipes.config import arguments_from_record, recipe_yaml
 from recipes.data.lineage import find_seen_rows
 from recipes.data.splits import Splits, build_splits, references
@@ -53,6 +54,9 @@ LORA_DEFAULTS = {"r", "lora_alpha", "lora_dropout", "target_modules"}
 # What transformers adds to a tokenizer's configuration when it saves it; its special tokens are tokenizer.json's.
 TOKENIZER_SAVED = {"backend", "clean_up_tokenization_spaces", "extra_special_tokens", "is_local", "local_files_only"}
 
+# What any tokenizer may have besides, and by which no text gets other ids.
+STORED_SAVED = {"model_input_names", "bos_token", "cls_token", "sep_token", "mask_token", "eos_token", "unk_token",
+                "pad_token", "errors", "trim_offsets", "vocab_size"}  # fmt: skip
 # What a T5's tokenizer has, and transformers saves, where the base's configuration is silent.
 TOKENIZER_DEFAULTS = {"tokenizer_class": "T5Tokenizer", "extra_ids": 100, "model_max_length": int(1e30),
                       "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>", "unk_id": 2}  # fmt: skip
@@ -121,6 +125,9 @@ def check_adapter(folder: Path, record: Record, tokens: Tokenizer) -> str:
     Parameters:
         tokens: the base model's tokenizer with the recipe's added tokens, from `recipes.data.tokenizer.load_tokens`.
     """
+    base = record.pins.base_model
+    if record.model.type not in (None, kind := base_config(base)["model_type"]):
+        raise Drift("lineage", f"{base.id} is of the type {kind}, the record states {record.model.type}")
     _check_adapter_config(folder, record, tokens)
     _check_tokenizer(folder, record.pins.base_model, tokens)
     return "the adapter's configuration and tokenizer are the recipe's"
@@ -154,6 +161,10 @@ def _check_tokenizer(folder: Path, base: Pin, tokens: Tokenizer) -> None:
     config = _json(folder / TOKENIZER_CONFIG_FILE)
     path = download_if_there(base, TOKENIZER_CONFIG_FILE)
     config_of_base = {} if path is None else _json(path)
+    if not family_of(base).t5_tokenizer:
+        # It is read as its tokenizer.json stands, whatever class the base model's own names.
+        config_of_base["tokenizer_class"] = "TokenizersBackend"
+        config_of_base |= {key: value for key, value in config.items() if key in STORED_SAVED - config_of_base.keys()}
     for key, value in config.items():
         expected = config_of_base.get(key, TOKENIZER_DEFAULTS.get(key))
         if key == "tokenizer_class":

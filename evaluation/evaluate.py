@@ -77,13 +77,14 @@ def evaluate(run: Path) -> Record:
     from recipes.config import recipe_from_record
     from recipes.data.lineage import find_seen_rows
     from recipes.data.splits import build_splits
+    from recipes.data.stored_tokenizer import languages_of
     from recipes.data.tokenizer import load_tokens
     from recipes.environment import describe_environment
     from recipes.expectations import block, compare
     from scoring.baselines import score_baselines
 
     recipe = recipe_from_record(record.name, dict(record.recipe))
-    tokens = load_tokens(record.pins.base_model, recipe.arguments.added_tokens)
+    tokens = load_tokens(record.pins.base_model, recipe.arguments.added_tokens, languages_of(record.recipe))
     splits = build_splits(recipe.arguments, record.pins.dataset, tokens, record.data.rules)
     if splits.counts.where_stated(record.data) != record.data:
         raise UserError(

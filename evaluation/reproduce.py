@@ -213,6 +213,7 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
     from hub.release import refuse_large_weights
     from hub.withdrawals import find_withdrawal
     from model_cards.card_check import name_on_card
+    from recipes.data.stored_tokenizer import languages_of
     from recipes.data.tokenizer import load_tokens
     from scoring.concerns import find_concerns
 
@@ -224,7 +225,8 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
     note_commit(adapter, revision, commit)
     findings.record = record
     _note(findings, "lineage", checks.check_lineage(folder, record))
-    tokens = load_tokens(record.pins.base_model, record.recipe.get("added_tokens", []))
+    languages = languages_of(record.recipe)
+    tokens = load_tokens(record.pins.base_model, record.recipe.get("added_tokens", []), languages)
     _note(findings, "lineage", checks.check_adapter(folder, record, tokens))
     splits = checks.rebuild_splits(record, tokens)
     predictions = findings.published = checks.read_predictions(folder, rows=len(splits.test))

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from model_cards.escape import cut, environment, plain
 from model_cards.plots import badge_text
 from recipes.expectations import format_figure
+from recipes.families import family_of_record
 from record.errors import UserError, make
 from record.hashes import FREE_SECTION
 from record.predictions import Predictions
@@ -59,6 +60,7 @@ def render_card(
     body = template.render(
         record=record,
         recipe=record.recipe,
+        family=family_of_record(record),
         repo_id=repo_id,
         project_url=PROJECT_URL,
         scores=record.scores,

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from model_cards import card, escape, plots
-from recipes import expectations
+from recipes import expectations, families
 from recipes.data import letters
 from record import (
     field_types,
@@ -32,6 +32,7 @@ MODULES = (
     escape,
     plots,
     expectations,
+    families,
     field_types,
     hashes,
     letters,

@@ -55,6 +55,9 @@ class RecipeArguments:
             The Hub's task (pipeline tag) that the card states.
         language (`str`, *optional*, defaults to `"en"`):
             ISO 639-1 code of the texts.
+        source_language, target_language (`str`, *optional*):
+            For base models whose texts begin or end with a language's token (mBART, M2M-100, NLLB): the tokens of the
+            prompts and of the targets, such as `eng_Latn` and `deu_Latn`.
         dataset_name (`str`):
             Id of the dataset on the Hub; or a file of rows of your own (.csv, .tsv, .json, .jsonl, .parquet), or a
             folder of them, written as `./folder`. A run on files is published after `pubrep publish-data`.
@@ -131,6 +134,8 @@ class RecipeArguments:
     adapter_name: str = ""
     task: str = "question-answering"
     language: str = "en"
+    source_language: str | None = None
+    target_language: str | None = None
     dataset_name: str = ""
     dataset_config: str | None = None
     dataset_revision: str = "main"

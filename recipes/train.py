@@ -117,9 +117,11 @@ def prepare(recipe: Recipe, pins: Pins, rules: Literal[1, 2]) -> Prepared:
     """Loads, splits and tokenizes the dataset."""
     from accelerate import PartialState
 
+    from recipes.base_model import refuse_for_family, refuse_too_long
     from recipes.data.letters import rouge_remark
     from recipes.data.lineage import find_seen_rows
     from recipes.data.splits import build_splits, references, tokenize
+    from recipes.data.stored_tokenizer import languages_of
     from recipes.data.tokenizer import audit, load_tokens
     from recipes.training.model import load_tokenizer, trained_length
     from recipes.training.trainer import lengths_of
@@ -127,11 +129,14 @@ def prepare(recipe: Recipe, pins: Pins, rules: Literal[1, 2]) -> Prepared:
     state = PartialState()
     # One process downloads and tokenizes, the others read its cache.
     with state.main_process_first():
-        tokenizer = load_tokenizer(pins.base_model, recipe.arguments.added_tokens)
-        tokens = load_tokens(pins.base_model, recipe.arguments.added_tokens)
+        refuse_for_family(recipe, pins.base_model)
+        languages = languages_of(vars(recipe.arguments))
+        tokenizer = load_tokenizer(pins.base_model, recipe.arguments.added_tokens, languages)
+        tokens = load_tokens(pins.base_model, recipe.arguments.added_tokens, languages)
         splits = build_splits(recipe.arguments, pins.dataset, tokens, rules)
         held_out = splits.test if recipe.arguments.select_on_test else splits.validation
         train_rows, eval_rows = tokenize(splits.train, tokens), held_out and tokenize(held_out, tokens)
+        refuse_too_long(pins.base_model, splits.counts.lengths, tokenize(splits.test, tokens))
         unwritable = audit(tokens, references(splits))
     leakage = find_seen_rows(splits, pins)[1] if state.is_main_process else None
     remarks = length_remarks(train_rows, trained_length(pins.base_model, tokenizer), pins.base_model.id)
@@ -225,7 +230,7 @@ def _make_trainer(recipe: Recipe, prepared: Prepared, model, batch: Batch):
     if batch.tokens is None:
         # Kept in the batch, where the next attempt looks for it if memory does not suffice after all.
         batch.tokens = trainer.tokens = trainer.find_budget(prepared.lengths, batch.per_device)
-        say(f"Micro-batches of up to {batch.tokens:,} tokens, without padding")
+        say(f"Micro-batches of up to {batch.tokens:,} tokens")
     return trainer
 
 

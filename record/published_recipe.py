@@ -76,6 +76,8 @@ class PublishedRecipe(TypedDict, total=False):
     adapter_name: PlainName
     task: Line
     language: Line
+    source_language: Line | None
+    target_language: Line | None
     dataset_name: RepoId
     # It becomes part of a folder's name in the cache.
     dataset_config: Annotated[str, StringConstraints(pattern=r"^[\w+=@,-][\w+=@,. -]{0,99}$")] | None

@@ -133,7 +133,8 @@ class Unwritable(Section):
 class Model(Section):
     """Parameter counts and `memory_bytes`, the bytes of all parameters and buffers as loaded.
 
-    `quantized_layers` counts the base's linear layers that hold 4- or 8-bit weights.
+    `quantized_layers` counts the base's linear layers that hold 4- or 8-bit weights. `type` is the base's model type,
+    as its configuration names it; a record without one is of a T5 or mT5.
     """
 
     trainable: Count
@@ -141,6 +142,7 @@ class Model(Section):
     memory_bytes: Count
     dtype: Line
     quantized_layers: Count = 0
+    type: Line | None = None
 
     @property
     def percent(self) -> float:

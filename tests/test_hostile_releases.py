@@ -324,7 +324,7 @@ TOKENIZERS = {
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_a_hostile_tokenizer_is_not_loaded(name):
     files, told = TOKENIZERS[name]
-    base = repository(f"tokenizer-{name}", "model", files)
+    base = repository(f"tokenizer-{name}", "model", json_of_base("config.json") | files)
     with pytest.raises(UserError, match=told) as refusal:
         load_tokens(base, [])
     assert one_line(str(refusal.value)) == str(refusal.value)
@@ -334,7 +334,11 @@ def test_a_tokenizer_s_own_code_is_not_run(monkeypatch):
     # Unless told otherwise, transformers asks whoever sits there whether to run it.
     monkeypatch.setattr("builtins.input", lambda *_: "y")
     files = json_of_base("tokenizer_config.json", tokenizer_class="Mine", auto_map={"AutoTokenizer": ["t.Mine", None]})
-    base = repository("tokenizer-code", "model", files | {"tokenizer.json": of_base("tokenizer.json"), "t.py": CODE})
+    base = repository(
+        "tokenizer-code",
+        "model",
+        json_of_base("config.json") | files | {"tokenizer.json": of_base("tokenizer.json"), "t.py": CODE},
+    )
     with pytest.raises(UserError, match="the tokenizer of local-user/tokenizer-code"):
         models.load_tokenizer(base, [])
 

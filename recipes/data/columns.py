@@ -178,4 +178,4 @@ def _shorten(whole: str, unit: str, longest: int, tokenizer: Tokenizer | None, r
 
 
 def token_ids(batch: dict[str, list], tokenizer: Tokenizer) -> dict[str, list[list[int]]]:
-    return {"input_ids": encode(tokenizer, batch["prompt"]), "labels": encode(tokenizer, batch["target"])}
+    return {"input_ids": encode(tokenizer, batch["prompt"]), "labels": encode(tokenizer, batch["target"], targets=True)}

@@ -10,6 +10,7 @@ from hub.release import pull
 from recipes.config import arguments_from_record
 from recipes.data import leakage
 from recipes.data.splits import Splits, build_splits, tokenize
+from recipes.data.stored_tokenizer import languages_of
 from recipes.data.tokenizer import load_tokens
 from record.cache import BATCH, cached_value
 from record.errors import UserError
@@ -98,7 +99,7 @@ def _trainings(splits: Splits, pins: Pins) -> Iterator[tuple[str | None, Pin, Sp
             return
         record = pull(parent.id, parent.revision, names=[]).record
         recipe = arguments_from_record(record.recipe)
-        tokens = load_tokens(record.pins.base_model, recipe.added_tokens)
+        tokens = load_tokens(record.pins.base_model, recipe.added_tokens, languages_of(record.recipe))
         theirs = build_splits(recipe, record.pins.dataset, tokens, record.data.rules)
         if theirs.counts.where_stated(record.data) != record.data:
             raise UserError(f"{parent.id}: {record.pins.dataset.id} gives other rows than its record states")

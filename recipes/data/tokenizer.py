@@ -15,7 +15,9 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from hub.release import download
+from recipes.base_model import family_of
 from recipes.data.sentencepiece_file import tokenizer_content
+from recipes.data.stored_tokenizer import build_stored, encode_whole
 from record import strict_json
 from record.cache import batches, cached_value, code_of
 from record.errors import UserError, one_line
@@ -33,20 +35,37 @@ SENTINELS, MOST_SENTINELS = 100, 10_000
 PARTS = {"model": ("Unigram",), "decoder": ("Metaspace",), "post_processor": ("TemplateProcessing",)}
 
 
-def load_tokens(base: Pin, added: list[str]) -> Tokenizer:
+def load_tokens(base: Pin, added: list[str], languages: tuple[str, str] | None = None) -> Tokenizer:
     """The base model's tokenizer at the pinned commit, with the `added` tokens after its own.
 
-    It gives the ids that transformers 5.23 gives, whose `T5Tokenizer` takes the pieces and the table of characters
+    Of a family without T5's tokenizer it is what tokenizer.json describes (`recipes.data.stored_tokenizer`). Of T5's it
+    gives the ids that transformers 5.23 gives, whose `T5Tokenizer` takes the pieces and the table of characters
     from `tokenizer.json` or, without one, `spiece.model`, and lays down the rest itself. The scores are read by
     Python: the Rust reader is off by a last bit in some, which decides between equally good pieces.
 
     Added tokens become pieces of the vocabulary. As `AddedToken`s they would lose the spaces around them: `a < b`
     would come back as `a< b`.
 
+    Parameters:
+        languages: as `recipes.data.stored_tokenizer.languages_of` gives them.
+
     Raises:
-        `UserError`: it is no T5 tokenizer, one of `added` can be written already, or the tokenizer replaces its
-            characters by others.
+        `UserError`: it is no tokenizer of its family, one of `added` can be written already, or the tokenizer replaces
+            its characters by others.
     """
+    family = family_of(base)
+    if not family.t5_tokenizer:
+        if added:
+            raise UserError(f"`added_tokens` are for tokenizers like T5's, which that of {base.id} is not: remove it")
+        path = download_if_there(base, TOKENIZER_FILE)
+        if path is None:
+            raise UserError(
+                f"{base.id} holds no {TOKENIZER_FILE}: save one in a copy of it, by `AutoTokenizer.from_pretrained` "
+                "and `save_pretrained` where transformers can convert it"
+            )
+        return build_stored(base, path.read_bytes(), family, languages)
+    if languages is not None:
+        raise UserError(f"`source_language` and `target_language` are not of {base.id}: state languages in `prompt`")
     content = _read(base)
     tokenizer = _build(base, content)
     pieces = [(piece, score) for piece, score in content["model"]["vocab"]]
@@ -148,14 +167,34 @@ class Words(dict[str, list[int]]):
 words_of = lru_cache(maxsize=2)(Words)
 
 
-def encode(tokenizer: Tokenizer, texts: Iterable[str]) -> list[list[int]]:
-    """Token ids of each text with its final `</s>`, as the tokenizer's own `encode` gives them."""
+@lru_cache(maxsize=2)
+def is_word_by_word(tokenizer: Tokenizer) -> bool:
+    """Whether a text's ids are those of its words, and `</s>`: as `load_tokens` builds T5's tokenizer."""
+    if tokenizer.pre_tokenizer is None or tokenizer.post_processor is None or tokenizer.encode("").ids == []:
+        return False
+    layout = json.loads(tokenizer.pre_tokenizer.__getstate__())
+    apart = [part["type"] for part in layout.get("pretokenizers", [])] == ["WhitespaceSplit", "Metaspace"]
+    normalizer = tokenizer.normalizer
+    plain = normalizer is None or json.loads(normalizer.__getstate__())["type"] == "Precompiled"
+    return apart and plain and len(tokenizer.encode("").ids) == 1
+
+
+def encode(tokenizer: Tokenizer, texts: Iterable[str], targets: bool = False) -> list[list[int]]:
+    """Token ids of each text with its final `</s>`, as the tokenizer's own `encode` gives them.
+
+    Parameters:
+        targets: whether the texts are in the language of the targets.
+    """
+    if not is_word_by_word(tokenizer):
+        return encode_whole(tokenizer, list(texts), targets)
     ids_of, end = words_of(tokenizer).__getitem__, tokenizer.encode("").ids
     return [[*chain.from_iterable(map(ids_of, SPACES.split(text))), *end] for text in texts]
 
 
 def count_tokens(tokenizer: Tokenizer, texts: Iterable[str]) -> list[int]:
     """Number of tokens of each text with its final `</s>`."""
+    if not is_word_by_word(tokenizer):
+        return [len(ids) for ids in encode_whole(tokenizer, list(texts))]
     ids_of = words_of(tokenizer).__getitem__
     return [1 + sum(map(len, map(ids_of, SPACES.split(text)))) for text in texts]
 
@@ -176,6 +215,8 @@ def audit(tokenizer: Tokenizer, texts: Sequence[str]) -> Unwritable:
 
 
 def _audit(tokenizer: Tokenizer, texts: Sequence[str]) -> Unwritable:
+    if not is_word_by_word(tokenizer):
+        return _audit_whole(tokenizer, texts)
     words = list({word for batch in batches(texts) for text in batch for word in text.split()})
     encoded = [word.ids for word in tokenizer.encode_batch_fast(words)]
     lost, parted = {}, set()
@@ -193,6 +234,21 @@ def _audit(tokenizer: Tokenizer, texts: Sequence[str]) -> Unwritable:
             rows_of.update(set().union(*(lost[word] for word in own if word in lost)))
         elif " ".join(own) != text.strip() or not parted.isdisjoint(own):
             white_space += 1
+    most = sorted(rows_of.items(), key=lambda item: (-item[1], item[0]))[:MOST_FREQUENT]
+    return Unwritable(rows=len(texts), unwritable=unwritable, white_space=white_space, characters=dict(most))
+
+
+def _audit_whole(tokenizer: Tokenizer, texts: Sequence[str]) -> Unwritable:
+    unwritable = white_space = 0
+    rows_of: Counter[str] = Counter()
+    for batch in batches(texts):
+        outputs = tokenizer.decode_batch(encode_whole(tokenizer, batch, targets=True))
+        for text, back in zip(batch, outputs, strict=True):
+            if "".join(back.split()) != "".join(text.split()):
+                unwritable += 1
+                rows_of.update(_unknown(tokenizer, text))
+            elif back.strip() != text.strip():
+                white_space += 1
     most = sorted(rows_of.items(), key=lambda item: (-item[1], item[0]))[:MOST_FREQUENT]
     return Unwritable(rows=len(texts), unwritable=unwritable, white_space=white_space, characters=dict(most))
 

@@ -24,9 +24,9 @@ from transformers.utils import logging
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from hub.pins import refuse_local
-from hub.release import download
+from recipes.base_model import base_config, family_of
 from recipes.data.tokenizer import load_tokens
-from record import strict_json
+from recipes.families import FAMILIES
 from record.adapter_config import check_adapter_config
 from record.errors import UserError, chain, explain, explanation, one_line
 from record.release_files import ADAPTER_CONFIG_FILE, ADAPTER_FILE
@@ -35,17 +35,8 @@ from record.run_record import Model, Pin
 # The id of `<unk>` in every T5.
 UNKNOWN = 2
 
-# The types of model whose tokenizer, embedding and head are laid out as here. The largest of them, mT5-XXL and
-# FLAN-T5-XXL, have 24 layers of 4,096, feed-forward layers of 10,240, 64 heads of 64, and 250,112 tokens.
-FAMILY = ("t5", "mt5")
-LARGEST_SHAPE = {"num_layers": 200, "num_decoder_layers": 200, "d_model": 32_768, "d_ff": 131_072, "num_heads": 512,
-                 "d_kv": 1_024, "vocab_size": 1_000_000}  # fmt: skip
-# Where nothing is stated: Raffel et al. (arXiv:1910.10683, 3.1.2) and Xue et al. (arXiv:2010.11934, 3.2).
-TRAINED_LENGTHS = {"t5": 512, "mt5": 1_024}
 # transformers takes 1e30 for a tokenizer that states no length.
 UNSTATED_LENGTH = 10**9
-# transformers 5 takes code, kernels and quantizers from other repositories where a configuration names them.
-ON_DEMAND = {"auto_map", "attn_implementation", "_attn_implementation", "quantization_config", "use_kernels"}
 # Keys of a tokenizer.json that decide no id of a whole text.
 NO_PART_OF_IDS = {"version", "truncation", "padding"}
 # What an adapter's weights are stored in, as safetensors names it.
@@ -78,14 +69,19 @@ def on_gpu() -> bool:
     return PartialState().device.type == "cuda"
 
 
-def load_tokenizer(base: Pin, added: list[str]) -> PreTrainedTokenizerBase:
+def load_tokenizer(base: Pin, added: list[str], languages: tuple[str, str] | None = None) -> PreTrainedTokenizerBase:
     """The base model's tokenizer at the pinned commit, with the `added` tokens; saved, it is read by `AutoTokenizer`.
+
+    Parameters:
+        languages: as in `load_tokens`.
 
     Raises:
         `UserError`: as `load_tokens`, or the repository's tokenizer is code of its own.
     """
     refuse_local(base.id)
-    plain, tokens = load_tokens(base, []), load_tokens(base, added)
+    if not family_of(base).t5_tokenizer:
+        return _load_stored(base, load_tokens(base, added, languages))
+    plain, tokens = load_tokens(base, [], languages), load_tokens(base, added)
     try:
         tokenizer = AutoTokenizer.from_pretrained(base.id, revision=base.revision, trust_remote_code=False)
     except (ValueError, ImportError, OSError) as error:
@@ -93,6 +89,21 @@ def load_tokenizer(base: Pin, added: list[str]) -> PreTrainedTokenizerBase:
     _refuse_other_ids(base, tokenizer, plain)
     if added:
         tokenizer.backend_tokenizer.model = tokens.model
+    return tokenizer
+
+
+def _load_stored(base: Pin, tokens: Tokenizer) -> PreTrainedTokenizerBase:
+    """As its tokenizer.json stands: transformers 5 would build another of it for some classes, and saves this one."""
+    names = ["input_ids", "attention_mask"]
+    try:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(base.id, revision=base.revision, model_input_names=names)
+    except (ValueError, ImportError, OSError) as error:
+        raise _not_loaded(base, "tokenizer", error) from error
+    if tokenizer.pad_token_id is None:
+        raise UserError(f"the tokenizer of {base.id} has no padding token: set `pad_token` in a copy's "
+                        "tokenizer_config.json")  # fmt: skip
+    tokenizer.backend_tokenizer.post_processor = tokens.post_processor
+    _refuse_other_ids(base, tokenizer, tokens)
     return tokenizer
 
 
@@ -116,11 +127,12 @@ def load_base(base: Pin, config: ModelConfig) -> PreTrainedModel:
     downloaded, whatever their size: how large a model one is willing to check, no rule can say.
 
     Raises:
-        `UserError`: it is no T5 of a possible shape, or has no safetensors, or they do not fit its configuration.
+        `UserError`: it is of no family here or of no possible shape, or has no safetensors, or they do not fit its
+            configuration.
     """
     config.dtype = str(pick_dtype(config.dtype)).removeprefix("torch.")
     refuse_local(base.id)
-    refuse_shape(base)
+    base_config(base)
     try:
         model = AutoModelForSeq2SeqLM.from_pretrained(
             base.id,
@@ -144,6 +156,10 @@ def load_base(base: Pin, config: ModelConfig) -> PreTrainedModel:
             # On CPUs with AVX512-BF16, bitsandbytes 0.50 repacks 4-bit weights at the first evaluation, and the
             # training steps after it then lose the gradient below each such layer.
             layer.support_avx512bf16_for_cpu = False
+        if "layerdrop" in vars(layer):
+            # M2M-100 leaves out whole layers at random: other ones in each micro-batch and process, which would then
+            # wait for gradients that never come.
+            layer.layerdrop = 0.0
     return model
 
 
@@ -151,28 +167,8 @@ def trained_length(base: Pin, tokenizer: PreTrainedTokenizerBase) -> int:
     """The longest text in tokens that the base model was trained with: as its repository states it, else its paper."""
     if tokenizer.model_max_length < UNSTATED_LENGTH:
         return tokenizer.model_max_length
-    shape = refuse_shape(base)
-    return shape.get("n_positions") or TRAINED_LENGTHS[shape["model_type"]]
-
-
-def refuse_shape(base: Pin) -> dict[str, Any]:
-    """A base model's configuration, looked at before its weights are downloaded and memory for them is taken.
-
-    Raises:
-        `UserError`: it is no T5 of a possible shape, or names what would be loaded from elsewhere.
-    """
-    try:
-        shape = strict_json.parse(download(base.id, "config.json", base.revision).read_bytes())
-    except ValueError as error:
-        raise UserError(f"config.json of {base.id} cannot be read: {error}") from None
-    if not isinstance(shape, dict) or shape.get("model_type") not in FAMILY:
-        raise UserError(f"{base.id} is no model of the types {', '.join(FAMILY)}: none else is trained here")
-    if keys := sorted(ON_DEMAND & shape.keys()):
-        raise UserError(f"config.json of {base.id} sets `{keys[0]}`: what that loads is not pinned")
-    for key, most in LARGEST_SHAPE.items():
-        if not isinstance(shape.get(key, 1), int) or not 1 <= shape.get(key, 1) <= most:
-            raise UserError(f"{base.id}: its `{key}` is no whole number from 1 to {most:,}: it is not loaded")
-    return shape
+    config, family = base_config(base), family_of(base)
+    return config.get("n_positions") or config.get("max_position_embeddings") or family.trained_length
 
 
 def _not_loaded(base: Pin, what: str, error: Exception) -> Exception:
@@ -198,6 +194,8 @@ def add_adapter(
         `UserError`: the recipe's LoRA does not fit the model, or there are more added tokens than spare rows.
     """
     lora = get_peft_config(config)
+    if lora.target_modules is None:
+        lora.target_modules = set(FAMILIES[model.config.model_type].lora_targets)
     lora.base_model_name_or_path = base.id
     lora.revision = base.revision
     rows = model.get_input_embeddings().num_embeddings
@@ -225,7 +223,7 @@ def refuse_targets(adapter: PeftModel) -> None:
 
     Raises:
         `UserError`: a name in `lora_target_modules` is of no module, which PEFT 0.21 lets pass next to one that is; or
-            it is `shared`, which T5 of transformers 5.23 never calls.
+            it is `shared`, which transformers 5.23 never calls, but its copies in encoder and decoder.
     """
     modules = dict(adapter.get_base_model().named_modules())
     targets = adapter.peft_config["default"].target_modules
@@ -235,7 +233,7 @@ def refuse_targets(adapter: PeftModel) -> None:
                       if isinstance(module, torch.nn.Linear) and "lora_" not in name}  # fmt: skip
             raise UserError(f"`lora_target_modules` names `{target}`, which the base model lacks: it has "
                             f"{', '.join(sorted(linear))}")  # fmt: skip
-    if isinstance(modules["shared"], BaseTunerLayer):
+    if any(name.endswith("shared") and isinstance(module, BaseTunerLayer) for name, module in modules.items()):
         raise UserError("`lora_target_modules` names `shared`, which is never called: name `embed_tokens`")
 
 
@@ -354,5 +352,6 @@ def size_of(model: Any) -> Model:
         total=total,
         memory_bytes=model.get_memory_footprint(),
         dtype=str(base.dtype).removeprefix("torch."),
+        type=base.config.model_type,
         quantized_layers=sum(type(weight).__name__ in ("Params4bit", "Int8Params") for weight in base.parameters()),
     )

@@ -1,5 +1,5 @@
-"""What `Seq2SeqTrainer` lacks: steps without padding, the right loss for T5, patience with memory, a way past torn
-checkpoints."""
+"""What `Seq2SeqTrainer` lacks: steps without padding, the same loss however a step is cut, patience with memory, a way
+past torn checkpoints."""
 
 import contextlib
 import json
@@ -20,6 +20,8 @@ from peft import PeftModel
 from transformers import EvalPrediction, Seq2SeqTrainer, Seq2SeqTrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from recipes.families import FAMILIES
+from recipes.training import padded
 from recipes.training.layout import micro_batch
 from recipes.training.micro_batches import cut, out_of_memory
 from recipes.training.unpadded_t5 import compile_blocks, make_flat
@@ -48,7 +50,7 @@ def lengths_of(rows: Dataset) -> np.ndarray:
 def collate(
     rows: Rows, config, packed: bool, tokens: int | None = None, processes: int = 1, process: int = 0
 ) -> dict[str, Any]:
-    """A process's share of the rows as flat micro-batches.
+    """A process's share of the rows as flat micro-batches, or as padded ones of a family that takes no others.
 
     Parameters:
         config: the base model's.
@@ -57,19 +59,36 @@ def collate(
 
     Returns:
         `numbers`: the number of each row of the share, micro-batch by micro-batch; `micro_batches`, as
-        `recipes.training.layout.micro_batch` gives them, each with its number of rows, 0 where it is a dummy that keeps
-        this process in step with others; `target_tokens` of all rows, over all processes.
+        `recipes.training.layout.micro_batch` or `recipes.training.padded.micro_batch` gives them, each with its number
+        of rows, 0 where it is a dummy that keeps this process in step with others; `target_tokens` of all rows, over
+        all processes.
     """
-    share = cut([tokens_of(row) for row in rows], processes, tokens)[process]
-    start, heads = config.decoder_start_token_id, config.num_heads
+    if FAMILIES[config.model_type].flat:
+        share = cut([tokens_of(row) for row in rows], processes, tokens)[process]
+    else:
+        lengths = [(len(row["input_ids"]), len(row["labels"])) for row in rows]
+        share = padded.cut(lengths, processes, tokens)[process]
     return {
         "numbers": torch.tensor([number for numbers in share for number in numbers]),
         "micro_batches": [
-            (micro_batch([rows[number] for number in numbers or [0]], heads, start, packed), len(numbers))
+            (_micro_batch([rows[number] for number in numbers or [0]], config, packed), len(numbers))
             for numbers in share
         ],
         "target_tokens": sum(len(row["labels"]) for row in rows),
     }
+
+
+def _micro_batch(rows: Rows, config, packed: bool) -> dict[str, Any]:
+    if FAMILIES[config.model_type].flat:
+        return micro_batch(rows, config.num_heads, config.decoder_start_token_id, packed)
+    return padded.micro_batch(rows, config)
+
+
+def _losses(model: torch.nn.Module, batch: dict[str, Any], smoothing: float = 0.0, noise: float = 0.0) -> torch.Tensor:
+    """As `recipes.training.unpadded_t5` and `recipes.training.padded` give them."""
+    if "attention_mask" in batch:
+        return padded.losses(model, batch, smoothing)
+    return model(**batch, smoothing=smoothing, noise=noise)
 
 
 def token_mean(rows: EvalPrediction) -> dict[str, float]:
@@ -103,8 +122,11 @@ def _fits(model: PeftModel, longest: Rows, tokens: int, device: torch.device) ->
     for row in longest:
         if (room := room - tokens_of(row)) >= 0:
             rows.append(row)
+    if not FAMILIES[model.get_base_model().config.model_type].flat:
+        # The first rows are the longest, and what pads the others counts.
+        rows = rows[: max(1, tokens // tokens_of(longest[0]))]
     try:
-        model(**_flat(rows, model, device)).backward()
+        _losses(model, _on_device(rows, model, device)).backward()
         return True
     except RuntimeError as error:
         if not out_of_memory(error) or len(rows) == 1:
@@ -115,10 +137,9 @@ def _fits(model: PeftModel, longest: Rows, tokens: int, device: torch.device) ->
     return False
 
 
-def _flat(rows: Rows, model: PeftModel, device: torch.device) -> dict[str, Any]:
-    config = model.get_base_model().config
-    flat = micro_batch(rows, config.num_heads, config.decoder_start_token_id, packed=device.type != "cpu")
-    return send_to_device(flat, device)
+def _on_device(rows: Rows, model: PeftModel, device: torch.device) -> dict[str, Any]:
+    batch = _micro_batch(rows, model.get_base_model().config, packed=device.type != "cpu")
+    return send_to_device(batch, device)
 
 
 def _saved_bytes(model: PeftModel, rows: Rows, device: torch.device) -> int:
@@ -136,7 +157,7 @@ def _saved_bytes(model: PeftModel, rows: Rows, device: torch.device) -> int:
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
     ):
         # The loss keeps the whole graph, and with it every storage, until its bytes are added up.
-        loss = model(**_flat(rows, model, device))
+        loss = _losses(model, _on_device(rows, model, device))
         total = sum(size for place, size in sizes.items() if place not in weights)
         del loss
     return total
@@ -154,25 +175,27 @@ def suit_device(arguments: Seq2SeqTrainingArguments) -> None:
 
 
 class AdapterTrainer(Seq2SeqTrainer):
-    """`Seq2SeqTrainer` without padding.
+    """`Seq2SeqTrainer` without padding where a family is proven to train so, else with it.
 
     A step takes the rows that a stock trainer's would (the effective batch), cut into micro-batches of at most `tokens`
-    tokens that lie flat. Losses are means over the step's real target tokens, however rows are cut and shared: T5
-    ignores `num_items_in_batch`, so `Trainer` of transformers 5.23 multiplies T5's loss and gradient by the
+    tokens that lie flat, or padded. Losses are means over the step's real target tokens, however rows are cut and
+    shared: T5 ignores `num_items_in_batch`, so `Trainer` of transformers 5.23 multiplies T5's loss and gradient by the
     accumulation steps. Label smoothing and NEFTune's noise are of training alone: the validation loss is the plain one.
 
     Parameters:
-        model: its forward is replaced (`recipes.training.unpadded_t5.make_flat`).
+        model: its forward is replaced (`recipes.training.unpadded_t5.make_flat`), unless rows are padded.
         args: `per_device_train_batch_size` is the effective batch, over all processes. `torch_compile` compiles the
             layers on a GPU; a CPU gains nothing by it.
         tokens: the budget; None for one micro-batch a step and process.
     """
 
     def __init__(self, *, model: PeftModel, args: Seq2SeqTrainingArguments, tokens: int | None = None, **kwargs):
-        make_flat(model)
+        flat = FAMILIES[model.get_base_model().config.model_type].flat
+        if flat:
+            make_flat(model)
         on_gpu = args.device.type != "cpu"
         backend = args.torch_compile_backend
-        if args.torch_compile and on_gpu:
+        if args.torch_compile and on_gpu and flat:
             compile_blocks(model, backend=backend, mode=args.torch_compile_mode)
         collator = partial(collate, config=model.get_base_model().config, packed=on_gpu)
         # Else accelerate would compile the model as a whole, layer after layer.
@@ -237,7 +260,7 @@ class AdapterTrainer(Seq2SeqTrainer):
             countdown -= 1
             self.accelerator.gradient_state._set_sync_gradients(not countdown)
             with self.accelerator.no_sync(model) if countdown else contextlib.nullcontext():
-                loss = model(**batch, smoothing=smoothing, noise=noise) * (scale if rows else 0)
+                loss = _losses(model, batch, smoothing, noise) * (scale if rows else 0)
                 self.accelerator.backward(loss)
             total += loss.detach()
         return total
@@ -245,7 +268,7 @@ class AdapterTrainer(Seq2SeqTrainer):
     def prediction_step(self, model, inputs: dict[str, Any], prediction_loss_only, ignore_keys=None, **_):
         """Each row's summed loss and target tokens, in the order of the rows: (rows, 2)."""
         with torch.no_grad():
-            sums = torch.cat([model(**batch) for batch, _ in inputs["micro_batches"]])
+            sums = torch.cat([_losses(model, batch) for batch, _ in inputs["micro_batches"]])
         in_order = torch.empty_like(sums)
         in_order[inputs["numbers"]] = sums
         mean = in_order[:, 0].sum() / in_order[:, 1].sum()

@@ -9,6 +9,7 @@ from peft import PeftModel
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from recipes.families import FAMILIES
 from recipes.training.micro_batches import out_of_memory
 from record.errors import UserError
 from record.scores import Contract
@@ -43,9 +44,9 @@ def generate(
 ) -> tuple[list[list[int]], float]:
     """Generates an output for every prompt, with the adapter or (`adapter=False`) with the bare base model.
 
-    Greedy decoding runs in `slot_decoding`, or in CTranslate2 where the contract says so; beams, and whatever
-    else a base model's own generation config asks for, in transformers' `generate`. In float32 all give the same
-    tokens, whichever rows run at once.
+    Greedy decoding runs in `slot_decoding`, or in CTranslate2 where the contract says so; families without slots,
+    beams, and whatever else a base model's own generation config asks for, in transformers' `generate`. In float32 all
+    give the same tokens, whichever rows run at once.
 
     Returns:
         Token ids per row, without decoder start, padding and `</s>` (a row cut at `max_new_tokens` has that many);
@@ -60,6 +61,9 @@ def generate(
     with torch.inference_mode(), contextlib.nullcontext() if adapter else model.disable_adapter(), bar:
         plain = contract.num_beams == 1 and is_plain(model.generation_config)
         if contract.dtype == "float32" and engine_here(contract.engine) != "transformers":
+            family = FAMILIES[model.config.model_type]
+            if family.converter is None:
+                raise UserError(f"{contract.engine} does not decode {family.name}: use `engine: transformers`")
             if not plain:
                 raise UserError(f"{contract.engine} decodes greedily only: beams and what else the base model's own "
                                 "generation config asks for need `engine: transformers`")  # fmt: skip
@@ -75,7 +79,7 @@ def generate(
 
 def _by_transformers(model, tokenizer, encoded, contract: Contract, plain: bool, finished) -> list[list[int]]:
     try:
-        if plain:
+        if plain and FAMILIES[model.config.model_type].flat:
             return greedy(model, encoded, contract.max_new_tokens, contract.batch_size, finished)
         return in_batches(model, tokenizer, encoded, contract, finished)
     except RuntimeError as error:
@@ -196,7 +200,8 @@ def _logits(
     """Logits before each token of an output, `</s>` included where it has one, and those of the tokens themselves."""
     config = model.generation_config
     tokens = [*ids, config.eos_token_id] if len(ids) < contract.max_new_tokens else ids
-    past = torch.tensor([[config.decoder_start_token_id, *tokens[:-1]]], device=model.device)
+    start = config.bos_token_id if config.decoder_start_token_id is None else config.decoder_start_token_id
+    past = torch.tensor([[start, *tokens[:-1]]], device=model.device)
     batch = tokenizer(prompt, return_tensors="pt").to(model.device)
     logits = model(**batch, decoder_input_ids=past).logits[0].float()
     return logits, logits[range(len(tokens)), tokens]

@@ -152,6 +152,7 @@ def make(source: Source, form: str, sample: int | None = None, force: bool = Fal
         `UserError`: its first metric is shown to be worse by more than `LOSS`, and `force` was not given.
     """
     from push.release import tree
+    from recipes.base_model import refuse_unless_flat
     from recipes.environment import describe_environment
     from recipes.training.model import load_tokenizer
     from record.hashes import sha256_file
@@ -161,6 +162,7 @@ def make(source: Source, form: str, sample: int | None = None, force: bool = Fal
 
     record, folder = source.record, source.into / form
     base = record.pins.base_model
+    refuse_unless_flat(base, "exported")
     predictions = load_predictions(source.folder)
     rows = min(sample or len(predictions.prompt), len(predictions.prompt))
     if (there := _finished(folder, source, form, rows)) is not None:
