@@ -169,10 +169,8 @@ def make_contenders(
         contenders[stock(batch, True)] = Contender(grouped_rows(rows, steps * effective, batch), train, theirs)
     # The slowest by far, and as slow for every row: a quarter of them suffices.
     few = random_windows(rows, steps * effective // 4)
-    contenders[PEFT_LOOP] = Contender(few, lambda window: peft_loop(theirs, window, device, *longest), theirs)
-    contenders[OURS] = Contender(
-        windows, lambda window: timed(our_trainer(ours, window, device, effective, tokens)), ours
-    )
+    contenders[PEFT_LOOP] = Contender(few, lambda part: peft_loop(theirs, part, device, *longest), theirs)
+    contenders[OURS] = Contender(windows, lambda part: timed(our_trainer(ours, part, device, effective, tokens)), ours)
     return contenders
 
 

@@ -5,13 +5,13 @@ Every check returns its result in one line, or raises `Drift`. None needs torch.
 
 import json
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from datasets import Dataset
 from huggingface_hub import constants
 from tokenizers import Tokenizer
 
-from evaluation.findings import Drift
+from evaluation.findings import Drift, first_difference
 from hub.pins import name_on_hub, on_a_branch, pin, same_repository
 from hub.release import pull_parent
 from model_cards.card_check import NotCompared, find_difference, not_compared
@@ -44,7 +44,7 @@ from record.release_files import (
 from record.run_record import Pin, Record
 from record.scored_record import ScoredRecord
 from record.scores import BASELINES, Contract
-from record.verdict import ROUNDING, load_verdict, why_unrelated
+from record.verdict import load_verdict, why_unrelated
 from scoring.baselines import score_baselines
 from scoring.contract import contract_of
 from scoring.scores import score_forgetting, score_predictions
@@ -378,26 +378,3 @@ def other_statements(folder: Path, record: Record) -> list[str]:
     return [
         f"in `{name}` of the card, {line}" for name, text in texts.items() for line in stated_otherwise(text, record)
     ]
-
-
-class Difference(NamedTuple):
-    """The name of a value, what it is here, and what it is in the record."""
-
-    where: str
-    ours: Any
-    theirs: Any
-
-
-def first_difference(ours: Any, theirs: Any, where: str = "") -> Difference | None:
-    """The first place where two sections, or plain values, differ by more than rounding."""
-    if isinstance(ours, Section) and isinstance(theirs, Section):
-        ours, theirs = ours.model_dump(), theirs.model_dump()
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        places = (
-            first_difference(ours.get(key), theirs.get(key), f"{where}.{key}".lstrip("."))
-            for key in dict.fromkeys([*ours, *theirs])
-        )
-        return next((place for place in places if place is not None), None)
-    if isinstance(ours, float) and isinstance(theirs, int | float):
-        return None if abs(ours - theirs) <= ROUNDING else Difference(where, ours, theirs)
-    return None if ours == theirs else Difference(where, ours, theirs)

@@ -1,10 +1,12 @@
 """What a reproduction learns, as far as it comes, and what ends it."""
 
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
+from record.field_types import Section
 from record.predictions import Predictions
 from record.run_record import Environment, Record
-from record.verdict import Change, Check, Evidence, Model, Part, Unchecked
+from record.verdict import ROUNDING, Change, Check, Evidence, Model, Part, Unchecked
 
 
 @dataclass
@@ -59,3 +61,26 @@ class Drift(Exception):
 
 class Undecided(Exception):
     """Outputs differ, and their rows are too few to tell whether a score has moved; says how many would tell."""
+
+
+class Difference(NamedTuple):
+    """The name of a value, what it is here, and what it is in the record."""
+
+    where: str
+    ours: Any
+    theirs: Any
+
+
+def first_difference(ours: Any, theirs: Any, where: str = "") -> Difference | None:
+    """The first place where two sections, or plain values, differ by more than rounding."""
+    if isinstance(ours, Section) and isinstance(theirs, Section):
+        ours, theirs = ours.model_dump(), theirs.model_dump()
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        places = (
+            first_difference(ours.get(key), theirs.get(key), f"{where}.{key}".lstrip("."))
+            for key in dict.fromkeys([*ours, *theirs])
+        )
+        return next((place for place in places if place is not None), None)
+    if isinstance(ours, float) and isinstance(theirs, int | float):
+        return None if abs(ours - theirs) <= ROUNDING else Difference(where, ours, theirs)
+    return None if ours == theirs else Difference(where, ours, theirs)

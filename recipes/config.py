@@ -21,16 +21,8 @@ from record.published_recipe import refused_key
 from record.scores import METRICS, families
 
 # Where a run is written, watched and cut to fit memory is no part of what is trained.
-NOT_RECIPE = {
-    "config",
-    "output_dir",
-    "hub_token",
-    "strict",
-    "report_to",
-    "disable_tqdm",
-    "tokens_per_micro_batch",
-    "use_cpu",
-}
+NOT_RECIPE = {"config", "output_dir", "hub_token", "strict", "report_to", "disable_tqdm", "tokens_per_micro_batch",
+              "use_cpu"}  # fmt: skip
 
 # `{n}` and `{n,m}` in a regular expression, whose compiler writes a counted part out as often as it is counted: a few
 # words would fill the memory. The largest product of all counts and the pattern's own length.
