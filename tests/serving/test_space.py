@@ -177,7 +177,7 @@ def test_what_somebody_else_put_there_stays(sql_run, capsys):
         with pytest.raises(SystemExit):
             publish_space.main(arguments)
         assert said in capsys.readouterr().err
-    assert api.list_repo_files(taken, repo_type="space") == [".gitattributes", "main.py"]
+    assert api.list_repo_files(taken, repo_type="space") == [".gitattributes", "README.md", "main.py"]
 
 
 def test_the_space_installs_the_versions_that_are_tested():
