@@ -157,7 +157,7 @@ def _no_better_than_nearest(record: Record, predictions: Predictions) -> list[st
         return []
     return [
         f"{METRIC_NAMES[name]} {record.scores.adapter[name].mean:.4f} is not shown to be better than "
-        f"{nearest.scores[name].mean:.4f}, which {BASELINES['nearest']}, scores"
+        f"{nearest.scores[name].mean:.4f}, which {BASELINES['nearest']} scores"
         for name in record.contract.deciding(record.scores.adapter)
         if name in nearest.difference and not _shown_better(name, nearest.difference[name])
     ]
