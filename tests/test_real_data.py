@@ -61,7 +61,7 @@ def test_the_loop_on_real_rows(tmp_path):
         command("evaluation.evaluate", str(run))
         command("push.publish", str(run))
         printed = command("evaluation.reproduce", "local-user/flan-t5-large-finance")
-    assert printed.splitlines()[-1].startswith("REPRODUCED (miniature) local-user/flan-t5-large-finance@")
+    assert printed.splitlines()[-1].startswith("REPRODUCED local-user/flan-t5-large-finance@")
     record = load_record(run)
     # The rule keeps 4,110 of the 5,000 rows: counted with Python's len() over the file, without this project.
     assert (record.data.loaded, sum(record.data.dropped.values()), record.data.test) == (5_000, 890, 411)
