@@ -209,6 +209,7 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
         `Drift`: what was published and what a check gives differ.
     """
     from evaluation import checks
+    from evaluation.evaluate import baseline_table
     from hub.pins import locate, note_commit
     from hub.release import refuse_large_weights
     from hub.withdrawals import find_withdrawal
@@ -234,6 +235,7 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
     _note(findings, "leakage", checks.check_leakage(record, predictions, splits))
     _note(findings, "scoring", checks.check_scores(folder, record, predictions, tokens))
     _note(findings, "scoring", checks.check_baselines(record, predictions, splits))
+    print(f"\n{baseline_table(record.baselines, record.contract)}\n", flush=True)
     named = name_on_card(folder) or adapter
     rest, card = checks.check_card(named, folder, record, predictions)
     _note(findings, "card", card)
