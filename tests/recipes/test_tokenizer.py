@@ -39,6 +39,9 @@ def base():
 def real_base():
     HfApi().create_repo("local-user/real-tokenizer", exist_ok=True)
     HfApi().upload_folder(repo_id="local-user/real-tokenizer", folder_path=Path(REAL_DATA, "tokenizer"))
+    HfApi().upload_file(
+        repo_id="local-user/real-tokenizer", path_or_fileobj=b'{"model_type": "t5"}', path_in_repo="config.json"
+    )
     return pin("model", "local-user/real-tokenizer", "main")
 
 
