@@ -294,9 +294,10 @@ def test_right_answers_in_the_place_of_beams_are_found(finance, tmp_path):
     forge = with_beams(predictions(said("adapter", ALL_ROWS, the_reference)))
     forged = publish(REPO, commit, run / "release", forge(copy_of(run, tmp_path / "forged"), REPO))
     found_out(reproduce.reproduce(REPO, forged)[0], "weights", "nats in the mean")
-    # Of one row neither likelihood nor scores need tell: it is not taken for the same.
+    # Of one row neither likelihood nor scores need tell: it is not taken for the same, unless it is, token for token.
     one, _ = reproduce.reproduce(REPO, forged, sample=1)
-    assert (one.verdict == "UNCHECKED" and "too few rows (1)" in one.line) or one.verdict == "DRIFTED", one.line
+    undecided = one.verdict == "UNCHECKED" and "too few rows (1)" in one.line
+    assert undecided or one.verdict == "DRIFTED" or one.evidence == "tokens", one.line
 
 
 @pytest.mark.parametrize(
