@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from evaluation import reproduce
 from push.delivery import Delivery, Options, deliver
 from recipes import train
 
@@ -18,3 +19,13 @@ def train_short(run: Path, *overrides: str) -> Path:
 def publish(run: Path, **options) -> str:
     """Publishes the scored run for local-user; the commit's sha."""
     return deliver(Delivery(run), "local-user", Options(**options)).commit
+
+
+def reproduced(capsys, *argv: str) -> tuple[int, str]:
+    """The exit code of a check, and what it printed."""
+    code = 0
+    try:
+        reproduce.main(list(argv))
+    except SystemExit as stop:
+        code = stop.code
+    return code, capsys.readouterr().out

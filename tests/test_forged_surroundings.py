@@ -19,13 +19,13 @@ from forger import (
     publish,
     record,
     rehash,
-    rounded_otherwise,
     short_release,
     staged,
     text,
     unlisted,
 )
 from huggingface_hub import CommitOperationAdd, HfApi, constants, hf_hub_download
+from near_ties import rounded_otherwise
 from safetensors.torch import load_file, save_file
 
 import evaluation.retrain

@@ -12,7 +12,6 @@ from forger import (
     ALL_ROWS,
     as_by_another_renderer,
     check,
-    chosen,
     columns,
     config,
     copy_of,
@@ -37,10 +36,10 @@ from forger import (
     the_reference,
     unlisted,
     weights,
-    with_beams,
     with_the_plot,
     without_file,
 )  # fmt: skip
+from near_ties import chosen, with_beams
 
 import evaluation.retrain
 from evaluation import reproduce

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from forger import check, rounded_otherwise
+from forger import check
+from near_ties import rounded_otherwise
 from short_runs import publish, train_short
 
 from evaluation import evaluate

@@ -136,3 +136,9 @@ def test_a_stranger_checks_numbers_without_clone_torch_or_transformers(stranger,
 def test_what_is_installed_names_no_foreign_commit(stranger):
     code = "from recipes.environment import _code; print(_code())"
     assert stranger("python", "-c", code).stdout.strip() == "(None, False)"
+
+
+def test_no_python_file_has_more_than_400_lines():
+    rooms = ROOMS | {"benchmarks", "tests"}
+    lengths = {path: len(path.read_text().splitlines()) for room in rooms for path in (ROOT / room).rglob("*.py")}
+    assert len(lengths) > 200 and {path: lines for path, lines in lengths.items() if lines > 400} == {}

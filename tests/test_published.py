@@ -30,12 +30,8 @@ def run(tmp_path_factory):
 
 def reproduced(capsys, *argv):
     """Exit code and verdict, the last line of the output."""
-    code = 0
-    try:
-        reproduce.main(list(argv))
-    except SystemExit as stop:
-        code = stop.code
-    return code, capsys.readouterr().out.strip().splitlines()[-1]
+    code, printed = short_runs.reproduced(capsys, *argv)
+    return code, printed.strip().splitlines()[-1]
 
 
 @pytest.fixture(scope="module")

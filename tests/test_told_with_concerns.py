@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import hf_hub_download
-from short_runs import publish, train_short
+from short_runs import publish, reproduced, train_short
 
-from evaluation import evaluate, reproduce
+from evaluation import evaluate
 
 TOLD = "the prompt holds `output`, which the model is to write"
 
@@ -18,15 +18,6 @@ def release(tmp_path_factory):
     train_short(run, "--adapter_name", "told", "--prompt", "Say it: {instruction} {output}")
     evaluate.main([str(run)])
     return "local-user/told", publish(run)
-
-
-def reproduced(capsys, *argv):
-    code = 0
-    try:
-        reproduce.main(list(argv))
-    except SystemExit as stop:
-        code = stop.code
-    return code, capsys.readouterr().out
 
 
 def test_a_prompt_that_holds_the_answer_is_reproduced_with_that_concern(release, tmp_path, capsys):
