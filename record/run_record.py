@@ -272,7 +272,7 @@ class Record(Section):
     """
 
     # The schema's number is written out for type checkers, which hold it against `VERSION`.
-    schema_version: Literal[5] = VERSION
+    schema_version: Literal[6] = VERSION
     name: PlainName
     # What a run's own recipe may hold is wider: see `record.published_recipe`.
     recipe: Annotated[

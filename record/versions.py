@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from record import strict_json
 
-VERSION: Final = 5
+VERSION: Final = 6
 
 
 def _from_1(record: dict[str, Any]) -> dict[str, Any]:
@@ -37,7 +37,12 @@ def _from_4(record: dict[str, Any]) -> dict[str, Any]:
     return record | {"schema_version": 5} | ({"data": data | {"rules": 1}} if isinstance(data, dict) else {})
 
 
-UPGRADES = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4}
+def _from_5(record: dict[str, Any]) -> dict[str, Any]:
+    """Version 6 adds optional sections, which their defaults fill."""
+    return record | {"schema_version": 6}
+
+
+UPGRADES = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4, 5: _from_5}
 
 
 def upgrade(data: bytes) -> dict[str, Any]:
