@@ -93,7 +93,7 @@ def train_on(ranks: int, size: str, repeats: int, effective: int = 8) -> dict:
 
 def rank_main(size: str, effective: int, repeats: int) -> None:
     """Trains this process's share of some steps; the first process prints what it measured as JSON."""
-    from recipes.environment import peak_memory_bytes
+    from recipes.environment import leave_together, peak_memory_bytes
 
     model = make_model(size)
     speed = []
@@ -109,8 +109,7 @@ def rank_main(size: str, effective: int, repeats: int) -> None:
             "steps_a_round": trainer.state.global_step,
         }
         print(json.dumps(measured), flush=True)
-    # A process that ends before the others makes them abort.
-    trainer.accelerator.end_training()
+    leave_together()
 
 
 def project(

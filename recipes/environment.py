@@ -106,3 +106,15 @@ def _code() -> tuple[str | None, bool]:
     if top is None or Path(top).resolve() != root.resolve():
         return None, False
     return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
+
+
+def leave_together() -> None:
+    """Ends what the processes share: one that ends before the others makes them abort.
+
+    They meet once more first: a thread of gloo's that still gives back a tensor of the last collective waits for
+    Python's lock, which the process holds while it takes its groups apart, for ever.
+    """
+    from accelerate import PartialState
+
+    PartialState().wait_for_everyone()
+    PartialState().destroy_process_group()

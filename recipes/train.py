@@ -28,9 +28,11 @@ def main(argv: list[str]) -> None:
     if {"-h", "--help"} & set(argv):
         print(__doc__, recipe_help(), sep="\n")
         return
+    from recipes.environment import leave_together
+
     with one_line_errors():
         train(parse_recipe(argv))
-        _leave_together()
+        leave_together()
 
 
 def train(recipe: Recipe, published: Record | None = None) -> None:
@@ -275,13 +277,6 @@ def finish(record: Record, run: Path) -> None:
         (run / name).unlink(missing_ok=True)
     record.save(run)
     say(f"Trained: {run} (adapter {record.training.adapter_sha256[:12]}, loss {last_loss(record):.4f})")
-
-
-def _leave_together() -> None:
-    """Ends what the processes share: one that ends before the others makes them abort."""
-    from accelerate import PartialState
-
-    PartialState().destroy_process_group()
 
 
 def _training(trainer, result, checkpoint: Path | None, tokens_per_epoch: int, run: Path) -> Training:
