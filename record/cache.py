@@ -1,6 +1,7 @@
 """Computed values, stored in a file under the hash of all that they follow from."""
 
 import ast
+import functools
 import hashlib
 import inspect
 import json
@@ -27,10 +28,15 @@ def code_of(parts: Iterable[ModuleType | Callable[..., Any]], libraries: Iterabl
     """
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(repr(_meaning(_without_texts(ast.parse(textwrap.dedent(inspect.getsource(part)))))).encode())
+        digest.update(_meaning_of(inspect.getsource(part)))
     for library in libraries:
         digest.update(f"{library} {version(library)};".encode())
     return digest.hexdigest()
+
+
+@functools.cache
+def _meaning_of(source: str) -> bytes:
+    return repr(_meaning(_without_texts(ast.parse(textwrap.dedent(source))))).encode()
 
 
 def _without_texts(tree: ast.AST) -> ast.AST:
