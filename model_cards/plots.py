@@ -165,9 +165,11 @@ def bars(axes, names: list[str], base: list[Interval], adapter: list[Interval]) 
         (0.2, adapter, ADAPTER, "with the adapter"),
     ):
         means = [interval.mean for interval in values]
-        errors = [[x.mean - x.low for x in values], [x.high - x.mean for x in values]]
+        # From end to end: the bootstrap interval of a corpus score need not hold the score.
+        middles, halves = [(x.low + x.high) / 2 for x in values], [(x.high - x.low) / 2 for x in values]
         places = [place + offset for place in range(len(values))]
-        axes.bar(places, means, 0.38, color=colour, label=label, yerr=errors, capsize=4, error_kw={"linewidth": 1.2})
+        axes.bar(places, means, 0.38, color=colour, label=label)
+        axes.errorbar(places, middles, yerr=halves, fmt="none", ecolor="black", capsize=4, elinewidth=1.2)
         for place, interval in zip(places, values, strict=True):
             axes.annotate(
                 f"{interval.mean:.3f}",

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from record.field_types import Amount, Count, Line, Positive, Section, Seed, Share
 
@@ -120,6 +120,12 @@ class Interval(Section):
     mean: Figure
     low: Figure
     high: Figure
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Interval":
+        if self.low > self.high:
+            raise ValueError("an interval's lower end is not above its upper end")
+        return self
 
 
 def _within_bounds(intervals: dict[Metric, Interval]) -> dict[Metric, Interval]:

@@ -158,6 +158,11 @@ def test_a_share_out_of_bounds_is_refused(tmp_path, bound, value):
     )
 
 
+def test_an_interval_upside_down_is_refused(tmp_path):
+    """The plot of such a one ended in a traceback."""
+    assert "lower end is not above" in refusal(tmp_path, changed("scores.base.rougeL.high", -1))
+
+
 def test_the_largest_record_takes_bounded_memory(tmp_path):
     # Sixteen mebibytes of small objects.
     small = b'{"":0},' * ((LARGEST_FILES[RECORD_FILE] - 60) // 7)
