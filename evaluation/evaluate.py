@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from record.command_line import Command, Run, run_command
-from record.errors import UserError, one_line_errors
+from record.errors import UserError, make, one_line_errors
 from record.predictions import Predictions, load_predictions
 from record.release_files import FORGETTING_FILE, PREDICTIONS_FILE
 from record.run_record import Record
@@ -27,7 +27,8 @@ from scoring.scores import score_forgetting, score_predictions
 
 @click.command(cls=Command, examples=("pubrep evaluate finance", "pubrep evaluate runs/finance --hub local"))
 @click.argument("run", type=Run())
-def command(run: Path) -> None:
+@click.option("--intervals", is_flag=True, help="Print the 95 % interval of every score (93 columns).")
+def command(run: Path, intervals: bool) -> None:
     """Score base model and adapter of the trained RUN on its test rows.
 
     RUN is a run's folder, or the name of its recipe. The scores go into record.json,
@@ -35,21 +36,22 @@ def command(run: Path) -> None:
     adapter has changed or its predictions are gone.
     """
     with one_line_errors():
-        print_scores(evaluate(run), load_predictions(run))
+        print_scores(evaluate(run), load_predictions(run), intervals)
+        print(f"\nNext: {make(f'publish-{run.name}')}", flush=True)
 
 
 def main(argv: list[str]) -> None:
     run_command(command, argv, "python -m evaluation.evaluate")
 
 
-def print_scores(record: Record, predictions: Predictions) -> None:
+def print_scores(record: Record, predictions: Predictions, intervals: bool = False) -> None:
     """Prints the scores of all test rows, of those that no training has seen, and what was forgotten; what answers
     without a model score; and what speaks against the scores."""
     record = require_scores(record)
     print(f"{record.name} on {record.pins.base_model.id}{' (a miniature)' if record.miniature else ''}")
-    print(table(record.scores))
+    print(table(record.scores, intervals))
     if record.scores.clean is not None:
-        print(f"\nOf these, the rows that are in no training data:\n{table(record.scores.clean)}")
+        print(f"\nOf these, the rows that are in no training data:\n{table(record.scores.clean, intervals)}")
     if record.forgetting is not None:
         for metric in record.contract.deciding(record.forgetting.difference)[:1]:
             print(
@@ -104,22 +106,25 @@ def evaluate(run: Path) -> Record:
         forgetting.save(run, FORGETTING_FILE)
         record.forgetting = score_forgetting(forgetting, record.contract)
     record.scored_in = describe_environment()
+    # The others were printed before training.
+    known = {item.name for item in record.expectations}
     record.expectations = compare(recipe.arguments.expect, record)
-    if record.expectations:
-        print(block(record.expectations), flush=True)
+    if new := [item for item in record.expectations if item.name not in known]:
+        print(block(new), flush=True)
     record.save(run)
     return record
 
 
-def table(scores: Compared) -> str:
-    """The scores as a small plain-text table."""
-    lines = [f"{scores.rows:,} test rows".ljust(22) + "base model              adapter                 difference"]
+def table(scores: Compared, intervals: bool = False) -> str:
+    """The scores as a plain-text table of 75 columns; with an interval for every one, 93."""
+    wide = 24 if intervals else 10
+    lines = [f"{scores.rows:,} test rows".ljust(24) + f"{'base':<{wide}}{'adapter':<{wide}}difference"]
     for name in scores.shown():
-        cells = [
-            f"{x.mean:.4f} [{x.low:.4f}, {x.high:.4f}]"
-            for x in (scores.base[name], scores.adapter[name], scores.difference[name])
-        ]
-        lines.append(f"{name:<21} " + " ".join(f"{cell:<23}" for cell in cells).rstrip())
+        cells = [f"{x.mean:.4f}" + f" [{x.low:.4f}, {x.high:.4f}]" * intervals
+                 for x in (scores.base[name], scores.adapter[name])]  # fmt: skip
+        moved = scores.difference[name]
+        cells.append(f"{moved.mean:+.4f} [{moved.low:+.4f}, {moved.high:+.4f}]")
+        lines.append(f"{name:<24}" + "".join(f"{cell:<{wide}}" for cell in cells))
     return "\n".join(lines)
 
 

@@ -353,9 +353,14 @@ def _difference(was: Rows, now: Rows) -> Interval:
 
 
 def change_table(changes: list[Change]) -> str:
-    """Published and new means and their paired differences as a small plain-text table."""
+    """Published and new means and their paired differences as a small text table; what did not move, in a line."""
+    moved = [c for c in changes if any(c.difference.model_dump().values())]
+    if not moved:
+        return f"  all {len(changes)} scores, row by row, are the published ones"
     lines = [f"\n{'':<30}{'published':>10}{'now':>10}   difference"]
-    lines += [f"{c.model:<8}{c.metric:<22}{c.published:>10.4f}{c.now:>10.4f}   {_interval(c)}" for c in changes]
+    lines += [f"{c.model:<8}{c.metric:<22}{c.published:>10.4f}{c.now:>10.4f}   {_interval(c)}" for c in moved]
+    if still := len(changes) - len(moved):
+        lines.append(f"The other {still} scores are the published ones, row by row.")
     return "\n".join(lines) + "\n"
 
 

@@ -114,12 +114,24 @@ def pubrep() -> None:
     """
 
 
+def quiet_libraries() -> None:
+    """Bars of libraries: none in a log, and on a terminal none for work of less than a second, nor one that stays.
+
+    They read the environment when they are imported, and so do the processes that this one starts.
+    """
+    bars = {"TQDM_DELAY": "1", "TQDM_LEAVE": "", "TQDM_DYNAMIC_NCOLS": "1"}
+    none = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+    for name, value in (bars if sys.stderr.isatty() else none).items():
+        os.environ.setdefault(name, value)
+
+
 def main(argv: list[str] | None = None) -> None:
     """The command `pubrep`."""
     # So that `python -m pubrep` finds a clone's own recipes, whatever folder it is called in.
     os.environ["PYTHONPATH"] = os.pathsep.join(
         dict.fromkeys([str(Path(__file__).parents[1]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
     ).rstrip(os.pathsep)
+    quiet_libraries()
     run_command(pubrep, sys.argv[1:] if argv is None else argv, "pubrep")
 
 

@@ -45,6 +45,8 @@ def train(recipe: str, keys: tuple[str, ...], output_dir: Path | None, accelerat
         raise click.UsageError(f"{stray!r} is not an override: write --KEY VALUE.")
     device = "gpu" if shutil.which("nvidia-smi") else "cpu"
     launch = ["--quiet", "--config_file", str(accelerate or RECIPES / "accelerate" / f"{device}.yaml")]
+    if sys.stdout.isatty():
+        print(f"Training {path.stem}: PyTorch is loaded first, some seconds", flush=True)
     run = ["--config", str(path), "--output_dir", str(output_dir or runs() / path.stem), *keys]
     words = [sys.executable, "-m", "accelerate.commands.launch", *launch, "-m", "recipes.train", *run]
     sys.exit(_exit_code(words))
@@ -54,9 +56,10 @@ def _exit_code(words: list[str]) -> int:
     """Runs a launch of accelerate, which ends with 1 for whatever its processes end with: a slip has exit code 2."""
     with tempfile.TemporaryDirectory() as folder:
         slip = Path(folder) / "slip"
-        process = subprocess.Popen(words, env=os.environ | {SLIP: str(slip)})
-        # Ctrl-C reaches the launch itself: whoever waits for it must not end before it.
+        # Ctrl-C reaches `recipes.train` itself: whoever waits for it must not end before it, the launch among them,
+        # which takes this over.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        process = subprocess.Popen(words, env=os.environ | {SLIP: str(slip)})
         signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         code = process.wait()
         return 2 if slip.exists() else code if code >= 0 else 128 - code

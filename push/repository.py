@@ -8,19 +8,31 @@ import os
 import re
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
-from huggingface_hub.utils import build_hf_headers, paginate, parse_datetime
+from huggingface_hub.utils import (
+    are_progress_bars_disabled,
+    build_hf_headers,
+    disable_progress_bars,
+    enable_progress_bars,
+    paginate,
+    parse_datetime,
+)
 
 from hub.release import entries_of, fetch, pull, unlisted
 from push.release import tree
 from record.errors import UserError, xet_errors
 from record.release_files import CARD_FILE, RECORD_FILE, SIGNATURE_FILE, may_lie_beside
 from record.run_record import Record
+
+# Bytes that are sent in a moment.
+SMALL = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -142,7 +154,7 @@ def commit(api: HfApi, target: Target, parent: str, stale: frozenset[str], folde
     # The client asks whether a dataset was meant: the predictions lie next to the adapter on purpose.
     warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
     paths = tree(folder)
-    with xet_errors():
+    with xet_errors(), _few_bars(sum((folder / path).stat().st_size for path in paths)):
         return api.create_commit(
             target.repo_id,
             operations=[
@@ -243,3 +255,16 @@ def collect(api: HfApi, owner: str, title: str, notes: dict[str, str], private: 
     for repo_id, note in notes.items():
         api.add_collection_item(collection.slug, repo_id, item_type="model", note=note, exists_ok=True)
     return collection.url
+
+
+@contextmanager
+def _few_bars(size: int) -> Iterator[None]:
+    """The client shows a bar a file: none where all files together are `SMALL`."""
+    hide = size <= SMALL and not are_progress_bars_disabled()
+    if hide:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if hide:
+            enable_progress_bars()

@@ -54,11 +54,14 @@ def compare(expect: dict[str, Any] | None, record: Record) -> list[Expectation]:
 
 
 def block(expectations: list[Expectation]) -> str:
-    """The expectations as one block of text."""
+    """The expectations as one block of text: the figures that can be compared, and how many cannot."""
+    comparable = [item for item in expectations if item.verdict != "not comparable"]
     lines = [
         f"  {item.name:<22}{format_figure(item.expected):>16}   found {format_figure(item.found):>16}   {item.verdict}"
-        for item in expectations
+        for item in comparable
     ]
+    if others := len(expectations) - len(comparable):
+        lines.append(f"  {others} figures of another commit of the base model, not comparable with this one")
     return "\n".join(["Expected by the recipe:", *lines])
 
 

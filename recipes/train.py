@@ -7,6 +7,7 @@ interruption it continues from the last whole checkpoint; started again after th
 """
 
 import math
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from recipes.config import Recipe, changed_keys, parse_recipe, recipe_help
 from recipes.expectations import block, compare
 from recipes.pin_recipe import pin_recipe
 from recipes.summary import last_loss, length_remarks, longest_row, say, say_shapes
-from record.errors import UserError, one_line_errors, refuse_unwritable
+from record.errors import UserError, make, one_line_errors, refuse_unwritable
 from record.hashes import sha256_file
 from record.published_recipe import refused_key
 from record.release_files import ADAPTER_FILE, CARD_FILE, RECORD_FILE
@@ -30,6 +31,8 @@ def main(argv: list[str]) -> None:
         return
     from recipes.environment import leave_together
 
+    # `pubrep train` starts with Ctrl-C switched off, for the launch in between.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with one_line_errors():
         train(parse_recipe(argv))
         leave_together()
@@ -216,7 +219,9 @@ def open_record(recipe: Recipe, pins: Pins, prepared: Prepared, model, batch: Ba
 
 def _make_trainer(recipe: Recipe, prepared: Prepared, model, batch: Batch):
     from transformers import EarlyStoppingCallback
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+    from recipes.training.step_lines import StepLines
     from recipes.training.trainer import AdapterTrainer
 
     patience = recipe.arguments.early_stopping_patience
@@ -227,8 +232,13 @@ def _make_trainer(recipe: Recipe, prepared: Prepared, model, batch: Batch):
         train_dataset=prepared.train_rows,
         eval_dataset=prepared.eval_rows,
         processing_class=prepared.tokenizer,
-        callbacks=[EarlyStoppingCallback(patience)] if patience else [],
+        callbacks=[
+            StepLines(int(prepared.lengths.sum())),
+            *([EarlyStoppingCallback(patience)] if patience else []),
+        ],
     )
+    for theirs in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(theirs)
     if batch.tokens is None:
         # Kept in the batch, where the next attempt looks for it if memory does not suffice after all.
         batch.tokens = trainer.tokens = trainer.find_budget(prepared.lengths, batch.per_device)
@@ -277,6 +287,7 @@ def finish(record: Record, run: Path) -> None:
         (run / name).unlink(missing_ok=True)
     record.save(run)
     say(f"Trained: {run} (adapter {record.training.adapter_sha256[:12]}, loss {last_loss(record):.4f})")
+    say(f"Next: {make(f'evaluate-{run.name}')}")
 
 
 def _training(trainer, result, checkpoint: Path | None, tokens_per_epoch: int, run: Path) -> Training:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from record.errors import one_line
+from record.errors import INTERRUPTED, one_line
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 # Where runs lie: `pubrep --hub local` and make set it.
@@ -66,6 +66,7 @@ def run_command(command: click.Command, argv: list[str], name: str) -> None:
         print(f"error: {one_line(error.format_message())} See `{where} --help`.", file=sys.stderr, flush=True)
         sys.exit(2)
     except click.Abort:
+        print(INTERRUPTED, file=sys.stderr, flush=True)
         sys.exit(130)
     if isinstance(code, int) and code:
         sys.exit(code)

@@ -30,6 +30,7 @@ FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 FAILED_WRITE = re.compile(
     r"PytorchStreamWriter failed writing|inline_container.*unexpected pos|No space left on device"
 )
+INTERRUPTED = "Interrupted: run the same command again to go on."
 
 
 class UserError(Exception):
@@ -204,12 +205,18 @@ def xet_errors() -> Iterator[None]:
 def one_line_errors(prefix: str = "error:", code: int = 1, file: TextIO | None = None) -> Iterator[None]:
     """Ends the process with `code` and the line `prefix …` on an error that `explain` knows; others pass through.
 
+    Ctrl-C ends it with 130, as shells have it, and with a line.
+
     Parameters:
         code: the exit code; a `Slip` has 2, as command lines have it.
         file: where the line goes; standard error unless given.
     """
     try:
         yield
+    except BrokenPipeError:
+        # Whoever read what is printed has gone. Nothing is left to be flushed at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(code)
     except Exception as error:
         line = explanation(error)
         if line is None:
@@ -218,3 +225,6 @@ def one_line_errors(prefix: str = "error:", code: int = 1, file: TextIO | None =
         if isinstance(error, Slip) and SLIP in os.environ:
             Path(os.environ[SLIP]).touch()
         sys.exit(2 if isinstance(error, Slip) else code)
+    except KeyboardInterrupt:
+        print(INTERRUPTED, file=sys.stderr, flush=True)
+        sys.exit(130)

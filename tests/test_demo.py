@@ -24,8 +24,10 @@ def demo(tmp_path_factory):
     # The variables that point this process at its own Hub would point the demo there too; the rest is a user's shell.
     environ = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     command = ["make", "demo", f"LOCAL_HUB_ROOT={root}", f"VENV={sys.prefix}"]
-    answer = subprocess.run(command, env=environ, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    assert answer.returncode == 0, answer.stdout[-3000:] + answer.stderr[-3000:]
+    answer = subprocess.run(
+        command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL
+    )
+    assert answer.returncode == 0, answer.stdout[-6000:]
     return root, answer.stdout
 
 
@@ -64,6 +66,9 @@ def test_the_last_line_says_reproduced(demo):
         "parameters trainable",
     ):
         assert step in printed
+    # In a log: no bars, no bold, and the tables are no wider than a terminal.
+    assert "\033" not in printed and "\r" not in printed and len(printed.splitlines()) <= 150
+    assert max(len(line) for line in printed.splitlines() if re.match(r"rouge|the target", line)) <= 80
     card = Path(re.search(r"Card: (\S+)", printed)[1])
     assert card.is_file() and (card.parent / "plots" / "loss.png").is_file()
 

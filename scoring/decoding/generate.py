@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import torch
 from peft import PeftModel
-from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from recipes.families import FAMILIES
 from recipes.training.micro_batches import out_of_memory
 from record.errors import UserError
+from record.progress import progress
 from record.scores import Contract
 from scoring.decoding.slot_decoding import greedy
 from scoring.engines import engine_here
@@ -57,8 +57,8 @@ def generate(
     """
     encoded = tokenizer(prompts)["input_ids"]
     start = time.perf_counter()
-    bar = tqdm(total=len(prompts), unit="row", desc="Adapter" if adapter else "Base model")
-    with torch.inference_mode(), contextlib.nullcontext() if adapter else model.disable_adapter(), bar:
+    shown = progress(len(prompts), "row", "Adapter" if adapter else "Base model")
+    with torch.inference_mode(), contextlib.nullcontext() if adapter else model.disable_adapter(), shown as finished:
         plain = contract.num_beams == 1 and is_plain(model.generation_config)
         if contract.dtype == "float32" and engine_here(contract.engine) != "transformers":
             family = FAMILIES[model.config.model_type]
@@ -69,11 +69,9 @@ def generate(
                                 "generation config asks for need `engine: transformers`")  # fmt: skip
             from scoring.decoding import ctranslate
 
-            outputs = ctranslate.greedy(
-                model, adapter, encoded, contract.max_new_tokens, contract.batch_size, bar.update
-            )
+            outputs = ctranslate.greedy(model, adapter, encoded, contract.max_new_tokens, contract.batch_size, finished)
         else:
-            outputs = _by_transformers(model, tokenizer, encoded, contract, plain, bar.update)
+            outputs = _by_transformers(model, tokenizer, encoded, contract, plain, finished)
     return outputs, time.perf_counter() - start
 
 

@@ -1,0 +1,42 @@
+"""Signs of life: on a terminal one bar at a time, in a log a line now and then."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tqdm.auto import tqdm
+
+# Seconds between two lines of progress in a log.
+EVERY = 30
+
+
+def time_left(seconds: float) -> str:
+    """Seconds as minutes and seconds, or hours, minutes and seconds."""
+    return str(tqdm.format_interval(seconds))
+
+
+@contextmanager
+def progress(total: int, unit: str, title: str) -> Iterator[Callable[[int], object]]:
+    """Shows how much of some work is done, on standard error.
+
+    Returns:
+        What is called with the units that were done since the last call.
+    """
+    if sys.stderr.isatty():
+        with tqdm(total=total, unit=unit, desc=title) as bar:
+            yield bar.update
+        return
+    begun = last = time.monotonic()
+    done = 0
+
+    def update(units: int) -> None:
+        nonlocal done, last
+        done += units
+        now = time.monotonic()
+        if now - last >= EVERY and done:
+            last = now
+            left = time_left((total - done) * (now - begun) / done)
+            print(f"{title}: {done:,} of {total:,} {unit}s, {left} left", file=sys.stderr, flush=True)
+
+    yield update
