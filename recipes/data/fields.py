@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from datasets import ClassLabel, Dataset, Json, LargeList, List, Value
+from datasets import ClassLabel, Dataset, Json, LargeList, List, Translation, Value
 
 from recipes.config import RecipeArguments, template_columns
 from record.errors import UserError
@@ -49,6 +49,8 @@ def _part_of(kind: Any, step: str, name: str) -> Any:
     """
     if isinstance(kind, List | LargeList) and step.isdecimal():
         return kind.feature
+    if isinstance(kind, Translation):
+        kind = dict.fromkeys(kind.languages, Value("string"))
     if isinstance(kind, dict) and step in kind:
         return kind[step]
     if isinstance(kind, Json):
@@ -67,6 +69,8 @@ def check_text(kind: Any, name: str) -> None:
 def _parts_of(kind: Any, name: str) -> str:
     if isinstance(kind, List | LargeList):
         return f" but a list: name an item of it, the first is {{{name}.0}}"
+    if isinstance(kind, Translation):
+        kind = dict.fromkeys(kind.languages)
     if isinstance(kind, dict):
         return f" but has parts: name one of {', '.join(f'{{{name}.{part}}}' for part in kind)}"
     return ""
