@@ -16,7 +16,7 @@ def used_fields(
     Raises:
         `UserError`: there is no such column or part, it holds no texts, or a rule cuts what the prompt holds already.
     """
-    templates = (*recipe.prompt, recipe.target, recipe.sql_schema or "")
+    templates = (*recipe.prompt, recipe.target, recipe.sql_schema or "", recipe.sql_database or "")
     names = [column for template in templates for column in template_columns(template)]
     for rule in recipe.parsed_rules():
         names += [text for text in rule.texts if text not in ("prompt", "target")]
@@ -28,7 +28,7 @@ def used_fields(
         if path[0] not in rows.column_names:
             raise UserError(
                 f"{dataset_id} has no column `{path[0]}`, but {', '.join(rows.column_names)}: "
-                "correct `prompt`, `target`, `sql_schema` or `length_rules`"
+                "correct `prompt`, `target`, `sql_schema`, `sql_database` or `length_rules`"
             )
         fields[name] = path
         if rules > 1:
