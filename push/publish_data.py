@@ -71,7 +71,8 @@ def _databases(record: Record) -> list[Path]:
     tokens = load_tokens(record.pins.base_model, recipe.added_tokens)
     test = build_splits(recipe, record.pins.dataset, tokens, record.data.rules).test
     found = find_databases(test["database"][:], recipe, record.pins.dataset)
-    if record.scores is not None and record.scores.databases.sha256 != found.sha256:
+    scored = None if record.scores is None else record.scores.databases
+    if scored is not None and scored.sha256 != found.sha256:
         raise UserError("the databases have changed since the run was scored: restore them, or score it again")
     return list(dict.fromkeys(found.paths))
 

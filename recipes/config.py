@@ -75,8 +75,8 @@ class RecipeArguments:
             Template of the CREATE TABLE (and INSERT) statements that a row's SQL is about; with it, outputs are scored
             as SQL too, unless `metrics` names others only.
         sql_database (`str`, *optional*):
-            Template of the place of a row's own SQLite file, as `database/{db_id}/{db_id}.sqlite`, in the dataset (or,
-            begun with `.`, `/` or `~`, on this machine): outputs run there, too, beside made rows.
+            Template of the place of a row's own SQLite file in the dataset, as `database/{db_id}/{db_id}.sqlite` (or,
+            begun with `.`, `/` or `~`, on this machine), on which its SQL runs, too.
         length_rules (`list[str]`, *optional*):
             Rows to drop and texts to cut, in this order: `drop characters(instruction + input) >= 512`,
             `truncate tokens(prompt) > 512`. Units are `characters`, `words` and `tokens`; texts are columns, `prompt`
@@ -216,8 +216,6 @@ class RecipeArguments:
             raise UserError(f"`metrics` names a family twice: {', '.join(self.metrics)}")
         if "sql" in self.metrics and self.sql_schema is None:
             raise UserError("`metrics: sql` needs the tables that a row's SQL is about: set `sql_schema`")
-        if self.sql_database is not None and "sql" not in self.metric_families():
-            raise UserError("`sql_database` has no effect without SQL metrics: set `sql_schema` too, or remove it")
         published = (self.expect or {}).get("published", {})
         for metric in [name for who in ("base", "adapter") for name in published.get(who) or {}]:
             if (family := METRICS[metric].family) not in self.metric_families():

@@ -31,9 +31,9 @@ DAYS = dict(
     )
 )
 SENTENCES = (
-    ("{Place} in {city} is {state} on {day}.", "{Subjekt} in {city} ist am {Tag} {Zustand}."),
+    ("{Place} in {city} stays {state} on {day}.", "{Subjekt} in {city} bleibt am {Tag} {Zustand}."),
     ("{name} waits {where}.", "{name} wartet {wo}."),
-    ("Why is {place} {state}?", "Warum ist {subjekt} {Zustand}?"),
+    ("Why does {place} stay {state}?", "Warum bleibt {subjekt} {Zustand}?"),
     ("{name} comes from {city} and works {where}.", "{name} kommt aus {city} und arbeitet {wo}."),
     ("On {day} we meet {where} in {city}.", "Am {Tag} treffen wir uns {wo} in {city}."),
 )
