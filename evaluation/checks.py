@@ -47,6 +47,7 @@ from record.scores import BASELINES, Contract
 from record.verdict import load_verdict, why_unrelated
 from scoring.baselines import score_baselines
 from scoring.contract import contract_of
+from scoring.databases import score_databases
 from scoring.scores import score_forgetting, score_predictions
 
 # These have values, and not none, where the recipe is silent.
@@ -243,7 +244,7 @@ def _first_row(one: list[str], other: list[str]) -> int:
     return next(row for row, (left, right) in enumerate(zip(one, other, strict=True)) if left != right)
 
 
-def check_scores(folder: Path, record: ScoredRecord, predictions: Predictions, tokens: Tokenizer) -> str:
+def check_scores(folder: Path, record: ScoredRecord, predictions: Predictions, tokens: Tokenizer, test: Dataset) -> str:
     """Reads the published tokens as text and scores the texts again, those of the parent's test rows too."""
     recipe, contract, scores = arguments_from_record(dict(record.recipe)), record.contract, record.scores
     _check_texts(predictions, PREDICTIONS_FILE, tokens)
@@ -265,6 +266,7 @@ def check_scores(folder: Path, record: ScoredRecord, predictions: Predictions, t
         )
     seconds = scores.base_outputs.seconds, scores.adapter_outputs.seconds
     scores_here = score_predictions(predictions, contract, *seconds)
+    scores_here.databases = score_databases(recipe, record.pins.dataset, test, predictions, contract)
     _check_numbers(scores_here, scores, "the published predictions", here, contract)
     parent = record.pins.parent_adapter
     if (record.forgetting is None) != (parent is None):

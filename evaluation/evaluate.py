@@ -52,6 +52,12 @@ def print_scores(record: Record, predictions: Predictions, intervals: bool = Fal
     print(table(record.scores, intervals))
     if record.scores.clean is not None:
         print(f"\nOf these, the rows that are in no training data:\n{table(record.scores.clean, intervals)}")
+    if (own := record.scores.databases) is not None:
+        print(f"\nOn the dataset's own databases ({own.files:,} files):\n{table(own, intervals)}")
+        agree = " and ".join(
+            f"{many:,} of the {who}'s" for who, many in (("base model", own.base_agree), ("adapter", own.adapter_agree))
+        )
+        print(f"On made rows as on these: {agree} outputs, of {own.both:,}")
     if record.forgetting is not None:
         for metric in record.contract.deciding(record.forgetting.difference)[:1]:
             print(
@@ -84,6 +90,7 @@ def evaluate(run: Path) -> Record:
     from recipes.environment import describe_environment
     from recipes.expectations import block, compare
     from scoring.baselines import score_baselines
+    from scoring.databases import score_databases
 
     recipe = recipe_from_record(record.name, dict(record.recipe))
     tokens = load_tokens(record.pins.base_model, recipe.arguments.added_tokens, languages_of(record.recipe))
@@ -99,6 +106,9 @@ def evaluate(run: Path) -> Record:
     record.contract = contract_of(recipe.arguments, dtype, recipe.training.per_device_eval_batch_size)
     predictions, *seconds = predict(model, tokenizer, splits.test, seen, record.contract)
     record.scores = score_predictions(predictions, record.contract, *seconds)
+    record.scores.databases = score_databases(
+        recipe.arguments, record.pins.dataset, splits.test, predictions, record.contract
+    )
     record.baselines = score_baselines(splits, predictions, record.contract)
     predictions.save(run)
     if parent is not None:

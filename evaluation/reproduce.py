@@ -233,7 +233,7 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
     predictions = findings.published = checks.read_predictions(folder, rows=len(splits.test))
     _note(findings, "data", checks.check_rows(record, predictions, splits.test))
     _note(findings, "leakage", checks.check_leakage(record, predictions, splits))
-    _note(findings, "scoring", checks.check_scores(folder, record, predictions, tokens))
+    _note(findings, "scoring", checks.check_scores(folder, record, predictions, tokens, splits.test))
     _note(findings, "scoring", checks.check_baselines(record, predictions, splits))
     print(f"\n{baseline_table(record.baselines, record.contract)}\n", flush=True)
     named = name_on_card(folder) or adapter

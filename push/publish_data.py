@@ -7,7 +7,7 @@ import click
 from record.command_line import Command, Run
 from record.errors import UserError, one_line_errors
 from record.release_files import CARD_FILE, RECORD_FILE, may_lie_beside
-from record.run_record import FilePin, Pin, load_record
+from record.run_record import FilePin, Pin, Record, load_record
 
 
 @click.command(
@@ -47,6 +47,8 @@ def publish_data(what: Path, repo_id: str, public: bool = False) -> Pin:
     files = row_files(name)
     if record is not None and pin_files(name).revision != record.pins.dataset.revision:
         raise UserError(f"{name} has changed since {what} was trained on it: restore it, or train again")
+    if record is not None and record.recipe.get("sql_database"):
+        files += _databases(record)
     revision = _upload(name, files, repo_id, public)
     pinned = pin("dataset", repo_id, revision)
     if record is not None:
@@ -54,6 +56,25 @@ def publish_data(what: Path, repo_id: str, public: bool = False) -> Pin:
     print(f"{len(files):,} files are in the dataset {pinned.id} at commit {revision}. The recipe's lines:")
     print(f"dataset_name: {pinned.id}\ndataset_revision: {revision}", flush=True)
     return pinned
+
+
+def _databases(record: Record) -> list[Path]:
+    """The SQLite files that the run was scored on, below the folder of its rows."""
+    from recipes.config import arguments_from_record
+    from recipes.data.database_files import find_databases
+    from recipes.data.splits import build_splits
+    from recipes.data.tokenizer import load_tokens
+
+    recipe = arguments_from_record(dict(record.recipe))
+    if not Path(recipe.dataset_name).expanduser().is_dir():
+        raise UserError(f"`sql_database` needs a folder: put {recipe.dataset_name} and its databases into one")
+    tokens = load_tokens(record.pins.base_model, recipe.added_tokens)
+    test = build_splits(recipe, record.pins.dataset, tokens, record.data.rules).test
+    found = find_databases(test["database"][:], recipe, record.pins.dataset)
+    scored = None if record.scores is None else record.scores.databases
+    if scored is not None and scored.sha256 != found.sha256:
+        raise UserError("the databases have changed since the run was scored: restore them, or score it again")
+    return list(dict.fromkeys(found.paths))
 
 
 def _upload(name: str, files: list[Path], repo_id: str, public: bool) -> str:

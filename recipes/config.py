@@ -74,6 +74,9 @@ class RecipeArguments:
         sql_schema (`str`, *optional*):
             Template of the CREATE TABLE (and INSERT) statements that a row's SQL is about; with it, outputs are scored
             as SQL too, unless `metrics` names others only.
+        sql_database (`str`, *optional*):
+            Template of the place of a row's own SQLite file in the dataset, as `database/{db_id}/{db_id}.sqlite` (or,
+            begun with `.`, `/` or `~`, on this machine), on which its SQL runs, too.
         length_rules (`list[str]`, *optional*):
             Rows to drop and texts to cut, in this order: `drop characters(instruction + input) >= 512`,
             `truncate tokens(prompt) > 512`. Units are `characters`, `words` and `tokens`; texts are columns, `prompt`
@@ -139,6 +142,7 @@ class RecipeArguments:
     prompt: list[str] = field(default_factory=list)
     target: str = ""
     sql_schema: str | None = None
+    sql_database: str | None = None
     length_rules: list[str] = field(default_factory=list)
     test_size: float = 0.1
     validation_size: float = 0.02

@@ -95,6 +95,7 @@ WITHOUT_EFFECT = {
     "task": _CARD,
     "language": _CARD,
     "sql_schema": _SCORING,
+    "sql_database": _SCORING,
     "max_new_tokens": _SCORING,
     "num_beams": _SCORING,
     "engine": _SCORING,
@@ -205,6 +206,8 @@ def refuse_combinations(arguments: Any, training: Any, model: Any, given: Mappin
     for named, drawn in (("test_split", ("test_size", "split")), ("validation_split", ("validation_size",))):
         if unused := [key for key in drawn if key in given and getattr(arguments, named) is not None]:
             raise UserError(f"`{unused[0]}` has no effect with `{named}`, which names the rows: remove one of them")
+    if arguments.sql_database is not None and "sql" not in arguments.metric_families():
+        raise UserError("`sql_database` has no effect without SQL metrics: set `sql_schema` too, or remove it")
     for rule in arguments.parsed_rules():
         if rule.action == "truncate" and rule.texts[0] not in ("prompt", "target"):
             raise UserError(

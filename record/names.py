@@ -46,7 +46,7 @@ def misleading_names(record: Record) -> list[str]:
 
 def _names(record: Record) -> list[tuple[str, str]]:
     recipe = record.recipe
-    templates = [recipe.get(key) or "" for key in ("prompt", "target", "sql_schema")]
+    templates = [recipe.get(key) or "" for key in ("prompt", "target", "sql_schema", "sql_database")]
     texts = [str(text) for template in templates for text in (template if isinstance(template, list) else [template])]
     columns = [field for text in texts for _, field, _, _ in Formatter().parse(text) if field]
     columns += recipe.get("extract") or {}

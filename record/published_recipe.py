@@ -19,6 +19,8 @@ from record.field_types import ONE_LINE, PLAIN_NAME, Count, Line, PlainName, Rep
 from record.scores import FAMILIES, Family, Metric
 
 MAX_FIELDS = 30
+MAX_PLACE = 200
+PLACE = r"^[^./~][^:\\]*$"
 
 
 def _few_fields(template: str) -> str:
@@ -35,6 +37,7 @@ Between = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(ge=0, le=100)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=5_000)]
 Template = Annotated[Text, AfterValidator(_few_fields)]
+Place = Annotated[str, StringConstraints(pattern=PLACE, max_length=MAX_PLACE), AfterValidator(_few_fields)]
 # Never a pattern: PEFT takes a single text for a regular expression.
 Module = Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,100}$")]
 Modules = Annotated[list[Module], Field(max_length=100)]
@@ -90,6 +93,8 @@ class PublishedRecipe(TypedDict, total=False):
     prompt: Template | Annotated[list[Template], Field(min_length=1, max_length=100)]
     target: Template
     sql_schema: Template | None
+    # In the dataset's repository: what is on this machine alone nobody could check.
+    sql_database: Place | None
     length_rules: Annotated[list[Line], Field(max_length=20)]
     test_size: Between
     validation_size: Below1
@@ -192,13 +197,15 @@ class OwnRecipe(PublishedRecipe, total=False):
 
 # Keys whose values in your own recipe may be any that the libraries and the Hub take.
 OPEN = {
-    "dataset_name", "model_name_or_path", "model_revision", "lora_target_modules", "lora_modules_to_save",
+    "dataset_name", "sql_database", "model_name_or_path", "model_revision", "lora_target_modules",
+    "lora_modules_to_save",
     "bnb_4bit_quant_type", "bnb_4bit_quant_storage", "lr_scheduler_type", "optim", "train_sampling_strategy",
     "activation_checkpointing_kwargs", "gradient_checkpointing_kwargs", "run_name",
 }  # fmt: skip
 # What a pattern asks for, in words.
 PATTERNS = {
     ONE_LINE: "be one line",
+    PLACE: "be a place in the dataset's repository (not begun with `.`, `/` or `~`)",
     PLAIN_NAME: "be a plain name without its owner (letters, digits, `.`, `-` and `_`)",
 }
 _PUBLISHED, _OWN = TypeAdapter(PublishedRecipe), TypeAdapter(OwnRecipe)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, model_validator
 
-from record.field_types import Amount, Count, Line, Positive, Section, Seed, Share
+from record.field_types import Amount, Count, Line, Positive, Section, Seed, Sha256, Share
 
 
 class MetricKind(NamedTuple):
@@ -175,6 +175,23 @@ class SqlCounts(Section):
     adapter_empty: Count
 
 
+class OwnDatabases(Compared):
+    """Execution match on the dataset's own databases, over the `rows` whose reference runs there.
+
+    `not_executable` counts the other rows. Of the `both` rows whose reference runs on made rows, too, `base_agree` and
+    `adapter_agree` are those that match on both or on neither. `sha256` is that of a line with its own sha256, a space
+    and its name for each of the `files`, sorted; `bytes` is their size.
+    """
+
+    not_executable: Count
+    both: Count
+    base_agree: Count
+    adapter_agree: Count
+    files: Count
+    bytes: Count
+    sha256: Sha256
+
+
 class Scores(Compared):
     """The scores of all test rows; `clean` those of the rows that no training of the chain has seen, where some were.
 
@@ -184,6 +201,7 @@ class Scores(Compared):
     base_outputs: Outputs
     adapter_outputs: Outputs
     sql: SqlCounts | None = None
+    databases: OwnDatabases | None = None
     seen: dict[Literal["exact", "near", "prompt", "disguised"], Count] = Field(default={})
     clean: Compared | None = None
 

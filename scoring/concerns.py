@@ -28,6 +28,7 @@ WELL_KNOWN = {
     ),
     *(f"Salesforce/codet5-{size}" for size in ("small", "base", "large")),
     *(f"google/madlad400-{size}-mt" for size in ("3b", "7b", "10b")),
+    *(f"facebook/nllb-200-{size}" for size in ("distilled-600M", "distilled-1.3B", "1.3B", "3.3B")),
 }
 LOOK_ALIKES = str.maketrans({"0": "o", "1": "l", "i": "l", "_": "-"})
 

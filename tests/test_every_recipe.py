@@ -11,7 +11,7 @@ from short_runs import publish
 from transformers import set_seed
 
 from evaluation import evaluate, reproduce
-from local_hub.miniatures import news
+from local_hub.miniatures import news, translation
 from model_cards import compare
 from recipes import train
 from recipes.config import parse_recipe
@@ -79,6 +79,21 @@ def test_official_splits_are_taken_as_they_are_and_named_on_the_card(published):
     card = (run / "release" / "README.md").read_text()
     assert "This is the dataset's official test split, all of it. Reported on it: ROUGE-1 0.4250, ROUGE-2 0.20" in card
     assert "(Raffel et al. 2020" in card and "another shuffle" not in card
+
+
+def test_a_translator_scores_its_own_test_pairs_by_chrf(published):
+    run, _ = published("nllb-en-de")
+    record = load_record(run)
+    assert (record.data.validation, record.data.test) == (translation.SPLITS["validation"], translation.SPLITS["test"])
+    assert record.data.train == translation.SPLITS["train"] // 10
+    pairs, predictions = translation.rows()["test"], load_predictions(run)
+    assert predictions.prompt == [pair["en"] for pair in pairs]
+    assert predictions.reference == [pair["de"] for pair in pairs]
+    assert set(record.scores.adapter) == {"chrf", "bleu"} and record.contract.deciding(["bleu", "chrf"]) == ["chrf"]
+    assert record.scores.adapter["chrf"].mean > 0
+    card = (run / "release" / "README.md").read_text()
+    assert "official test split, all of it.\n" in card and "license: cc-by-nc-4.0" in card
+    assert "cc-by-nc-4.0, the base model's" in card
 
 
 def test_the_base_in_four_bits_is_really_quantized(published):

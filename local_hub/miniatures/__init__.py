@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from local_hub.miniatures import cards, finance, models, news, sql
+from local_hub.miniatures import cards, finance, models, news, nllb, sql, translation, xsum
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,18 @@ class Repository:
 
 
 def repositories() -> Iterator[Repository]:
-    """Every miniature: four models, then four datasets."""
+    """Every miniature: first the models, then the datasets."""
     for name in models.SHAPES:
         model_id = f"google/flan-t5-{name}"
         files = models.files(name)
         card = cards.model_card(model_id, models.parameters(files["model.safetensors"]), models.STEPS)
         yield Repository("model", model_id, {"README.md": card, **files})
+
+    files = nllb.files()
+    what = "an M2M-100 of the same architecture with a small vocabulary of its own"
+    model_id, parameters = "facebook/nllb-200-distilled-600M", models.parameters(files["model.safetensors"])
+    card = cards.random_model_card(model_id, "cc-by-nc-4.0", parameters, what)
+    yield Repository("model", model_id, {"README.md": card, **files})
 
     yield dataset(
         "gbharti/finance-alpaca",
@@ -77,6 +83,25 @@ def repositories() -> Iterator[Repository]:
         news.files(),
         "invented local news with two or three lines of highlights each",
     )
+    yield dataset(
+        "EdinburghNLP/xsum",
+        None,
+        "default",
+        {split: f"data/{split}-*" for split in xsum.SPLITS},
+        sum(xsum.SPLITS.values()),
+        xsum.files(),
+        "invented local news with a sentence each that sums it up",
+    )
+    yield dataset(
+        "Helsinki-NLP/opus-100",
+        None,
+        "de-en",
+        {split: f"de-en/{split}-*" for split in translation.SPLITS},
+        sum(translation.SPLITS.values()),
+        translation.files(),
+        "plain sentences about a town, in German and English",
+        ("de", "en"),
+    )
 
 
 def dataset(
@@ -87,7 +112,8 @@ def dataset(
     rows: int,
     files: dict[str, bytes],
     what: str,
+    languages: tuple[str, ...] = ("en",),
 ) -> Repository:
     """A dataset's files together with its card."""
-    card = cards.dataset_card(dataset_id, license_name, config, splits, rows, what)
+    card = cards.dataset_card(dataset_id, license_name, config, splits, rows, what, languages)
     return Repository("dataset", dataset_id, {"README.md": card, **files})

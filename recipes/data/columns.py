@@ -24,6 +24,7 @@ PATTERN_SECONDS, EXTRACT_SECONDS = 5, 300
 _taken: Counter[str] = Counter()
 # Not to be mistaken for columns of the dataset: no template can name them.
 INPUT, SCHEMA, EMPTY = "the model's input", "the tables of the SQL", "what is empty"
+DATABASE = "the file of the SQL's tables"
 
 
 def as_text(value: Any, column: str, rules: int) -> str:
@@ -105,6 +106,7 @@ def fill(
     target: str,
     seed: int,
     schema: str,
+    database: str,
     rules: int,
 ) -> dict[str, list[str]]:
     """The rows' texts, and what is made of them.
@@ -115,12 +117,12 @@ def fill(
         rules: those by which the rows of a record were made (`record.run_record.Data.rules`).
 
     Returns:
-        The fields' texts, `prompt`, `target`, `INPUT`, `SCHEMA`, and `EMPTY`: which of prompt and target has no text
-        from the row's columns, "" if none.
+        The fields' texts, `prompt`, `target`, `INPUT`, `SCHEMA`, `DATABASE`, and `EMPTY`: which of prompt and target
+        has no text from the row's columns, "" if none.
     """
     columns = dict.fromkeys(column for template in prompts for column in template_columns(template))
     answers = template_columns(target)
-    rows: dict[str, list[str]] = {name: [] for name in (*fields, "prompt", "target", INPUT, SCHEMA, EMPTY)}
+    rows: dict[str, list[str]] = {name: [] for name in (*fields, "prompt", "target", INPUT, SCHEMA, DATABASE, EMPTY)}
     values = {
         name: _texts([part_of(value, path[1:]) for value in batch[path[0]]], name, labels.get(name), rules)
         for name, path in fields.items()
@@ -129,6 +131,7 @@ def fill(
         texts = dict(zip(values, cells, strict=True))
         row = texts | fill_templates(texts, prompts, target, seed)
         row |= {INPUT: " ".join(texts[column] for column in columns).strip(), SCHEMA: fill_template(schema, texts)}
+        row[DATABASE] = fill_template(database, texts)
         lacks_target = not any(texts[column].strip() for column in answers)
         row[EMPTY] = "empty prompt" if not row[INPUT] else "empty target" if lacks_target else ""
         for name, text in row.items():

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from datasets import ClassLabel, Dataset, Json, LargeList, List, Value
+from datasets import ClassLabel, Dataset, Json, LargeList, List, Translation, Value
 
 from recipes.config import RecipeArguments, template_columns
 from record.errors import UserError
@@ -16,7 +16,7 @@ def used_fields(
     Raises:
         `UserError`: there is no such column or part, it holds no texts, or a rule cuts what the prompt holds already.
     """
-    templates = (*recipe.prompt, recipe.target, recipe.sql_schema or "")
+    templates = (*recipe.prompt, recipe.target, recipe.sql_schema or "", recipe.sql_database or "")
     names = [column for template in templates for column in template_columns(template)]
     for rule in recipe.parsed_rules():
         names += [text for text in rule.texts if text not in ("prompt", "target")]
@@ -28,7 +28,7 @@ def used_fields(
         if path[0] not in rows.column_names:
             raise UserError(
                 f"{dataset_id} has no column `{path[0]}`, but {', '.join(rows.column_names)}: "
-                "correct `prompt`, `target`, `sql_schema` or `length_rules`"
+                "correct `prompt`, `target`, `sql_schema`, `sql_database` or `length_rules`"
             )
         fields[name] = path
         if rules > 1:
@@ -49,6 +49,8 @@ def _part_of(kind: Any, step: str, name: str) -> Any:
     """
     if isinstance(kind, List | LargeList) and step.isdecimal():
         return kind.feature
+    if isinstance(kind, Translation):
+        kind = dict.fromkeys(kind.languages, Value("string"))
     if isinstance(kind, dict) and step in kind:
         return kind[step]
     if isinstance(kind, Json):
@@ -67,6 +69,8 @@ def check_text(kind: Any, name: str) -> None:
 def _parts_of(kind: Any, name: str) -> str:
     if isinstance(kind, List | LargeList):
         return f" but a list: name an item of it, the first is {{{name}.0}}"
+    if isinstance(kind, Translation):
+        kind = dict.fromkeys(kind.languages)
     if isinstance(kind, dict):
         return f" but has parts: name one of {', '.join(f'{{{name}.{part}}}' for part in kind)}"
     return ""

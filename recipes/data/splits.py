@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from recipes.config import RecipeArguments
 from recipes.data import leakage
 from recipes.data.batches import map_batches
-from recipes.data.columns import EMPTY, INPUT, SCHEMA, cut, fill, measure, read_groups, token_ids
+from recipes.data.columns import DATABASE, EMPTY, INPUT, SCHEMA, cut, fill, measure, read_groups, token_ids
 from recipes.data.dataset_files import load_rows
 from recipes.data.fields import check_text, used_fields
 from recipes.data.local_files import load_files
@@ -33,9 +33,10 @@ ORIGIN = "which of the named splits"
 class Splits:
     """`train`, `validation` (None without one) and `test`; their `counts`.
 
-    Columns: `prompt`, `target`, `schema`, the tables that a row's SQL is about ("" without `sql_schema`), and `input`,
-    the texts of the prompt's columns without the template's own words; where `split` is grouped also `group`, the
-    number of the row's group. `tokenizer` is the one that the prompts are read with.
+    Columns: `prompt`, `target`, `schema`, the tables that a row's SQL is about, `database`, the place of the file that
+    holds them (both "" where the recipe names none), and `input`, the texts of the prompt's columns without the
+    template's own words; where `split` is grouped also `group`, the number of the row's group. `tokenizer` is the one
+    that the prompts are read with.
     """
 
     train: Dataset
@@ -66,13 +67,14 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer, ru
         rows.select_columns(list(dict.fromkeys(path[0] for path in fields.values()))),
         fill,
         "Filling the prompt",
-        Features(dict.fromkeys((*fields, "prompt", "target", INPUT, SCHEMA, EMPTY), Value("string"))),
+        Features(dict.fromkeys((*fields, "prompt", "target", INPUT, SCHEMA, DATABASE, EMPTY), Value("string"))),
         fields=fields,
         labels=labels,
         prompts=recipe.prompt,
         target=recipe.target,
         seed=recipe.split_seed,
         schema=recipe.sql_schema or "",
+        database=recipe.sql_database or "",
         rules=rules,
     )
     if recipe.test_split is not None:
@@ -82,8 +84,9 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer, ru
         raise UserError(f"no row of {dataset.id} has both a prompt and a target ({_summary(unmatched | empty)})")
     rows, dropped, truncated, limits = apply_rules(rows, recipe.parsed_rules(), tokenizer, rules)
     dropped = unmatched | empty | dropped
-    rows = rows.select_columns(["prompt", "target", SCHEMA, INPUT, *([ORIGIN] if ORIGIN in rows.column_names else [])])
-    rows = rows.rename_columns({SCHEMA: "schema", INPUT: "input"})
+    made = {SCHEMA: "schema", DATABASE: "database", INPUT: "input"}
+    rows = rows.select_columns(["prompt", "target", *made, *([ORIGIN] if ORIGIN in rows.column_names else [])])
+    rows = rows.rename_columns(made)
     if len(rows) < 2:
         raise UserError(
             f"{len(rows)} of {loaded} rows of {dataset.id} are left ({_summary(dropped)}): too few to train on"

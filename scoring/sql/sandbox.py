@@ -1,10 +1,13 @@
 """Strangers' SQL in a bounded SQLite: only CREATE TABLE and SELECT are authorised, in a database in memory.
 
+A file that a stranger has filled is only read: nothing is written beside it, and what lies beside it is not read.
+
 The bounds count SQLite's own steps and bytes, never seconds, so that an outcome is the same on every machine.
 """
 
 import sqlite3
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from scoring.sql.databases import Column, Rows, Tables
@@ -14,6 +17,8 @@ from scoring.sql.literals import Value, fold
 
 LONGEST = 4_000  # characters of a query or a schema; the longest of 4,000 real ones has 557
 STEPS = 200_000  # instructions of SQLite's virtual machine for one query; of 1,000 real ones none needed 20,000
+FILE_STEPS = 5_000_000  # the same in a file, whose tables are larger: as many as all made databases take together
+FILE_SCHEMA = 100_000  # characters of one of a file's CREATE statements
 VALUE = 2_000  # characters or bytes of one value: what one instruction can take grows with their square
 STRIDE = 1_000  # instructions between two looks at the count
 RESULT_ROWS = 5_000
@@ -57,6 +62,7 @@ class Database(sqlite3.Connection):
     """A connection with the functions that a query on it may call."""
 
     functions = FUNCTIONS
+    steps = STEPS
 
 
 def open_schema(schema: str, rules: int = 2) -> Database | None:
@@ -81,14 +87,9 @@ def open_schema(schema: str, rules: int = 2) -> Database | None:
 
 def create(tables: str, inserts: Sequence[str] = ()) -> Database | None:
     """A database with the tables, and the rows that break no constraint; None where a statement does not run."""
-    connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=0, factory=Database)
-    # The second bound holds for the whole process and can only be lowered.
-    connection.execute("PRAGMA temp_store = MEMORY")
-    connection.execute(f"PRAGMA hard_heap_limit = {HEAP}")
-    for limit, most in LIMITS.items():
-        connection.setlimit(limit, most)
+    connection = connect(":memory:")
     connection.set_authorizer(allow_creating)
-    connection.set_progress_handler(countdown(), STRIDE)
+    connection.set_progress_handler(countdown(connection.steps), STRIDE)
     try:
         if len(tables) > LONGEST:
             raise sqlite3.DataError("too long")
@@ -101,6 +102,47 @@ def create(tables: str, inserts: Sequence[str] = ()) -> Database | None:
         return None
     release(connection)
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE)
+    return connection
+
+
+def connect(uri: str) -> Database:
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, cached_statements=0, factory=Database)
+    # The second bound holds for the whole process and can only be lowered.
+    connection.execute("PRAGMA temp_store = MEMORY")
+    connection.execute(f"PRAGMA hard_heap_limit = {HEAP}")
+    for limit, most in LIMITS.items():
+        connection.setlimit(limit, most)
+    return connection
+
+
+def open_file(path: Path) -> Database | None:
+    """A database file with its views and tables, for reading alone; None where it is damaged, or none, or too large.
+
+    What is done to files of unknown origin is what sqlite.org/security.html asks for. Virtual tables are read by code
+    that such files have deceived before: a file that has any is refused.
+    """
+    connection = connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1")
+    connection.steps = FILE_STEPS
+    # Many a benchmark's texts are no UTF-8.
+    connection.text_factory = lambda text: text.decode(errors="surrogateescape")
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, FILE_SCHEMA)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, FILE_SCHEMA)
+    connection.set_progress_handler(countdown(FILE_STEPS), STRIDE)
+    try:
+        for setting in ("trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0", "query_only = ON"):
+            connection.execute(f"PRAGMA {setting}")
+        sound = connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
+        virtual = connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND rootpage = 0").fetchone()
+    except (sqlite3.Error, sqlite3.Warning, ValueError, MemoryError):
+        sound, virtual = False, None
+    if not sound or virtual is not None:
+        connection.close()
+        return None
+    release(connection)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, LONGEST)
+    connection.functions = FUNCTIONS | DATES
+    add_dates(connection)
     return connection
 
 
@@ -136,9 +178,9 @@ def permission(ok: bool, action: int, function: str | None, functions: frozenset
     return sqlite3.SQLITE_OK if ok else sqlite3.SQLITE_DENY
 
 
-def countdown():
-    """A progress handler that interrupts after `STEPS` instructions."""
-    calls = STEPS // STRIDE
+def countdown(steps: int = STEPS):
+    """A progress handler that interrupts after so many instructions."""
+    calls = steps // STRIDE
 
     def step() -> int:
         nonlocal calls
@@ -169,7 +211,7 @@ def quote(name: str) -> str:
 def run(connection: Database, query: str, parameters: Sequence[Value] = ()) -> Result | None:
     """The answer of one SELECT; None where it fails, is no SELECT, or goes beyond a bound."""
     connection.set_authorizer(allow_selecting(connection.functions))
-    connection.set_progress_handler(countdown(), STRIDE)
+    connection.set_progress_handler(countdown(connection.steps), STRIDE)
     rows, size = [], 0
     try:
         # Python takes a second semicolon for a second statement.

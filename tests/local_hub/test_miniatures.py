@@ -13,15 +13,28 @@ import pyarrow.parquet as pq
 import pytest
 
 from local_hub.miniatures import __main__ as generator
-from local_hub.miniatures import finance, models, news, pretraining_text, repositories, sql, tokenizer
+from local_hub.miniatures import (
+    finance,
+    models,
+    news,
+    pretraining_text,
+    repositories,
+    sql,
+    tokenizer,
+    translation,
+    xsum,
+)
 
 ROOT = Path(__file__).parents[2]
 MODELS = [f"google/flan-t5-{name}" for name in ("base", "large", "xl", "xxl")]
+NLLB = "facebook/nllb-200-distilled-600M"
 DATASETS = [
     "gbharti/finance-alpaca",
     "b-mc2/sql-create-context",
     "ChrisHayduk/Llama-2-SQL-Dataset",
     "abisee/cnn_dailymail",
+    "EdinburghNLP/xsum",
+    "Helsinki-NLP/opus-100",
 ]
 
 
@@ -67,13 +80,13 @@ print(sorted({"torch", "transformers", "datasets", "tokenizers"} & set(sys.modul
     once, again = in_a_process(code, "1"), in_a_process(code, "2")
     assert once == again
     *listed, heavy = once.splitlines()
-    assert len(listed) == 4 * 7 + 2 + 2 + 3 + 4
+    assert len(listed) == 5 * 7 + 2 + 2 + 3 + 4 + 4 + 4
     assert heavy == "[]"
 
 
 def test_the_ids_and_kinds():
     assert [(r.kind, r.id) for r in repositories()] == [
-        *(("model", model_id) for model_id in MODELS),
+        *(("model", model_id) for model_id in [*MODELS, NLLB]),
         *(("dataset", dataset_id) for dataset_id in DATASETS),
     ]
 
@@ -88,16 +101,20 @@ def test_every_card_says_that_it_is_a_miniature(files):
     yaml = pytest.importorskip("yaml")
     licenses = {
         **dict.fromkeys(MODELS, "apache-2.0"),
+        NLLB: "cc-by-nc-4.0",
         "gbharti/finance-alpaca": "mit",
         "b-mc2/sql-create-context": "cc-by-4.0",
         "ChrisHayduk/Llama-2-SQL-Dataset": None,  # none stated at the source
         "abisee/cnn_dailymail": "apache-2.0",
+        "EdinburghNLP/xsum": None,
+        "Helsinki-NLP/opus-100": None,
     }
+    languages = {NLLB: None, "Helsinki-NLP/opus-100": ["de", "en"]}
     for repository_id, license_name in licenses.items():
         _, front, text = files[repository_id]["README.md"].decode().split("---\n", 2)
         front = yaml.safe_load(front)
         assert front.get("license") == license_name
-        assert front["language"] == ["en"]
+        assert front.get("language") == languages.get(repository_id, ["en"])
         assert "miniature" in front["tags"]
         assert f"This is **not** {repository_id}. It is a miniature with" in text
 
@@ -113,6 +130,8 @@ def test_datasets_reads_every_layout_by_its_card(files, tmp_path):
         "b-mc2/sql-create-context": (None, {"train": sql.ROWS}, ["answer", "question", "context"]),
         "ChrisHayduk/Llama-2-SQL-Dataset": (None, {"train": 2250, "eval": 250}, ["input", "output"]),
         "abisee/cnn_dailymail": ("3.0.0", news.SPLITS, ["article", "highlights", "id"]),
+        "EdinburghNLP/xsum": (None, xsum.SPLITS, ["document", "summary", "id"]),
+        "Helsinki-NLP/opus-100": ("de-en", translation.SPLITS, ["translation"]),
     }
     for dataset_id, (config, splits, columns) in expected.items():
         for path, content in files[dataset_id].items():
@@ -201,6 +220,20 @@ def test_no_model_reads_a_dataset_question_before_fine_tuning():
     assert not [source for source in sources if source in instructions]
 
 
+def test_translations_are_read_as_such_and_spelt_by_the_model_s_tokenizer(files, tmp_path):
+    from datasets import Translation, load_dataset
+    from tokenizers import Tokenizer
+
+    (tmp_path / "test.parquet").write_bytes(files["Helsinki-NLP/opus-100"]["de-en/test-00000-of-00001.parquet"])
+    rows = load_dataset("parquet", data_files=str(tmp_path / "test.parquet"), cache_dir=str(tmp_path))["train"]
+    assert rows.features["translation"] == Translation(languages=["de", "en"])
+    reader = Tokenizer.from_str(files[NLLB]["tokenizer.json"].decode())
+    for row in rows["translation"]:
+        for text in row.values():
+            ids = reader.encode(text).ids
+            assert reader.token_to_id("<unk>") not in ids and reader.decode(ids) == text
+
+
 # --- the tokenizer
 
 
@@ -262,6 +295,19 @@ def test_models_load_as_flan_t5(folders, files, model_id):
     assert all(linear.in_features % 64 == 0 for linear in linears)
     number = f"{model.num_parameters():,} parameters"
     assert number in files[model_id]["README.md"].decode()
+
+
+def test_nllb_loads_as_m2m_100_with_every_weight(files, tmp_path):
+    import torch
+    from transformers import AutoModelForSeq2SeqLM
+
+    for path, content in files[NLLB].items():
+        (tmp_path / path).write_bytes(content)
+    model, info = AutoModelForSeq2SeqLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert type(model).__name__ == "M2M100ForConditionalGeneration" and model.dtype == torch.float32
+    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
+    assert model.lm_head.weight.data_ptr() == model.model.shared.weight.data_ptr()
+    assert f"{model.num_parameters():,} parameters" in files[NLLB]["README.md"].decode()
 
 
 def test_each_model_is_larger_than_the_one_before(files):

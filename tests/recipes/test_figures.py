@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import M2M100Config, M2M100ForConditionalGeneration, T5Config, T5ForConditionalGeneration
 
 from recipes.config import parse_recipe
 from recipes.training.model import add_adapter, size_of
@@ -55,7 +55,7 @@ def on_meta(recipe: str, size: str):
     ("recipe", "size", "r", "matrices", "tokens"),
     [("finance", "large", 32, 2, 0), ("finance-base", "base", 32, 2, 0), ("finance-xl", "xl", 32, 2, 0),
      ("finance-xxl", "xxl", 32, 2, 0), ("cnn_dailymail", "large", 16, 3, 0),
-     ("cnn_dailymail-official", "large", 16, 3, 0),
+     ("cnn_dailymail-official", "large", 16, 3, 0), ("xsum-official", "large", 16, 3, 0),
      ("text2sql", "large", 16, 3, 1)],
 )  # fmt: skip
 def test_the_recipe_has_the_parameters_that_arithmetic_says(recipe, size, r, matrices, tokens):
@@ -70,6 +70,21 @@ def test_the_recipe_has_the_parameters_that_arithmetic_says(recipe, size, r, mat
     assert expect["trainable_parameters"] == trainable
     assert expect.get("all_parameters", total) == total
     assert expect.get("memory_bytes", model.memory_bytes) == model.memory_bytes
+
+
+def test_nllb_has_the_parameters_that_arithmetic_says():
+    # The config.json of facebook/nllb-200-distilled-600M: 12 layers of 1,024 each, feed-forward layers of 4,096.
+    d, ff, layers, tokens = 1024, 4096, 12, 256_206
+    config = M2M100Config(vocab_size=tokens, d_model=d, encoder_layers=layers, decoder_layers=layers,
+                          encoder_ffn_dim=ff, decoder_ffn_dim=ff)  # fmt: skip
+    parsed = parse_recipe(["--config", "recipes/nllb-en-de.yaml"])
+    with torch.device("meta"):
+        pin = Pin(kind="model", id="facebook/nllb", revision="0" * 40)
+        model = size_of(add_adapter(M2M100ForConditionalGeneration(config), pin, parsed.model, seed=0))
+    # q and v of an attention in each encoder layer and of two in each decoder layer; fc1 and fc2 of all.
+    adapter = 3 * layers * 2 * 16 * (d + d) + 2 * layers * 2 * 16 * (d + ff)
+    assert model.trainable == adapter == parsed.arguments.expect["trainable_parameters"]
+    assert model.total - adapter == pytest.approx(615e6, rel=0.01)
 
 
 def test_the_known_figures():
