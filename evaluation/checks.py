@@ -86,6 +86,8 @@ def check_lineage(folder: Path, record: ScoredRecord) -> str:
         raise Drift("lineage", f"the recipe's `parent_adapter` is {name}, the record pins {parent.id}")
     if (folder / recipe_file(record.name)).read_text(encoding="utf-8") != recipe_yaml(recipe):
         raise Drift("lineage", f"{record.name}.yaml is not the recipe that the record holds")
+    if record.sweep is not None and record.sweep.own(record) is None:
+        raise Drift("lineage", "the record's sweep does not list this run, or not with its settings and numbers")
     _check_pins(record)
     return f"trained on {base.id}@{base.revision[:12]}, as the recipe says"
 

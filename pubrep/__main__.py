@@ -17,6 +17,7 @@ from record.errors import ON_LOCAL_HUB
 # By verb: where its command stands, what it does, and whether it speaks with a Hub.
 VERBS: dict[str, tuple[str, str, bool]] = {
     "train": ("pubrep.train:train", "Train a recipe's adapter; continue an interrupted run.", True),
+    "sweep": ("pubrep.sweep:sweep", "Train and score a recipe with several settings.", True),
     "evaluate": ("evaluation.evaluate:command", "Score base model and adapter on the test rows.", True),
     "publish": ("push.publish:command", "Publish scored runs to the Hub, one commit each.", True),
     "publish-data": ("push.publish_data:command", "Put rows of your own on the Hub.", True),
