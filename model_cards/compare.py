@@ -15,7 +15,7 @@ from record.command_line import Command, Run, run_command, runs
 from record.errors import UserError, make, one_line_errors
 from record.run_record import Record, load_record
 from record.scores import METRIC_NAMES
-from record.sweep import label
+from record.swept_run import run_label
 
 DEFAULT = ("finance-base", "finance", "finance-xl")
 
@@ -79,7 +79,7 @@ def compare_table(records: list[Record], metric: str) -> str:
     for record in records:
         base, tuned = record.scores.base[metric], record.scores.adapter[metric]
         cells = [
-            f"{cell(label(record, record.name))}{' (miniature)' if record.miniature else ''}",
+            f"{cell(run_label(record, record.name))}{' (miniature)' if record.miniature else ''}",
             cell(record.pins.base_model.id),
             f"{record.model.total:,}",
             f"{record.model.trainable:,}",
@@ -98,7 +98,7 @@ def draw(records: list[Record], path: Path, metric: str) -> None:
     figure, axes = new_axes(
         f"{METRIC_NAMES[metric]} on the test rows" + (" (miniatures)" if any(r.miniature for r in records) else "")
     )
-    bars(axes, [label(r, r.name) for r in records], [r.scores.base[metric] for r in records],
+    bars(axes, [run_label(r, r.name) for r in records], [r.scores.base[metric] for r in records],
          [r.scores.adapter[metric] for r in records])  # fmt: skip
     path.write_bytes(save(figure))
 

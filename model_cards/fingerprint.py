@@ -19,6 +19,7 @@ from record import (
     scores,
     strict_json,
     sweep,
+    swept_run,
     verdict,
     versions,
 )
@@ -47,6 +48,7 @@ MODULES = (
     scores,
     strict_json,
     sweep,
+    swept_run,
     verdict,
     versions,
     concerns,

@@ -4,14 +4,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from model_cards.escape import cell
+from model_cards.escape import cell, cut
 from record.errors import UserError
 from record.predictions import load_predictions
 from record.run_record import load_record
 from record.scored_record import ScoredRecord, require_scores
 from record.scores import METRIC_NAMES, Interval
-from record.sweep import SweptRun, mean_and_deviation, settings_text, swept_run
+from record.sweep import SweptRun, mean_and_deviation, settings_text
+from record.swept_run import swept_run
 
+# Okabe & Ito's palette, and marks that tell settings apart without colour.
+MARKS = [("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#000000", "P")]
+TITLE = 60
+EXPLANATION = (
+    "SD is the standard deviation over seeds; the interval is one over rows, of the mean of the seeds' scores. Memory is "
+    "the peak in training. A time with * lacks what came before an interruption."
+)
 # What the plot sets scores against. The time of a run that was continued is not all of it.
 AGAINST = {
     "trained parameters": lambda record: record.model.trainable,
@@ -72,7 +80,7 @@ def group_runs(scored: list[Scored], metric: str) -> list[Group]:
 
 def _group(runs: list[Scored], metric: str) -> Group:
     trainings = [one.record.training for one in runs]
-    mean, deviation = mean_and_deviation([one.run.scores[metric] for one in runs])
+    _, deviation = mean_and_deviation([one.run.scores[metric] for one in runs])
     return Group(
         settings=runs[0].run.others(),
         runs=len(runs),
@@ -135,9 +143,7 @@ def page(scored: list[Scored], groups: list[Group], metric: str, combinations: i
         f"# {cell(first.name)}: a sweep over {', '.join(map(cell, keys))}",
         "",
         f"{where}; {len(scored):,} of {combinations:,} runs are scored. The base model has {base.mean:.4f} "
-        f"[{base.low:.4f}, {base.high:.4f}]. SD is the standard deviation over seeds; the interval is one over rows, of "
-        "the mean of the seeds' scores. Memory is the peak in training; a time with * lacks what an interruption cut "
-        "off.",
+        f"[{base.low:.4f}, {base.high:.4f}]. {EXPLANATION}",
         "",
         f"| settings | runs | {label}: mean | SD | interval over rows | trained parameters | memory | time |",
         "|---|---|---|---|---|---|---|---|",
@@ -165,33 +171,41 @@ def page(scored: list[Scored], groups: list[Group], metric: str, combinations: i
 
 
 def draw(scored: list[Scored], metric: str) -> bytes:
-    """Every run's score with its interval over rows, against trained parameters, memory and time: a PNG.
+    """Every run's score with its interval over rows, against trained parameters, memory and time: a PNG."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    A run that was continued has no point in time.
-    """
-    from model_cards.plots import ADAPTER, BASE, EVAL, GRID, save, start_pyplot
+    from model_cards.plots import BASE, GRID, save, start_pyplot
 
     plt = start_pyplot()
-    figure, panels = plt.subplots(1, 3, figsize=(11, 4), dpi=120, layout="constrained", sharey=True)
-    base, best = scored[0].record.scores.base[metric], chosen(scored)
+    figure, panels = plt.subplots(1, 3, figsize=(11, 4.4), dpi=120, layout="constrained", sharey=True)
+    first, best = scored[0].record, chosen(scored)
+    names = list(dict.fromkeys(settings_text(one.run.others()) for one in scored))
+    told_apart = 1 < len(names) <= len(MARKS)
     for axes, (name, value) in zip(panels, AGAINST.items(), strict=True):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color=GRID, linewidth=0.8)
-        axes.axhline(base.mean, color=BASE, linewidth=1.5, linestyle="--", label="base model")
+        axes.axhline(first.scores.base[metric].mean, color=BASE, linewidth=1.5, linestyle="--", label="base model")
         for one in scored:
             if (x := value(one.record)) is None:
                 continue
-            score, colour = one.record.scores.adapter[metric], EVAL if one is best else ADAPTER
+            score, group = one.record.scores.adapter[metric], settings_text(one.run.others())
+            colour, marker = MARKS[names.index(group) if told_apart else 0]
             error = [[score.mean - score.low], [score.high - score.mean]]
-            axes.errorbar(x, score.mean, error, color=colour, marker="o", markersize=5, capsize=3, alpha=0.75,
-                          linestyle="none")  # fmt: skip
+            axes.errorbar(x, score.mean, error, color=colour, capsize=3, linewidth=1.2, alpha=0.6)
+            axes.plot(x, score.mean, color=colour, marker=marker, markersize=7, linestyle="none",
+                      label=group if told_apart else "a run", zorder=3)  # fmt: skip
+            if one is best:
+                axes.plot(x, score.mean, marker="o", markersize=14, markerfacecolor="none", markeredgecolor="black",
+                          linestyle="none", label="lowest validation loss", zorder=4)  # fmt: skip
+        axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlabel(name)
         axes.margins(x=0.15)
+    panels[0].xaxis.set_major_formatter(EngFormatter())
     panels[0].set_ylabel(METRIC_NAMES[metric])
-    marks = [("lowest validation loss", EVAL)] if best else []
-    for text, colour in (("a run, with its interval over rows", ADAPTER), *marks):
-        panels[0].plot([], [], color=colour, marker="o", linestyle="none", label=text)
-    figure.legend(*panels[0].get_legend_handles_labels(), frameon=False, loc="outside lower left", ncols=3)
-    miniature = ", a miniature" if scored[0].record.miniature else ""
-    figure.suptitle(f"{scored[0].record.name}: {len(scored):,} runs{miniature}", x=0.01, ha="left", fontsize=12)
+    labels = {text: handle for axes in panels for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(labels.values(), labels, frameon=False, loc="outside lower left", ncols=4)
+    title = cut(f"{first.name}: {len(scored):,} runs{' of a miniature' if first.miniature else ''}", TITLE)
+    figure.suptitle(
+        f"{title}, with {first.contract.confidence:.0%} intervals over rows", x=0.01, ha="left", fontsize=12
+    )
     return save(figure)

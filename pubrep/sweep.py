@@ -1,8 +1,8 @@
 """`pubrep sweep`: one recipe with other settings, run after run, into one table; of the runs one is chosen.
 
-Every run is a folder of its own in the sweep's, trained and scored by `pubrep train` and `pubrep evaluate`, so it goes on
-where it was, and is published like any other. The sweep's `plan.json` holds every combination that was ever asked for
-there: the card of a published run says of how many it is one.
+Every run is a folder of its own in the sweep's, trained and scored by `pubrep train` and `pubrep evaluate`: so it goes on
+where it was, and is published like any other. `plan.json` holds every combination that was ever asked for there: the card
+of a published run says of how many it is one.
 """
 
 import fcntl
@@ -30,7 +30,8 @@ from record.errors import Slip, UserError, make, one_line, one_line_errors, refu
 from record.release_files import PREDICTIONS_FILE
 from record.run_record import load_record
 from record.scores import METRIC_NAMES
-from record.sweep import LARGEST_SWEEP, MOST_KEYS, Sweep, as_text, settings_text
+from record.sweep import LARGEST_SWEEP, MOST_KEYS, Sweep, settings_text
+from record.swept_run import as_text
 from record.trained_run import load_trained_run
 from record.whole_file import write_whole
 

@@ -1,16 +1,12 @@
 """A sweep: runs of one recipe with other settings, of which one is published. The record lists the scores of all."""
 
 import statistics
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from record.field_types import Amount, Line, Positive, Section, Sha256
 from record.scores import METRICS, Figure, Metric
-
-if TYPE_CHECKING:
-    from record.run_record import Record
-    from record.scored_record import ScoredRecord
 
 # Combinations of one sweep, and keys that differ between them.
 LARGEST_SWEEP, MOST_KEYS = 1_000, 10
@@ -51,11 +47,6 @@ class Sweep(Section):
             raise ValueError("a sweep lists more runs than it has combinations")
         return self
 
-    def own(self, record: "ScoredRecord") -> SweptRun | None:
-        """The run that the record is of; None where the sweep does not list it as it is."""
-        run = swept_run(record, list(self.runs[0].settings))
-        return run if run in self.runs else None
-
     def loss_place(self, run: SweptRun) -> int | None:
         """The place of a run's validation loss among those of all runs, 1 the lowest; None where one has none."""
         losses = [other.validation_loss for other in self.runs if other.validation_loss is not None]
@@ -73,33 +64,9 @@ class Sweep(Section):
         return [other for other in self.runs if other.others() == run.others()]
 
 
-def swept_run(record: "ScoredRecord", keys: list[str]) -> SweptRun:
-    """What a sweep over `keys` lists of the record's run."""
-    metrics = record.contract.deciding(record.scores.adapter)
-    return SweptRun(
-        settings={key: as_text(dict(record.recipe).get(key)) for key in keys},
-        adapter_sha256=record.training.adapter_sha256,
-        validation_loss=record.training.validation_loss,
-        scores={metric: record.scores.adapter[metric].mean for metric in metrics},
-    )
-
-
-def label(record: "Record", name: str) -> str:
-    """The run's `name`; of a swept run with its settings, which alone tell it from the others."""
-    digest = record.training and record.training.adapter_sha256
-    runs = [] if record.sweep is None else record.sweep.runs
-    settings = next((run.settings for run in runs if run.adapter_sha256 == digest), {})
-    return f"{name} ({settings_text(settings)})" if settings else name
-
-
 def settings_text(settings: dict[str, str]) -> str:
     """Settings in one line."""
     return ", ".join(f"{key}={value}" for key, value in settings.items())
-
-
-def as_text(value: Any) -> str:
-    """A recipe's value as tables show it."""
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def mean_and_deviation(values: list[float]) -> tuple[float, float | None]:

@@ -11,9 +11,9 @@ from recipes.data.letters import rouge_remark
 from record.names import misleading_names
 from record.predictions import Predictions
 from record.run_record import Record
-from record.scored_record import require_scores
 from record.scores import BASELINES, METRIC_NAMES, METRICS, Interval
 from record.sweep import mean_and_deviation
+from record.swept_run import own_run
 
 FEW_ROWS = 100
 # Shares of the test rows from which on something is told.
@@ -132,7 +132,7 @@ def _chosen_on_test(record: Record, predictions: Predictions) -> list[str]:
 
 def _best_of_sweep(record: Record, predictions: Predictions) -> list[str]:
     sweep = record.sweep
-    run = sweep and sweep.own(require_scores(record))
+    run = own_run(record)
     if sweep is None or run is None or len(sweep.runs) == 1:
         return []
     metric = record.contract.deciding(record.scores.adapter)[0]
