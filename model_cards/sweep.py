@@ -17,8 +17,8 @@ from record.swept_run import swept_run
 MARKS = [("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#000000", "P")]
 TITLE = 60
 EXPLANATION = (
-    "SD is the standard deviation over seeds; the interval is one over rows, of the mean of the seeds' scores. Memory is "
-    "the peak in training. A time with * lacks what came before an interruption."
+    "SD is the standard deviation over seeds; the interval is one over rows, of the mean of the seeds' scores. Memory "
+    "is the peak in training. A time with * lacks what came before an interruption."
 )
 # What the plot sets scores against. The time of a run that was continued is not all of it.
 AGAINST = {

@@ -1,8 +1,8 @@
 """`pubrep sweep`: one recipe with other settings, run after run, into one table; of the runs one is chosen.
 
-Every run is a folder of its own in the sweep's, trained and scored by `pubrep train` and `pubrep evaluate`: so it goes on
-where it was, and is published like any other. `plan.json` holds every combination that was ever asked for there: the card
-of a published run says of how many it is one.
+Every run is a folder of its own in the sweep's, trained and scored by `pubrep train` and `pubrep evaluate`: so it goes
+on where it was, and is published like any other. `plan.json` holds every combination that was ever asked for there: the
+card of a published run says of how many it is one.
 """
 
 import fcntl
