@@ -177,7 +177,7 @@ def test_runs_of_a_sweep_can_be_told_apart_on_other_pages(swept, tmp_path):
     folders = [str(into / name) for name in FOLDERS[:2]]
     compare.main([*folders, "--into", str(tmp_path)])
     table = (tmp_path / "compare.md").read_text()
-    assert "(seed=1, lora&#95;r=4)" in table and "(seed=1, lora&#95;r=32)" in table
+    assert "seed=1, lora&#95;r=4&#41;" in table and "seed=1, lora&#95;r=32&#41;" in table
     assert len({entry.name for entry in overview.read_all(folders)}) == 2
 
 
@@ -232,10 +232,10 @@ def test_a_combination_that_does_not_train_is_refused_before_any_run(recipe, val
 
 
 def test_combinations_go_through_every_value_and_have_folders_of_their_own(recipe, tmp_path):
-    values = {"seed": ["1", "2"], "lora_target_modules": ["q v", "q"]}
+    values = {"seed": ["1", "2"], "lora_target_modules": ["q v", "q k v"]}
     combinations = combine(recipe, values)
     assert [(one.resolved["seed"], one.resolved["lora_target_modules"]) for one in combinations] == [
-        *itertools.product([1, 2], (["q", "v"], ["q"]))
+        *itertools.product([1, 2], (["q", "v"], ["q", "k", "v"]))
     ]
     assert combinations[0].folder == "seed-1_lora_target_modules-q-v"
     assert remember(tmp_path, combinations[:2]) == [one.folder for one in combinations[:2]]
