@@ -190,8 +190,9 @@ def draw(scored: list[Scored], metric: str) -> bytes:
                 continue
             score, group = one.record.scores.adapter[metric], settings_text(one.run.others())
             colour, marker = MARKS[names.index(group) if told_apart else 0]
-            error = [[score.mean - score.low], [score.high - score.mean]]
-            axes.errorbar(x, score.mean, error, color=colour, capsize=3, linewidth=1.2, alpha=0.6)
+            # From end to end: the bootstrap interval of a corpus score need not hold the score.
+            middle, half = (score.low + score.high) / 2, (score.high - score.low) / 2
+            axes.errorbar(x, middle, half, fmt="none", ecolor=colour, capsize=3, elinewidth=1.2, alpha=0.6)
             axes.plot(x, score.mean, color=colour, marker=marker, markersize=7, linestyle="none",
                       label=group if told_apart else "a run", zorder=3)  # fmt: skip
             if one is best:
