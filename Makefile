@@ -12,6 +12,7 @@ CHECKING := $(HUBS) ADAPTER REVISION SAMPLE VERIFY_KEY REPORT STRICT JSON OFFLIN
 EXPORTING := $(HUBS) FORMAT SAMPLE FORCE PUBLISH PRIVATE OVERWRITE
 TAKES_demo :=
 TAKES_train := $(HUBS) ACCELERATE
+TAKES_sweep := $(HUBS) SET ACCELERATE
 TAKES_evaluate := $(HUBS)
 TAKES_publish := $(PUBLISHING)
 TAKES_reproduce := $(CHECKING) LEVEL
@@ -107,6 +108,10 @@ demo: $(READY) ## the whole loop on the local Hub, no account needed
 
 train-%: $(READY) ## train recipe R; continue an interrupted run: [ACCELERATE=]
 	@$(PUBREP) train '$*' $(call option,ACCELERATE,accelerate) $(HUB_OPTION) $(ARGUMENTS)
+
+sweep-%: $(READY) ## train and score R several times: SET="seed=1,2 lora_r=8,32"
+	@[ -n $(call quoted,SET) ] || { echo 'error: no settings were named: make sweep-$* SET="seed=1,2,3 lora_r=8,32"' >&2; exit 1; }
+	$(PUBREP) sweep '$*' $(foreach word,$(subst ','\'',$(value SET)),--set '$(word)') $(call option,ACCELERATE,accelerate) $(HUB_OPTION) $(ARGUMENTS)
 
 evaluate-%: $(READY) ## score base model and adapter on R's test rows
 	@$(PUBREP) evaluate "$$PUBREP_RUNS"/'$*' $(HUB_OPTION) $(ARGUMENTS)

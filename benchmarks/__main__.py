@@ -44,7 +44,9 @@ FLAT = {
 @click.command(
     cls=Command, examples=("pubrep bench", "pubrep bench --only training --only exports", "pubrep bench --quick")
 )
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where models are run."
+)
 @click.option("--quick", is_flag=True, help="A tiny model, so that every part runs once.")
 @click.option(
     "--only",

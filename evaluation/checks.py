@@ -44,6 +44,7 @@ from record.release_files import (
 from record.run_record import Pin, Record
 from record.scored_record import ScoredRecord
 from record.scores import BASELINES, Contract
+from record.swept_run import own_run
 from record.verdict import load_verdict, why_unrelated
 from scoring.baselines import score_baselines
 from scoring.contract import contract_of
@@ -87,8 +88,15 @@ def check_lineage(folder: Path, record: ScoredRecord) -> str:
         raise Drift("lineage", f"the recipe's `parent_adapter` is {name}, the record pins {parent.id}")
     if (folder / recipe_file(record.name)).read_text(encoding="utf-8") != recipe_yaml(recipe):
         raise Drift("lineage", f"{record.name}.yaml is not the recipe that the record holds")
+    check_sweep(record)
     _check_pins(record)
     return f"trained on {base.id}@{base.revision[:12]}, as the recipe says"
+
+
+def check_sweep(record: ScoredRecord) -> None:
+    """Looks for this run among those that its sweep lists; of the others nothing is here to be checked."""
+    if record.sweep is not None and own_run(record) is None:
+        raise Drift("lineage", "the record's sweep does not list this run, or not with its settings and numbers")
 
 
 def _same_parent(name: str, parent: Pin) -> bool:

@@ -20,6 +20,8 @@ from record.project import PROJECT_URL
 from record.release_files import PLOTS
 from record.run_record import Energy, LossPoint, Pin, Record
 from record.scores import BASELINES, METRIC_NAMES, METRICS
+from record.sweep import mean_and_deviation
+from record.swept_run import own_run
 from record.verdict import EVIDENCE, Verdict
 from scoring.concerns import find_concerns
 from scoring.sql.databases import KINDS
@@ -72,6 +74,8 @@ def render_card(
         baseline_names=BASELINES,
         concerns=find_concerns(record, predictions),
         seen=sum(record.scores.seen.values()),
+        swept=own_run(record),
+        mean_and_deviation=mean_and_deviation,
         databases=len(KINDS[record.contract.sql_rules]),
         plots={name: Markup(path) for name, path in PLOTS.items()},
         samples=sample_rows(predictions),

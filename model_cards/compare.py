@@ -15,6 +15,7 @@ from record.command_line import Command, Run, run_command, runs
 from record.errors import UserError, make, one_line_errors
 from record.run_record import Record, load_record
 from record.scores import METRIC_NAMES
+from record.swept_run import run_label
 
 DEFAULT = ("finance-base", "finance", "finance-xl")
 
@@ -30,9 +31,9 @@ def command(folders: tuple[Path, ...], into: Path | None) -> None:
     """
     into = into or runs() / "compare"
     with one_line_errors():
-        records = [_scored_record(run) for run in folders or [runs() / name for name in DEFAULT]]
+        records = [scored_run(run) for run in folders or [runs() / name for name in DEFAULT]]
         into.mkdir(parents=True, exist_ok=True)
-        metric = _shared_metric(records)
+        metric = shared_metric(records)
         table = compare_table(records, metric)
         (into / "compare.md").write_text(
             f"{table}\n\n![{METRIC_NAMES[metric]} of every run](compare.png)\n", encoding="utf-8"
@@ -45,7 +46,12 @@ def main(argv: list[str]) -> None:
     run_command(command, argv, "python -m model_cards.compare")
 
 
-def _scored_record(run: Path) -> Record:
+def scored_run(run: Path) -> Record:
+    """The record of a scored run.
+
+    Raises:
+        `UserError`: it is not scored yet.
+    """
     record = load_record(run)
     if record.training is None or record.scores is None:
         train, evaluate = make(f"train-{record.name}"), make(f"evaluate-{record.name}")
@@ -53,7 +59,7 @@ def _scored_record(run: Path) -> Record:
     return record
 
 
-def _shared_metric(records: list[Record]) -> str:
+def shared_metric(records: list[Record]) -> str:
     """The first run's leading metric, or else the first that all runs are scored by."""
     first = records[0]
     names = [*first.contract.deciding(first.scores.adapter), *first.scores.adapter]
@@ -73,7 +79,7 @@ def compare_table(records: list[Record], metric: str) -> str:
     for record in records:
         base, tuned = record.scores.base[metric], record.scores.adapter[metric]
         cells = [
-            f"{cell(record.name)}{' (miniature)' if record.miniature else ''}",
+            f"{cell(run_label(record, record.name))}{' (miniature)' if record.miniature else ''}",
             cell(record.pins.base_model.id),
             f"{record.model.total:,}",
             f"{record.model.trainable:,}",
@@ -92,7 +98,7 @@ def draw(records: list[Record], path: Path, metric: str) -> None:
     figure, axes = new_axes(
         f"{METRIC_NAMES[metric]} on the test rows" + (" (miniatures)" if any(r.miniature for r in records) else "")
     )
-    bars(axes, [r.name for r in records], [r.scores.base[metric] for r in records],
+    bars(axes, [run_label(r, r.name) for r in records], [r.scores.base[metric] for r in records],
          [r.scores.adapter[metric] for r in records])  # fmt: skip
     path.write_bytes(save(figure))
 

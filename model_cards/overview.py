@@ -21,6 +21,7 @@ from record.predictions import Predictions, load_predictions
 from record.release_files import CARD_FILE, PREDICTIONS_FILE, RECORD_FILE, VERDICT_FILE
 from record.run_record import Record, load_record
 from record.scores import BASELINES, METRIC_NAMES
+from record.swept_run import run_label
 from record.verdict import Verdict, load_verdict, why_unrelated
 
 # Rows of one adapter, and characters of one text, that the page holds: 11,490 news articles come to 33 MB so.
@@ -92,7 +93,9 @@ def read_all(adapters: Sequence[str]) -> list[Entry]:
 def read_run(run: Path) -> Entry | None:
     """The run in a folder; None where it is not scored."""
     record = load_record(run)
-    return None if record.scores is None else _entry(record.recipe["adapter_name"], None, record, run)
+    if record.scores is None:
+        return None
+    return _entry(run_label(record, record.recipe["adapter_name"]), None, record, run)
 
 
 def read_published(adapter: str) -> Entry | None:

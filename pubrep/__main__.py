@@ -7,6 +7,7 @@ import os
 import sys
 from difflib import get_close_matches
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ from record.errors import ON_LOCAL_HUB
 # By verb: where its command stands, what it does, and whether it speaks with a Hub.
 VERBS: dict[str, tuple[str, str, bool]] = {
     "train": ("pubrep.train:train", "Train a recipe's adapter; continue an interrupted run.", True),
+    "sweep": ("pubrep.sweep:sweep", "Train and score a recipe with several settings.", True),
     "evaluate": ("evaluation.evaluate:command", "Score base model and adapter on the test rows.", True),
     "publish": ("push.publish:command", "Publish scored runs to the Hub, one commit each.", True),
     "publish-data": ("push.publish_data:command", "Put rows of your own on the Hub.", True),
@@ -33,6 +35,7 @@ VERBS: dict[str, tuple[str, str, bool]] = {
     "readme": ("readme.render:command", "Render README's tables from kept files.", False),
     "hub": ("pubrep.hub:hub", "Run the local Hub in the foreground.", False),
     "demo": ("pubrep.demo:demo", "Go the whole loop on the local Hub.", False),
+    "help": ("pubrep.help:show", "Show this, or one verb; with --json for programs.", False),
     "bench": ("benchmarks.__main__:command", "Measure this project next to its peers.", False),
 }
 
@@ -64,7 +67,8 @@ class Verbs(click.Group):
     """The verbs, each imported when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
+        # What is installed lacks the rooms that only a clone has.
+        return [verb for verb, (place, _, _) in VERBS.items() if find_spec(place.partition(".")[0])]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
@@ -102,7 +106,9 @@ class Verbs(click.Group):
 
 
 @click.command(cls=Verbs, context_settings=SETTINGS)
-def pubrep() -> None:
+@click.option("--json", "as_json", is_flag=True, help="With `help`: every verb and option as JSON.")
+@click.pass_context
+def pubrep(context: click.Context, as_json: bool) -> None:
     """Train adapters, publish them with their numbers, and check anybody's.
 
     \b
@@ -112,6 +118,8 @@ def pubrep() -> None:
     Completion for your shell: eval "$(_PUBREP_COMPLETE=bash_source pubrep)", also
     zsh_source and fish_source.
     """
+    if as_json and context.invoked_subcommand != "help":
+        raise click.UsageError("--json stands before `help` alone: `pubrep --json help`.")
 
 
 def quiet_libraries() -> None:

@@ -12,7 +12,6 @@ from huggingface_hub.errors import HfHubHTTPError
 from hub.pins import pin
 from hub.release import pull
 from hub.retry import waiting_out_limits
-from push.card_text import add_line
 from record.command_line import Command
 from record.errors import UserError
 from record.hashes import sha256_file
@@ -42,6 +41,8 @@ def withdraw(version: str, why: str) -> str:
     Raises:
         `UserError`: no revision or no reason was named, or it is no release.
     """
+    from push.card_text import add_line
+
     repo_id, _, revision = version.partition("@")
     if not repo_id or not revision:
         raise UserError(f"{version} names no version: write {repo_id or 'owner/name'}@v2, or a commit after the @")

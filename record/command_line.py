@@ -1,5 +1,6 @@
 """What all commands share: one line for a slip on the command line, and names for what people type again and again."""
 
+import inspect
 import os
 import sys
 from pathlib import Path
@@ -19,10 +20,18 @@ class Command(click.Command):
     """A command whose help ends with examples, one a line."""
 
     def __init__(self, name: str | None, examples: tuple[str, ...] = (), **options: Any) -> None:
+        self.examples = examples
         lines = "\n".join(f"  {example}" for example in examples)
         options["context_settings"] = SETTINGS | options.get("context_settings", {})
         options["epilog"] = f"\b\nExamples:\n{lines}"
         super().__init__(name, **options)
+
+    def to_info_dict(self, ctx: click.Context) -> dict[str, Any]:
+        """As click's, with usage and examples as programs read them."""
+        info = super().to_info_dict(ctx) | {"usage": self.get_usage(ctx), "examples": list(self.examples)}
+        info["help"] = inspect.cleandoc((self.help or "").replace("\b", ""))
+        del info["epilog"]
+        return info
 
 
 class Run(click.ParamType[Path]):

@@ -29,6 +29,7 @@ from record.field_types import (
 from record.published_recipe import PublishedRecipe
 from record.release_files import RECORD_FILE
 from record.scores import Baseline, BaselineName, Contract, Forgetting, Scores
+from record.sweep import Sweep
 from record.versions import VERSION, upgrade
 from record.whole_file import write_whole
 
@@ -205,6 +206,13 @@ class Training(Section):
     peak_memory_bytes: Count
     adapter_sha256: Sha256
 
+    @property
+    def validation_loss(self) -> float | None:
+        """That of the weights that were kept, in nats a target token; None where none was taken of them."""
+        kept = self.steps if self.best_step is None else self.best_step
+        losses = [point.eval_loss for point in self.history if point.step == kept and point.eval_loss is not None]
+        return losses[-1] if losses else None
+
 
 class Energy(Section):
     """Electricity of the session that finished the training, the whole machine's, as codecarbon gives it.
@@ -296,6 +304,7 @@ class Record(Section):
     scores: Scores | None = None
     baselines: dict[BaselineName, Baseline] = Field(default={})
     forgetting: Forgetting | None = None
+    sweep: Sweep | None = None
     rendered: Renderer | None = None
     files: dict[RepoPath, Sha256] = Field(default={}, max_length=100)
 

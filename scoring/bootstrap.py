@@ -105,6 +105,24 @@ def compared(base: dict[str, Rows], adapter: dict[str, Rows], contract: Contract
     return {part: {name: found[name] for name in names} for part, found in parts.items()}
 
 
+def interval_of_mean(scored: Sequence[Rows], contract: Contract) -> Interval:
+    """The mean of several models' scores of the same rows, and its interval over the rows, all models in each resample.
+
+    It says how far the rows, not the models, decide the mean.
+    """
+    rows = len(scored[0].statistics) if isinstance(scored[0], Corpus) else len(scored[0])
+    counts = draws(contract.resamples, rows, contract.seed)
+    resampled = [one.of(counts) if isinstance(one, Corpus) else _means(one, counts) for one in scored]
+    return _interval(float(np.mean([mean(one) for one in scored])), np.mean(resampled, axis=0), contract.confidence)
+
+
+def _means(scores: list[float], counts: np.ndarray) -> np.ndarray:
+    """The mean of each resample over the rows that the metric applies to."""
+    array = np.array(scores, dtype=np.float64)
+    applies = ~np.isnan(array)
+    return counts @ np.where(applies, array, 0.0) / np.maximum(counts @ applies, 1)
+
+
 def _interval(mean: float, resampled: np.ndarray, confidence: float) -> Interval:
     tail = (1 - confidence) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail])

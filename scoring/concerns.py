@@ -12,6 +12,8 @@ from record.names import misleading_names
 from record.predictions import Predictions
 from record.run_record import Record
 from record.scores import BASELINES, METRIC_NAMES, METRICS, Interval
+from record.sweep import mean_and_deviation
+from record.swept_run import own_run
 
 FEW_ROWS = 100
 # Shares of the test rows from which on something is told.
@@ -129,6 +131,21 @@ def _chosen_on_test(record: Record, predictions: Predictions) -> list[str]:
     return [f"the published step was chosen by the loss on the {record.scores.rows:,} test rows themselves"]
 
 
+def _best_of_sweep(record: Record, predictions: Predictions) -> list[str]:
+    sweep = record.sweep
+    run = own_run(record)
+    if sweep is None or run is None or len(sweep.runs) == 1:
+        return []
+    metric = record.contract.deciding(record.scores.adapter)[0]
+    if sweep.score_place(run, metric) > 1 or sweep.loss_place(run) == 1:
+        return []
+    mean, _ = mean_and_deviation([other.scores[metric] for other in sweep.runs])
+    return [
+        f"it is the best of {len(sweep.runs):,} runs by {METRIC_NAMES[metric]} on the test rows, and not by its "
+        f"validation loss: chosen on them, a score flatters; the mean of all is {mean:.4f}"
+    ]
+
+
 def _official_rows_dropped(record: Record, predictions: Predictions) -> list[str]:
     dropped = record.data.test_dropped
     if not dropped:
@@ -221,6 +238,7 @@ RULES: tuple[Callable[[Record, Predictions], list[str]], ...] = (
     _outputs_cut,
     _strange_base,
     _chosen_on_test,
+    _best_of_sweep,
     _official_rows_dropped,
     _seen_rows,
     _same_as_base,

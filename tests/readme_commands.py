@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "AGENTS.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 ADAPTER = "local-user/flan-t5-base-sql2text"
 
 # Run by test_newcomer.py in a clean folder, in this order. Next to a command about the real Hub or a stranger's
@@ -34,6 +34,13 @@ READ = {
     "make reproduce ADAPTER=owner/name VERIFY_KEY=public.pem": "tests/hub/test_signing.py",
     "make train-finance ACCELERATE=recipes/accelerate/ddp.yaml": "tests/recipes/test_parallel.py",
     'make compare RECIPES="finance-base finance finance-xl"': "tests/test_every_recipe.py",
+    'make sweep-finance SET="seed=1,2,3 lora_r=8,32"': "tests/pubrep/test_sweep.py",
+    # AGENTS.md's five, on its recipe.
+    "make train-mine HUB=local": "tests/push/test_publish_data.py",
+    "make evaluate-mine HUB=local": "tests/push/test_publish_data.py",
+    "make publish-data ROWS=.local_hub/runs/mine DATASET=local-user/rows HUB=local": "tests/push/test_publish_data.py",
+    "make publish-mine HUB=local": "tests/push/test_publish_data.py",
+    "make reproduce ADAPTER=local-user/mine HUB=local": "tests/push/test_publish_data.py",
     "make space ADAPTER=owner/name": "tests/serving/test_space.py",
     "make publish-space ADAPTER=owner/name": "tests/serving/test_space.py",
     'make serve ADAPTER="owner/name owner/other@revision runs/finance"': "tests/serving/test_server.py",

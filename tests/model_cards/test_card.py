@@ -7,6 +7,8 @@ from model_cards.card import WITHOUT_PIPELINE, keep_free_sections, loss_by_epoch
 from model_cards.plots import draw_plots
 from record.errors import UserError
 from record.run_record import Unwritable
+from record.sweep import Sweep
+from record.swept_run import swept_run
 
 
 def test_every_score_stands_in_the_table_as_recorded(record, predictions):
@@ -107,6 +109,38 @@ def test_what_people_wrote_is_kept(record, predictions):
     again = render_card(record, predictions, "someone/adapter", previous=edited)
     assert "For \\d tests {{x}}." in again and "12,345" in again
     assert keep_free_sections(card, "no marks here") == card
+
+
+def test_a_swept_run_says_its_place_whatever_was_chosen_by(record, predictions):
+    own = swept_run(record, ["seed", "lora_r"])
+    loss, better = own.validation_loss, {metric: score + 0.01 for metric, score in own.scores.items()}
+    assert loss == 1.75
+    other = own.model_copy(update={"settings": {"seed": "1", "lora_r": "8|<b>"}, "scores": better,
+                                   "validation_loss": 1.5})  # fmt: skip
+    record.sweep = Sweep(combinations=3, runs=[own, other])
+    card = render_card(record, predictions, "me/finance")
+    assert "### One of 3 runs" in card and "of which 2 were trained and scored to their end" in card
+    assert "Its validation loss is number 2 from the lowest" in card and "it is number 2 from the best of 2" in card
+    assert "| 1 | 8&#124;&lt;b&gt; | 1.5000 |" in card and "<b>" not in card
+    record.sweep.runs[1].validation_loss = None
+    assert "No validation loss of all of them was taken" in render_card(record, predictions, "me/finance")
+    # A sweep that does not list the run as it is says nothing: `check_sweep` tells of it.
+    record.sweep.runs[0].validation_loss = 0.1
+    assert "### One of" not in render_card(record, predictions, "me/finance")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"settings": {"lora_r": "8"}}, "have settings of the same keys"),
+        ({"scores": {"bleu": 0.1}}, "are scored by the same metrics"),
+        ({"adapter_sha256": "f" * 64}, "lists settings twice"),
+    ],
+)
+def test_a_sweep_whose_runs_do_not_belong_together_is_refused(record, change, said):
+    own = swept_run(record, ["seed"])
+    with pytest.raises(ValueError, match=said):
+        Sweep(combinations=2, runs=[own, own.model_copy(update=change)])
 
 
 def test_losses_come_by_epoch(record):

@@ -1,5 +1,6 @@
 """The front door: help in an instant, and a slip that ends in one line and does nothing."""
 
+import json
 import os
 import re
 import resource
@@ -66,6 +67,12 @@ SLIPS = {
     "train finanse": "There is no recipe 'finanse'",
     "train finance learning_rate=1": "is not an override: write --KEY VALUE",
     "train finance --accelerate none.yaml": "'none.yaml' does not exist",
+    "sweep finance": "Missing option '--set'",
+    "sweep finance --set seed=1": "a single combination is no sweep",
+    "sweep finanse --set seed=1,2": "There is no recipe 'finanse'",
+    "sweep finance --set seed=1,2 --limit 1": "1 is not in the range",
+    "help trin": "did you mean train?",
+    "--json train": "--json stands before `help` alone",
     "export finance": "Missing option '--format'",
     "export finance --format int4": "'int4' is not one of",
     "serve": "Missing argument 'ADAPTER...'",
@@ -106,6 +113,29 @@ def test_a_run_is_named_by_its_folder_or_its_recipe(tmp_path):
     ):
         answer = pubrep(*words, cwd=tmp_path, **environ)
         assert answer.returncode == 1 and said in answer.stderr, answer.stderr
+
+
+def test_help_for_programs_holds_every_verb_with_its_options_and_exit_codes():
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    answer = pubrep("--json", "help")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert answer.returncode == 0, answer.stderr
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+    verbs = json.loads(answer.stdout)["command"]["commands"]
+    assert list(verbs) == list(VERBS)
+    for verb, info in verbs.items():
+        assert info["usage"].startswith(f"Usage: pubrep {verb} ") and info["examples"][0].startswith("pubrep "), verb
+        assert info["help"] and "\b" not in info["help"] and info["exit_codes"].keys() >= {"0", "1", "2"}
+        # What people read holds the same options.
+        told = pubrep(verb, "--help").stdout if verb in ("train", "reproduce", "serve") else None
+        for option in [param for param in info["params"] if param["param_type_name"] == "option"]:
+            assert option["help"] and (told is None or option["opts"][0] in told), (verb, option["name"])
+    reproduce = verbs["reproduce"]
+    (level,) = [param for param in reproduce["params"] if param["name"] == "level"]
+    assert (level["default"], level["type"]["choices"]) == ("generate", ["score", "generate", "train"])
+    assert reproduce["exit_codes"]["1"].startswith("DRIFTED") and verbs["train"]["exit_codes"]["2"].startswith("a slip")
+    one = json.loads(pubrep("--json", "help", "train").stdout)["command"]
+    assert one == verbs["train"]
 
 
 def test_the_shell_completes_verbs_and_options():

@@ -54,6 +54,7 @@ SLIPS = {
     ("serve",): "no adapter was named",
     ("publish-data", "ROWS=rows.csv"): "name a run, file or folder and a repository",
     ("export", "FORMAT=int8"): "no adapter was named",
+    ("sweep-finance",): "no settings were named",
 }
 
 
@@ -101,6 +102,7 @@ def test_what_is_said_is_passed_on(venv):
         (["report", "RECIPES=finance text2sql"], "[report][runs/finance][runs/text2sql] "),
         (["train-finance", "ACCELERATE=x.yaml"], "[train][finance][--accelerate][x.yaml] "),
         (["publish-data", "ROWS=my rows.csv", "DATASET=a/b"], "[publish-data][my rows.csv][a/b] "),
+        (["sweep-finance", "SET=seed=1,2 lora_r=8"], "[sweep][finance][--set][seed=1,2][--set][lora_r=8] "),
         (["claims", "CHECK=1"], "[claims][--check] "),
     ):  # fmt: skip
         answer = make(*words, f"VENV={venv}")

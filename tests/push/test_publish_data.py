@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from huggingface_hub import HfApi
-from short_runs import publish, train_short
+from readme_commands import ROOT, blocks
+from short_runs import SHORT, publish, train_short
 
 from evaluation import evaluate, reproduce
 from hub.release import pull
 from push import publish_data
+from recipes import train
 from record.errors import UserError, one_line
 from record.run_record import load_record
 from record.strict_json import parse
@@ -32,9 +34,12 @@ def rows(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(rows, tmp_path_factory) -> Path:
+    """A run of the recipe in AGENTS.md, on other rows."""
     run = tmp_path_factory.mktemp("runs") / "own"
-    train_short(run, "--adapter_name", "own-rows-adapter", "--dataset_name", str(rows), "--prompt", "{question}",
-                "--target", "{answer}", "--length_rules", "drop words(prompt) > 50", "--max_steps", "2")  # fmt: skip
+    (recipe,) = blocks(ROOT / "AGENTS.md", "yaml")
+    (run.parent / "mine.yaml").write_text(recipe)
+    train.main(["--config", str(run.parent / "mine.yaml"), "--output_dir", str(run), "--dataset_name", str(rows),
+                "--adapter_name", "own-rows-adapter", *SHORT, "--max_steps", "2"])  # fmt: skip
     evaluate.main([str(run)])
     return run
 

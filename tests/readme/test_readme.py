@@ -91,7 +91,7 @@ def test_every_make_target_and_file_that_is_named_exists(page, known):
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"(?:`|^)make ([a-z][\w-]*)", text, re.MULTILINE):
         step, _, recipe = target.partition("-")
-        assert target in known or (step in known and recipe in {*recipes(), "R", "NAME", "sql2text"}), target
+        assert target in known or (step in known and recipe in {*recipes(), "R", "NAME", "sql2text", "mine"}), target
     folders = (Path(), Path("recipes"), Path("recipes/accelerate"))
     for name in re.findall(r"`([\w-]+\.yaml)`", text):
         assert name == "recipe.yaml" or any((folder / name).exists() for folder in folders), name

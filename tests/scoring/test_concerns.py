@@ -7,6 +7,8 @@ import pytest
 from model_cards.card import front_matter
 from record.run_record import Lengths
 from record.scores import Baseline, Interval
+from record.sweep import Sweep
+from record.swept_run import swept_run
 from scoring.concerns import find_concerns, one_letter_apart
 from scoring.scores import score_predictions
 
@@ -89,6 +91,22 @@ def chosen(record, rows):
     return rows
 
 
+def best_of(losses):
+    """A run that is the best by score of two more, with these validation losses of its own and of theirs."""
+
+    def change(record, rows):
+        own = swept_run(record, ["seed"]).model_copy(update={"validation_loss": record.training.validation_loss})
+        runs = [own]
+        for seed, loss in enumerate(losses):
+            worse = {metric: score - 0.1 for metric, score in own.scores.items()}
+            update = {"settings": {"seed": str(seed)}, "scores": worse, "validation_loss": loss}
+            runs.append(own.model_copy(update=update))
+        record.sweep = Sweep(combinations=3, runs=runs)
+        return rows
+
+    return change
+
+
 def seen(record, rows):
     record.scores.seen = {"exact": 1, "near": 1}
     return rows
@@ -150,6 +168,8 @@ def parent(verdict):
         (base("google/flan-t5-larg"), "is written almost as google/flan-t5-large, and is another one"),
         (base("someone/flan-t5-large"), "the base model someone/flan-t5-large is not one of the"),
         (chosen, "the published step was chosen by the loss on the 120 test rows themselves"),
+        (best_of([1.0, 3.0]), "it is the best of 3 runs by ROUGE-L on the test rows, and not by its validation loss"),
+        (best_of([3.0, None]), "it is the best of 3 runs by ROUGE-L on the test rows, and not by its validation loss"),
         (seen, "2 of 120 (1.7 %) test rows are in the training data"),
         (
             parent(None),
@@ -173,6 +193,11 @@ def test_each_reason_is_told_with_its_number(sound, change, line):
 def test_a_parent_that_is_reproduced_is_no_concern(sound):
     record, rows = sound
     assert find_concerns(record, parent("REPRODUCED at level generate")(record, rows)) == []
+
+
+def test_the_best_of_a_sweep_that_has_the_lowest_validation_loss_too_is_no_concern(sound):
+    record, rows = sound
+    assert find_concerns(record, best_of([2.0, 3.0])(record, rows)) == []
 
 
 def test_references_in_prompts_by_chance_are_no_concern(sound):
