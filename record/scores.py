@@ -122,7 +122,7 @@ class Interval(Section):
     high: Figure
 
     @model_validator(mode="after")
-    def _in_order(self) -> "Interval":
+    def in_order(self) -> "Interval":
         if self.low > self.high:
             raise ValueError("an interval's lower end is not above its upper end")
         return self

@@ -35,7 +35,7 @@ class Sweep(Section):
     runs: Annotated[list[SweptRun], Field(min_length=1, max_length=LARGEST_SWEEP)]
 
     @model_validator(mode="after")
-    def _alike(self) -> "Sweep":
+    def alike(self) -> "Sweep":
         first = self.runs[0]
         if any(run.settings.keys() != first.settings.keys() for run in self.runs):
             raise ValueError("runs of one sweep have settings of the same keys")
