@@ -153,6 +153,11 @@ class Asked(BaseModel):
         return None
 
     @property
+    def forced(self) -> bool:
+        """Whether the decoder is made to write a part of the prompt, whose probabilities are told."""
+        return False
+
+    @property
     def usage_in_stream(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
 
@@ -187,11 +192,14 @@ class Completion(Asked):
     def likeliest(self) -> int | None:
         return self.logprobs
 
+    @property
+    def forced(self) -> bool:
+        return bool(self.echo) and self.logprobs is not None
+
     @model_validator(mode="after")
-    def refuse_figures_of_the_prompt(self):
-        if self.echo and self.logprobs is not None:
-            raise ValueError("`echo` with `logprobs`: the encoder reads a prompt and gives it no probability; leave "
-                             "one of them out")  # fmt: skip
+    def refuse_a_cut_in_the_prompt(self):
+        if self.forced and (self.stream or self.stop):
+            raise ValueError("`echo` with `logprobs` gives the prompt's figures: leave out `stream` and `stop`")
         return self
 
 

@@ -1,0 +1,20 @@
+"""schemathesis: requests made up from the OpenAPI document, right ones and wrong ones; no answer may be a 5xx."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+address = os.environ["OPENAI_BASE_URL"].removesuffix("/v1")
+# Not every rule of a body can be written down in JSON Schema, such as that a prompt is more than white space.
+options = ["--exclude-checks", "positive_data_acceptance", "--max-examples", "8", "--seed", "1", "--no-color"]
+done = subprocess.run(
+    [sys.executable, "-m", "schemathesis.cli", "run", f"{address}/openapi.json", *options,
+     "-H", f"Authorization: Bearer {os.environ['OPENAI_API_KEY']}"],
+    capture_output=True, text=True, cwd=tempfile.mkdtemp(),
+)  # fmt: skip
+assert done.returncode == 0, done.stdout
+told = {"operations": r"Tested: (\d+)", "cases": r"(\d+) generated"}
+print(json.dumps({name: int(re.search(pattern, done.stdout)[1]) for name, pattern in told.items()}))
