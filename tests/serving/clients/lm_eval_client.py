@@ -9,7 +9,7 @@ from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 
 folder = Path(tempfile.mkdtemp())
-rows = [{"question": os.environ["PROMPT"], "choices": ["yes", "A bond is a loan."], "label": 1,
+rows = [{"question": os.environ["PROMPT"], "choices": ["yes", os.environ["EXPECTED"]], "label": 1,
          "answer": os.environ["EXPECTED"]}] * 3  # fmt: skip
 (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 shared = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(folder / "rows.jsonl")}},
