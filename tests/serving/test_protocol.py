@@ -324,6 +324,7 @@ def test_adapters_come_and_go(service, run):
         (load_path, {"lora_name": "second", "lora_path": str(run)}, 400, "is loaded already"),
         (load_path, {"lora_name": "third", "lora_path": str(run.parent)}, 400, "holds no record.json"),
         (load_path, {"lora_name": "third", "lora_path": "nobody/nothing"}, 400, "no such repository"),
+        (load_path, {"lora_name": "third", "lora_path": "0" * 900}, 400, "is not a Hub id"),
         (load_path, {"lora_name": "third"}, 400, "`lora_path`"),
         (unload_path, {"lora_name": BASE}, 400, "the base model stays"),
         (unload_path, {"lora_name": "third"}, 404, "there is no model"),
