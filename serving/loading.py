@@ -156,9 +156,9 @@ def find(adapter: str) -> Source:
     """
     folder = Path(adapter)
     # Not Path's own, which raise where a name is too long for the file system.
-    if os.path.isfile(folder / EXPORT_FILE):
+    if os.path.isfile(folder / EXPORT_FILE):  # noqa: PTH113
         raise _export(adapter)
-    if os.path.isdir(folder):
+    if os.path.isdir(folder):  # noqa: PTH112
         record = load_trained_run(folder)
         return Source(folder.resolve().name, folder, record, None)
     name, _, revision = adapter.partition("@")

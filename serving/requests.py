@@ -107,6 +107,8 @@ def _nothing_but(*harmless: Any) -> AfterValidator:
 
 Off = Annotated[Any, AfterValidator(_off)]
 Stop = Annotated[str, Field(min_length=1, max_length=100)]
+STOP = {"type": "string", "minLength": 1, "maxLength": 100}
+STOPS = {"anyOf": [STOP, {"type": "array", "items": STOP, "maxItems": 4}]}
 Limit = Annotated[int, Field(ge=1)] | None
 CLOSED = ConfigDict(strict=True, extra="forbid")
 
@@ -134,7 +136,7 @@ class Asked(BaseModel):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_ROWS)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    stop: Annotated[list[Stop], BeforeValidator(_listed), Field(max_length=4)] | None = None
+    stop: Annotated[list[Stop], BeforeValidator(_listed), Field(max_length=4), WithJsonSchema(STOPS)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: Annotated[str, Field(max_length=300)] | None = None

@@ -20,6 +20,7 @@ from evaluation import evaluate
 from recipes import train
 from record.predictions import load_predictions
 from record.run_record import load_record
+from scoring.concerns import find_concerns
 from serving.space import publish as publish_space
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -139,8 +140,9 @@ def visit(chromium):
 
 def choose(page, number):
     """Picks an example and waits for its texts."""
-    page.get_by_label("Example from the test split").click()
-    page.get_by_role("option").nth(number).click()
+    if not page.get_by_role("radio").first.is_visible():
+        page.get_by_role("button", name="Examples from the test split").click()
+    page.get_by_role("radio").nth(number).check()
     page.wait_for_function("document.querySelector('#reference textarea').value != ''")
 
 
@@ -154,7 +156,11 @@ def run(page, start=lambda page: page.get_by_role("button", name="Run").click())
 def test_the_space_is_one_commit_and_the_same_again(sql_run, space, capsys):
     folder, commit = space
     assert {path.name for path in folder.iterdir() if path.is_file()} - {".gitattributes", "page.log"} == FILES
-    assert json.loads((folder / "space.json").read_text()) == {"adapter": SQL, "revision": sql_run[1]}
+    assert json.loads((folder / "space.json").read_text()) == {
+        "adapter": SQL,
+        "revision": sql_run[1],
+        "concerns": find_concerns(load_record(sql_run[0]), load_predictions(sql_run[0])),
+    }
     assert len(HfApi().list_repo_commits(SPACE, repo_type="space")) == 2
     publish_space.main([SQL])
     assert f"Unchanged: {HfApi().endpoint}/spaces/{SPACE} at commit {commit}" in capsys.readouterr().out
@@ -267,15 +273,16 @@ def test_a_keyboard_suffices(sql_page, visit):
     page.get_by_text("Scores on").wait_for()
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")
-    tab_to("input[role=listbox], input[role=combobox]")
-    page.keyboard.press("ArrowDown")
+    tab_to("button.label-wrap")
     page.keyboard.press("Enter")
+    tab_to("#example input")
+    page.keyboard.press("Space")
     page.wait_for_function("document.querySelector('#reference textarea').value != ''")
     tab_to("#box-0 textarea")
     page.keyboard.type("Say: ")
     tab_to("#run, #run button")
     run(page, start=lambda page: page.keyboard.press("Enter"))
-    tab_to(".scroll")
+    tab_to(".try-scroll")
 
 
 @browses
@@ -301,5 +308,5 @@ def test_too_long_an_input_is_told(run_page, visit):
     notes.get_by_text(re.compile(r"The input has [\d,]+ tokens\. All are read, but T5 was trained on 512")).wait_for()
     box.fill("money " * 3000)
     page.get_by_role("button", name="Run").click()
-    notes.get_by_text(re.compile(r"at most 2,048 are taken\. Shorten it\.")).wait_for()
+    notes.get_by_text(re.compile(r"at most 1,024 are taken\. Shorten it\.")).wait_for()
     assert page.locator("#base textarea").input_value() == ""
