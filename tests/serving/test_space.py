@@ -12,6 +12,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import npm_clients
 import pytest
 from huggingface_hub import HfApi, SpaceCard, snapshot_download
 from short_runs import SHORT, publish, train_short
@@ -226,11 +227,35 @@ def test_the_numbers_are_the_cards(sql_run, sql_page, visit):
         page = visit(sql_page, width)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         page.get_by_role("tab", name="Numbers").click()
-        row = page.get_by_role("row").filter(has=page.get_by_role("cell", name="ROUGE-L", exact=True))
-        for interval in (found.scores.base["rougeL"], found.scores.adapter["rougeL"]):
-            assert f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]" in row.inner_text()
+        rows = page.get_by_role("row").filter(has=page.get_by_role("cell", name="ROUGE-L", exact=True))
+        for place, compared in enumerate((found.scores, found.scores.clean)):
+            for interval in (compared.base["rougeL"], compared.adapter["rougeL"]):
+                assert f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]" in rows.nth(place).inner_text()
+        for concern in find_concerns(found, load_predictions(sql_run[0])):
+            assert page.get_by_role("listitem").filter(has_text=concern).count() == 1
+        page.get_by_text("No verdict lies in the release").wait_for()
         page.get_by_text("Loss during training").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+CONNECT = """
+import { Client } from "@gradio/client";
+const page = await Client.connect(process.env.PAGE);
+console.log(JSON.stringify((await page.predict("/answers", { prompt: process.env.PROMPT })).data));
+"""
+
+
+@pytest.mark.skipif(find_spec("gradio") is None, reason="needs gradio (requirements-space.txt)")
+def test_a_program_gets_both_answers(sql_run, sql_page, tmp_path):
+    from gradio_client import Client
+
+    rows = load_predictions(sql_run[0])
+    both, prompt = (rows.base[0], rows.adapter[0]), rows.prompt[0]
+    page = Client(sql_page, verbose=False)
+    assert list(page.view_api(return_format="dict")["named_endpoints"]) == ["/answers"]
+    assert page.predict(prompt=prompt, api_name="/answers") == both
+    environ = {"PATH": "/usr/bin:/bin", "PAGE": sql_page, "PROMPT": prompt}
+    assert npm_clients.run(CONNECT, tmp_path, environ, {"@gradio/client": "2.7.0"}) == [*both]
 
 
 @browses
