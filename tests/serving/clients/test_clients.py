@@ -123,7 +123,8 @@ def test_lm_eval_computes_what_the_model_computes(told, expected, run):
 
 
 def test_schemathesis_finds_nothing(told, service):
-    assert told("schemathesis_client.py") == {"operations": 9, "cases": pytest.approx(300, abs=200)}
+    found = told("schemathesis_client.py")
+    assert found["operations"] == 9 and found["cases"] > 100
     assert "Traceback" not in service.log
 
 
