@@ -27,7 +27,6 @@ class Job:
 
     asked: Completion | Chat
     served: Served
-    limit: int
     rows: list[PendingRow]
     before: list[str]
     prompt_tokens: int
@@ -52,6 +51,11 @@ def head(job: Job, part: str = "") -> dict:
     return {"id": number, "object": kind, "created": job.created, "model": job.served.id}
 
 
+def tokens_written(job: Job, outputs: list[list[int]]) -> int:
+    """How many tokens the model chose; what it was made to write counts among the prompt's."""
+    return sum(map(len, outputs)) - sum(len(row.forced) for row in job.rows)
+
+
 def usage(job: Job, written: int) -> dict:
     total = job.prompt_tokens + written
     return {"prompt_tokens": job.prompt_tokens, "completion_tokens": written, "total_tokens": total}
@@ -65,15 +69,16 @@ def whole(job: Job, outputs: list[list[int]]) -> dict:
         said: dict[str, Any] = {"text": answer}
         if job.chat:
             said = {"message": {"role": "assistant", "content": answer, "refusal": None}}
-        figures = logprobs(job, job.rows[place], ids)
-        choices.append({"index": place, **said, "logprobs": figures, "finish_reason": reason(job, ids, text)})
-    answer = head(job) | {"choices": choices, "usage": usage(job, sum(map(len, outputs)))}
+        row = job.rows[place]
+        figures = prompt_logprobs(job, place, ids) if row.forced else logprobs(job, row, ids)
+        choices.append({"index": place, **said, "logprobs": figures, "finish_reason": reason(job, row, ids, text)})
+    answer = head(job) | {"choices": choices, "usage": usage(job, tokens_written(job, outputs))}
     return answer | ({"warnings": job.warnings} if job.warnings else {})
 
 
-def reason(job: Job, ids: list[int], text: str) -> str:
+def reason(job: Job, row: PendingRow, ids: list[int], text: str) -> str:
     """Why a row ended: `length` where it did so by its limit alone."""
-    return "stop" if len(ids) < job.limit or any(stop in text for stop in job.stops) else "length"
+    return "stop" if len(ids) < row.limit or any(stop in text for stop in job.stops) else "length"
 
 
 def cut(text: str, stops: Sequence[str]) -> str:
@@ -101,6 +106,25 @@ def logprobs(job: Job, row: PendingRow, ids: list[int], first: int = 0) -> dict 
         "token_logprobs": [own for own, _ in figures],
         "top_logprobs": likeliest if row.likeliest else None,
         "text_offset": ends,
+    }
+
+
+def prompt_logprobs(job: Job, place: int, ids: list[int]) -> dict:
+    """The figures of the prompt and the tokens written: none of what the encoder read, 0 of the `</s>` that ends it.
+
+    The `</s>` by which the model ended its answer is told, too: clients count on a token after the prompt's.
+    """
+    row, tokenizer = job.rows[place], job.served.tokenizer
+    ended = [job.served.model.generation_config.eos_token_id] * (len(ids) < row.limit)
+    figures = logprobs(job, row, [*ids, *ended])
+    known = len(row.prompt) - 1
+    best = figures["top_logprobs"]
+    starts = [len(tokenizer.decode(row.prompt[:end], skip_special_tokens=True)) for end in range(len(row.prompt))]
+    return {
+        "tokens": _tokens(tokenizer, row.prompt) + figures["tokens"],
+        "token_logprobs": [None] * known + [0.0] + figures["token_logprobs"],
+        "top_logprobs": [None] * known + [{tokenizer.eos_token: 0.0}] + best if best else None,
+        "text_offset": starts + [len(job.before[place]) + start for start in figures["text_offset"]],
     }
 
 

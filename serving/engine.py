@@ -38,6 +38,7 @@ class PendingRow:
 
     Parameters:
         stops: the first token after which the text holds one of them is the last.
+        forced: the first tokens, whatever the model finds likely; needs `likeliest`.
         likeliest: how many of the likeliest tokens `probabilities` tells at each place; None for no figures.
         progress: called by the engine's thread with the ids so far, after each step but the last.
         probabilities: per token its log probability (nats) before temperature and `top_p`, and those of the likeliest
@@ -50,6 +51,7 @@ class PendingRow:
     top_p: float = 1.0
     draws: torch.Generator | None = None
     stops: Sequence[str] = ()
+    forced: Sequence[int] = ()
     likeliest: int | None = None
     progress: Callable[[list[int]], object] | None = None
     probabilities: list[tuple[float, dict[int, float]]] = field(default_factory=list)
@@ -232,7 +234,9 @@ class Lane:
         tokens = likeliest(logits)
         for place, one in enumerate(rows):
             row = self.rows[one.number]
-            if row.temperature:
+            if (written := len(row.probabilities)) < len(row.forced):
+                tokens[place] = row.forced[written]
+            elif row.temperature:
                 tokens[place] = draw(logits[place], row.temperature, row.top_p, row.draws)
             if row.likeliest is not None:
                 row.probabilities.append(_probabilities(logits[place], int(tokens[place]), row.likeliest))

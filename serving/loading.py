@@ -1,6 +1,7 @@
 """The adapters that a service answers with, on one base model whose weights they share."""
 
 import copy
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,9 +155,10 @@ def find(adapter: str) -> Source:
             export.
     """
     folder = Path(adapter)
-    if (folder / EXPORT_FILE).is_file():
+    # Not Path's own, which raise where a name is too long for the file system.
+    if os.path.isfile(folder / EXPORT_FILE):  # noqa: PTH113
         raise _export(adapter)
-    if folder.is_dir():
+    if os.path.isdir(folder):  # noqa: PTH112
         record = load_trained_run(folder)
         return Source(folder.resolve().name, folder, record, None)
     name, _, revision = adapter.partition("@")

@@ -92,6 +92,40 @@ def token_ids(served: Served, prompts: list[str | list[int]]) -> list[list[int]]
     return found
 
 
+def divided(asked: Completion | Chat, served: Served, prompt: str | list[int], ids: list[int]
+            ) -> tuple[list[int], list[int]]:  # fmt: skip
+    """What the encoder reads, `</s>` included, and what the decoder is made to write, which is nothing but for figures.
+
+    `</s>` in the prompt is the border between the two: it is what ends every text that the encoder reads.
+
+    Parameters:
+        ids: of the prompt, as `token_ids` gives them.
+
+    Raises:
+        `Refused`: with 400, where the decoder's part is asked for and the prompt does not hold one `</s>` before it.
+    """
+    if not asked.forced:
+        return ids, []
+    end = served.model.generation_config.eos_token_id
+    # A text has got one more at its end, by the tokenizer.
+    own = ids[:-1] if isinstance(prompt, str) else prompt
+    if own.count(end) != 1 or own[-1] == end:
+        raise Refused(
+            400, "`echo` with `logprobs`: what the encoder reads has no probability: put one </s> between that and the "
+            "text whose probabilities are asked for", "prompt",
+        )  # fmt: skip
+    border = own.index(end) + 1
+    return own[:border], own[border:]
+
+
+def echo(asked: Completion, served: Served, prompt: str | list[int], ids: list[int]) -> str:
+    """The text that stands before an answer that repeats its prompt; the decoder's part of it is in the answer."""
+    if not asked.forced:
+        return prompt if isinstance(prompt, str) else served.tokenizer.decode(prompt, skip_special_tokens=True)
+    read, _ = divided(asked, served, prompt, ids)
+    return served.tokenizer.decode(read, skip_special_tokens=True) + served.tokenizer.eos_token
+
+
 def check_lengths(prompts: list[list[int]]) -> list[str]:
     """Warnings about prompts that are longer than what the base model was trained on.
 

@@ -107,6 +107,8 @@ def _nothing_but(*harmless: Any) -> AfterValidator:
 
 Off = Annotated[Any, AfterValidator(_off)]
 Stop = Annotated[str, Field(min_length=1, max_length=100)]
+STOP = {"type": "string", "minLength": 1, "maxLength": 100}
+STOPS = {"anyOf": [STOP, {"type": "array", "items": STOP, "maxItems": 4}]}
 Limit = Annotated[int, Field(ge=1)] | None
 CLOSED = ConfigDict(strict=True, extra="forbid")
 
@@ -134,7 +136,7 @@ class Asked(BaseModel):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_ROWS)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    stop: Annotated[list[Stop], BeforeValidator(_listed), Field(max_length=4)] | None = None
+    stop: Annotated[list[Stop], BeforeValidator(_listed), Field(max_length=4), WithJsonSchema(STOPS)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: Annotated[str, Field(max_length=300)] | None = None
@@ -151,6 +153,11 @@ class Asked(BaseModel):
     def likeliest(self) -> int | None:
         """How many of the likeliest tokens are told at each place, next to the one written; None for no figures."""
         return None
+
+    @property
+    def forced(self) -> bool:
+        """Whether the decoder is made to write a part of the prompt, whose probabilities are told."""
+        return False
 
     @property
     def usage_in_stream(self) -> bool:
@@ -187,11 +194,14 @@ class Completion(Asked):
     def likeliest(self) -> int | None:
         return self.logprobs
 
+    @property
+    def forced(self) -> bool:
+        return bool(self.echo) and self.logprobs is not None
+
     @model_validator(mode="after")
-    def refuse_figures_of_the_prompt(self):
-        if self.echo and self.logprobs is not None:
-            raise ValueError("`echo` with `logprobs`: the encoder reads a prompt and gives it no probability; leave "
-                             "one of them out")  # fmt: skip
+    def refuse_a_cut_in_the_prompt(self):
+        if self.forced and (self.stream or self.stop):
+            raise ValueError("`echo` with `logprobs` gives the prompt's figures: leave out `stream` and `stop`")
         return self
 
 

@@ -15,10 +15,23 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from record.errors import explanation, one_line
-from serving.answers import DONE, Job, TextStream, event, head, logprobs, opening, part, reason, usage, whole
+from serving.answers import (
+    DONE,
+    Job,
+    TextStream,
+    event,
+    head,
+    logprobs,
+    opening,
+    part,
+    reason,
+    tokens_written,
+    usage,
+    whole,
+)
 from serving.engine import Engine, Full, PendingRow, Stopping
 from serving.loading import Models, Served, find
-from serving.prompts import check_lengths, prompts_of, token_ids
+from serving.prompts import check_lengths, divided, echo, prompts_of, token_ids
 from serving.requests import LEAST_TEMPERATURE, MAX_ROWS, Chat, Completion, Refused, error_object
 
 log = logging.getLogger("serving")
@@ -111,18 +124,18 @@ class Service:
         if asked.rows > MAX_ROWS:
             raise Refused(400, f"`n` times the prompts makes {asked.rows} answers, more than {MAX_ROWS}", "n")
         limit = asked.limit or served.max_tokens
-        if limit > self.engine.most:
-            raise Refused(400, f"`max_tokens`: more than {self.engine.most} are not written", "max_tokens")
         prompts, warnings = prompts_of(asked, served)
         ids = await run_in_threadpool(token_ids, served, prompts)
         warnings += check_lengths(ids)
-        rows = _rows(asked, ids, limit)
+        rows = _rows(asked, [divided(asked, served, *both) for both in zip(prompts, ids, strict=True)], limit)
+        if any(row.limit > self.engine.most for row in rows):
+            also = ", what stands after </s> in the prompt included" if asked.forced else ""
+            raise Refused(400, f"`max_tokens`: more than {self.engine.most} are not written{also}", "max_tokens")
         before = [""] * len(rows)
         if isinstance(asked, Completion) and asked.echo:
-            texts = [prompt if isinstance(prompt, str) else served.tokenizer.decode(prompt, skip_special_tokens=True)
-                     for prompt in prompts]  # fmt: skip
+            texts = [echo(asked, served, *both) for both in zip(prompts, ids, strict=True)]
             before = [text for text in texts for _ in range(asked.n or 1)]
-        return Job(asked, served, limit, rows, before, sum(map(len, ids)), warnings, started)
+        return Job(asked, served, rows, before, sum(map(len, ids)), warnings, started)
 
     def submit(self, job: Job) -> None:
         """Queues the rows.
@@ -151,7 +164,7 @@ class Service:
         self.submit(job)
         outputs = await self._outputs(job.rows, request)
         answer = await run_in_threadpool(whole, job, outputs)
-        self._count(job, sum(map(len, outputs)), request)
+        self._count(job, tokens_written(job, outputs), request)
         return answer
 
     async def events(self, job: Job, parts: asyncio.Queue[tuple[int, list[int] | None]], request: Request
@@ -175,7 +188,7 @@ class Service:
                 if ids is None:
                     ids = row.answer.result()
                     text = texts[place].rest(ids)
-                    ended = reason(job, ids, texts[place].sent)
+                    ended = reason(job, row, ids, texts[place].sent)
                     open_rows -= 1
                     written += len(ids)
                 else:
@@ -237,15 +250,17 @@ class Rows(Collector):
         yield CounterMetricFamily("serving_steps", "Steps, each of which writes a token a row", self.engine.steps)
 
 
-def _rows(asked: Completion | Chat, prompts: list[list[int]], limit: int) -> list[PendingRow]:
+def _rows(asked: Completion | Chat, prompts: list[tuple[list[int], list[int]]], limit: int) -> list[PendingRow]:
     """A row an answer, those of one prompt together; with a seed, row k draws by seed + k."""
     temperature = asked.temperature or 0.0
     drawn = temperature >= LEAST_TEMPERATURE
     seed = secrets.randbits(63) if asked.seed is None else asked.seed
     rows: list[PendingRow] = []
-    for ids in prompts:
+    for ids, forced in prompts:
         for _ in range(asked.n or 1):
-            row = PendingRow(ids, limit, stops=asked.stop or (), likeliest=asked.likeliest)
+            row = PendingRow(
+                ids, len(forced) + limit, stops=asked.stop or (), forced=forced, likeliest=asked.likeliest
+            )  # fmt: skip
             if drawn:
                 row.temperature, row.top_p = temperature, asked.top_p or 1.0
                 row.draws = torch.Generator().manual_seed(seed + len(rows))

@@ -1,4 +1,4 @@
-"""The official npm packages ``@huggingface/hub`` and ``@huggingface/tasks``, and axe-core, for tests that run them."""
+"""Packages from npm, kept between runs outside of the project, for tests that run them."""
 
 import json
 import os
@@ -11,19 +11,20 @@ import pytest
 
 from local_hub import durable
 
+# The Hub's own, and axe-core.
 PACKAGES = {"@huggingface/hub": "2.17.5", "@huggingface/tasks": "0.21.54", "axe-core": "4.14.1"}
 
 
-def install() -> Path:
-    """A folder with the packages, kept between runs outside of the project; skips the test where it cannot be had."""
+def install(versions: dict[str, str] = PACKAGES) -> Path:
+    """A folder with these packages; skips the test where it cannot be had."""
     if not shutil.which("node") or not shutil.which("npm"):
         pytest.skip("node and npm are not installed")
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    folder = cache / "local_hub_tests" / ("npm-" + "-".join(PACKAGES.values()))
+    folder = cache / "local_hub_tests" / ("npm-" + "-".join(versions.values()))
     folder.mkdir(parents=True, exist_ok=True)
     with durable.locked(folder / "install.lock"):
         if not (folder / "installed").exists():
-            packages = [f"{name}@{version}" for name, version in PACKAGES.items()]
+            packages = [f"{name}@{version}" for name, version in versions.items()]
             command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), *packages]
             try:
                 done = subprocess.run(command, cwd=folder, text=True, capture_output=True, timeout=120)
@@ -35,9 +36,9 @@ def install() -> Path:
     return folder
 
 
-def run(program: str, scratch: Path, environment: dict[str, str]) -> Any:
+def run(program: str, scratch: Path, environment: dict[str, str], versions: dict[str, str] = PACKAGES) -> Any:
     """What a JavaScript program prints, as JSON; fails the test where it fails. ``scratch`` names the test uniquely."""
-    folder = install()
+    folder = install(versions)
     # The program must lie beside node_modules for node to find the packages.
     path = folder / f"{scratch.name}-{os.getpid()}.mjs"
     path.write_text(program)

@@ -14,6 +14,7 @@ import re
 import runpy
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from importlib.util import find_spec
@@ -65,13 +66,13 @@ def main(argv: list[str]) -> None:
 
 
 # Long by the checks that come before the one thing done, in the order in which they cost.
-def lay_out(adapter: str, revision: str, folder: Path) -> dict[str, str | None]:
+def lay_out(adapter: str, revision: str, folder: Path) -> dict[str, Any]:
     """Writes the Space of a published adapter, or of the scored run in the folder `adapter`, into `folder`.
 
     Whatever of the release the page will load is looked at here, at the commit that the page is pinned to.
 
     Returns:
-        What space.json says: `adapter` and its commit `revision`, None for a folder.
+        What space.json says: `adapter`, its commit `revision`, None for a folder, and the `concerns` of its card.
 
     Raises:
         `UserError`: it is no scored adapter of this project, files differ from its record, its configuration asks for
@@ -85,6 +86,7 @@ def lay_out(adapter: str, revision: str, folder: Path) -> dict[str, str | None]:
     from record.adapter_config import check_adapter_config
     from record.predictions import load_predictions
     from record.run_record import load_record
+    from scoring.concerns import find_concerns
 
     if Path(adapter).is_dir():
         release, commit = Path(adapter).resolve(), None
@@ -97,12 +99,16 @@ def lay_out(adapter: str, revision: str, folder: Path) -> dict[str, str | None]:
         raise UserError(f"{adapter} has no scores yet: run {make(f'evaluate-{record.name}')} first")
     base = record.pins.base_model
     check_adapter_config(release, base)
-    load_predictions(release, rows=record.scores.rows)
+    predictions = load_predictions(release, rows=record.scores.rows)
     refuse_unless_flat(base, "laid out as a Space")
     for path in SPACE.glob("*"):
         if path.suffix in (".py", ".txt"):
             shutil.copyfile(path, folder / path.name)
-    config = {"adapter": str(release) if commit is None else adapter, "revision": commit}
+    config = {
+        "adapter": str(release) if commit is None else adapter,
+        "revision": commit,
+        "concerns": find_concerns(record, predictions),
+    }
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     if commit is not None:
         title = record.recipe["title"]
@@ -133,6 +139,11 @@ def run_here(adapter: str, revision: str, folder: Path, port: int | None) -> Non
     """Runs the page until it is stopped."""
     if find_spec("gradio") is None:
         raise UserError("the page needs Gradio: install the extra, pip install -r requirements-space.txt")
+    if port is not None:
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except (OSError, OverflowError) as error:
+            raise UserError(f"cannot listen on port {port}: {error}: choose another with --port") from None
     lay_out(adapter, revision, folder)
     if port is not None:
         os.environ["GRADIO_SERVER_PORT"] = str(port)

@@ -2,12 +2,10 @@
 
 import copy
 import json
-import re
 import socket
 import time
 
 import pytest
-import python_clients
 import torch
 from peft import LoraConfig, get_peft_model
 from service_client import send, send_raw, texts
@@ -326,6 +324,7 @@ def test_adapters_come_and_go(service, run):
         (load_path, {"lora_name": "second", "lora_path": str(run)}, 400, "is loaded already"),
         (load_path, {"lora_name": "third", "lora_path": str(run.parent)}, 400, "holds no record.json"),
         (load_path, {"lora_name": "third", "lora_path": "nobody/nothing"}, 400, "no such repository"),
+        (load_path, {"lora_name": "third", "lora_path": "0" * 900}, 400, "is not a Hub id"),
         (load_path, {"lora_name": "third"}, 400, "`lora_path`"),
         (unload_path, {"lora_name": BASE}, 400, "the base model stays"),
         (unload_path, {"lora_name": "third"}, 404, "there is no model"),
@@ -353,44 +352,3 @@ def test_a_stream_takes_nothing_back(models, tidied):
         parts.append(follower.rest(ids))
         assert "".join(parts) == whole.partition("END")[0] if "END" in stops else "".join(parts) == whole
         assert sum(map(bool, parts)) > 3
-
-
-OPENAI = """
-import json, os
-import openai
-
-client = openai.OpenAI()
-name, question, prompt = json.loads(os.environ["ASKED"])
-messages = [{"role": "user", "content": question}]
-chat = client.chat.completions.create(model=name, messages=messages)
-with client.chat.completions.create(model=name, messages=messages, stream=True) as events:
-    streamed = "".join(event.choices[0].delta.content or "" for event in events)
-completion = client.completions.create(model=name, prompt=prompt)
-with client.completions.create(model=name, prompt=prompt, stream=True) as events:
-    parts = "".join(event.choices[0].text for event in events)
-try:
-    client.models.retrieve("nobody/nothing")
-except openai.NotFoundError as error:
-    missing = error.code
-print(json.dumps({
-    "chat": chat.choices[0].message.content, "chat streamed": streamed,
-    "completion": completion.choices[0].text, "completion streamed": parts,
-    "model": client.models.retrieve(name).id, "models": [one.id for one in client.models.list()],
-    "request": completion._request_id, "missing": missing,
-}))
-"""
-
-
-def test_openais_client_does_by_default_what_it_does_elsewhere(service):
-    python = python_clients.install("openai==3.57.0")
-    asked = json.dumps([NAME, QUESTION, ASKED])
-    environment = {"OPENAI_BASE_URL": f"http://127.0.0.1:{service.port}/v1", "OPENAI_API_KEY": KEY, "ASKED": asked}
-    told = python_clients.run(python, OPENAI, environment)
-    assert re.fullmatch("req-[0-9a-f]{24}", told.pop("request"))
-    expected = texts(complete(service))[0]
-    answers = dict.fromkeys(("chat", "chat streamed", "completion", "completion streamed"), expected)
-    assert told == dict.fromkeys(answers, expected) | {
-        "model": NAME,
-        "models": [NAME, BASE],
-        "missing": "model_not_found",
-    }

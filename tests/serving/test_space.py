@@ -12,6 +12,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import npm_clients
 import pytest
 from huggingface_hub import HfApi, SpaceCard, snapshot_download
 from short_runs import SHORT, publish, train_short
@@ -20,6 +21,7 @@ from evaluation import evaluate
 from recipes import train
 from record.predictions import load_predictions
 from record.run_record import load_record
+from scoring.concerns import find_concerns
 from serving.space import publish as publish_space
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -139,8 +141,9 @@ def visit(chromium):
 
 def choose(page, number):
     """Picks an example and waits for its texts."""
-    page.get_by_label("Example from the test split").click()
-    page.get_by_role("option").nth(number).click()
+    if not page.get_by_role("radio").first.is_visible():
+        page.get_by_role("button", name="Examples from the test split").click()
+    page.get_by_role("radio").nth(number).check()
     page.wait_for_function("document.querySelector('#reference textarea').value != ''")
 
 
@@ -154,7 +157,11 @@ def run(page, start=lambda page: page.get_by_role("button", name="Run").click())
 def test_the_space_is_one_commit_and_the_same_again(sql_run, space, capsys):
     folder, commit = space
     assert {path.name for path in folder.iterdir() if path.is_file()} - {".gitattributes", "page.log"} == FILES
-    assert json.loads((folder / "space.json").read_text()) == {"adapter": SQL, "revision": sql_run[1]}
+    assert json.loads((folder / "space.json").read_text()) == {
+        "adapter": SQL,
+        "revision": sql_run[1],
+        "concerns": find_concerns(load_record(sql_run[0]), load_predictions(sql_run[0])),
+    }
     assert len(HfApi().list_repo_commits(SPACE, repo_type="space")) == 2
     publish_space.main([SQL])
     assert f"Unchanged: {HfApi().endpoint}/spaces/{SPACE} at commit {commit}" in capsys.readouterr().out
@@ -220,11 +227,35 @@ def test_the_numbers_are_the_cards(sql_run, sql_page, visit):
         page = visit(sql_page, width)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         page.get_by_role("tab", name="Numbers").click()
-        row = page.get_by_role("row").filter(has=page.get_by_role("cell", name="ROUGE-L", exact=True))
-        for interval in (found.scores.base["rougeL"], found.scores.adapter["rougeL"]):
-            assert f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]" in row.inner_text()
+        rows = page.get_by_role("row").filter(has=page.get_by_role("cell", name="ROUGE-L", exact=True))
+        for place, compared in enumerate((found.scores, found.scores.clean)):
+            for interval in (compared.base["rougeL"], compared.adapter["rougeL"]):
+                assert f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]" in rows.nth(place).inner_text()
+        for concern in find_concerns(found, load_predictions(sql_run[0])):
+            assert page.get_by_role("listitem").filter(has_text=concern).count() == 1
+        page.get_by_text("No verdict lies in the release").wait_for()
         page.get_by_text("Loss during training").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+CONNECT = """
+import { Client } from "@gradio/client";
+const page = await Client.connect(process.env.PAGE);
+console.log(JSON.stringify((await page.predict("/answers", { prompt: process.env.PROMPT })).data));
+"""
+
+
+@pytest.mark.skipif(find_spec("gradio") is None, reason="needs gradio (requirements-space.txt)")
+def test_a_program_gets_both_answers(sql_run, sql_page, tmp_path):
+    from gradio_client import Client
+
+    rows = load_predictions(sql_run[0])
+    both, prompt = (rows.base[0], rows.adapter[0]), rows.prompt[0]
+    page = Client(sql_page, verbose=False)
+    assert list(page.view_api(return_format="dict")["named_endpoints"]) == ["/answers"]
+    assert page.predict(prompt=prompt, api_name="/answers") == both
+    environ = {"PATH": "/usr/bin:/bin", "PAGE": sql_page, "PROMPT": prompt}
+    assert npm_clients.run(CONNECT, tmp_path, environ, {"@gradio/client": "2.7.0"}) == [*both]
 
 
 @browses
@@ -267,15 +298,16 @@ def test_a_keyboard_suffices(sql_page, visit):
     page.get_by_text("Scores on").wait_for()
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")
-    tab_to("input[role=listbox], input[role=combobox]")
-    page.keyboard.press("ArrowDown")
+    tab_to("button.label-wrap")
     page.keyboard.press("Enter")
+    tab_to("#example input")
+    page.keyboard.press("Space")
     page.wait_for_function("document.querySelector('#reference textarea').value != ''")
     tab_to("#box-0 textarea")
     page.keyboard.type("Say: ")
     tab_to("#run, #run button")
     run(page, start=lambda page: page.keyboard.press("Enter"))
-    tab_to(".scroll")
+    tab_to(".try-scroll")
 
 
 @browses
@@ -301,5 +333,5 @@ def test_too_long_an_input_is_told(run_page, visit):
     notes.get_by_text(re.compile(r"The input has [\d,]+ tokens\. All are read, but T5 was trained on 512")).wait_for()
     box.fill("money " * 3000)
     page.get_by_role("button", name="Run").click()
-    notes.get_by_text(re.compile(r"at most 2,048 are taken\. Shorten it\.")).wait_for()
+    notes.get_by_text(re.compile(r"at most 1,024 are taken\. Shorten it\.")).wait_for()
     assert page.locator("#base textarea").input_value() == ""

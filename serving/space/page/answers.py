@@ -10,15 +10,16 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 from huggingface_hub import snapshot_download
+from huggingface_hub.constants import ENDPOINT
 from peft import PeftModel
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 # All that is taken of the adapter's repository: safetensors and texts, never a pickle.
 FILES = ["record.json", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json",
-         "predictions.parquet"]  # fmt: skip
+         "predictions.parquet", "verdict.json"]  # fmt: skip
 # Tokens: T5 was trained on inputs of 512 (https://arxiv.org/abs/1910.10683, section 3.1.2). It reads longer ones, but
 # worse, and its memory grows with their square.
-TRAINED_LENGTH, LONGEST = 512, 2_048
+TRAINED_LENGTH, LONGEST = 512, 1_024
 # Characters that are tokenized at all.
 LONGEST_TEXT = 20_000
 # Seconds for one answer.
@@ -28,11 +29,17 @@ EXAMPLES = 20
 
 @dataclass(frozen=True)
 class Release:
-    """A published adapter, or a scored run: its files, its record, and how the page calls it."""
+    """A published adapter, or a scored run: its files, its record, and how the page calls it.
+
+    `address` is that of its files on the Hub, None for a run's folder; `verdict` the check that it carries, if any.
+    """
 
     folder: Path
     record: dict[str, Any]
     name: str
+    address: str | None
+    verdict: dict[str, Any] | None
+    concerns: list[str]
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,15 @@ def fetch(config: dict[str, Any]) -> Release:
     name, revision = config["adapter"], config["revision"]
     folder = Path(name if revision is None else snapshot_download(name, revision=revision, allow_patterns=FILES))
     record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-    return Release(folder, record, folder.name if revision is None else f"{name}@{revision[:12]}")
+    verdict = folder / "verdict.json"
+    return Release(
+        folder,
+        record,
+        name=folder.name if revision is None else f"{name}@{revision[:12]}",
+        address=None if revision is None else f"{ENDPOINT}/{name}/tree/{revision}",
+        verdict=json.loads(verdict.read_text(encoding="utf-8")) if verdict.is_file() else None,
+        concerns=config["concerns"],
+    )
 
 
 def load(release: Release) -> Models:

@@ -16,7 +16,7 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 from answers import LONGEST_TEXT, PATIENCE, Answer, Models, Release, answer, examples, fetch, load, too_long
-from figures import code, heading, losses, scores, sentence, table
+from figures import checks, code, heading, losses, scores, sentence, table
 from sandbox import Refused, Table, contents, open_tables, parse, run
 from template import Template
 
@@ -29,19 +29,20 @@ FONT, MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")
 # Contrasts of at least 4.5 (WCAG 2.2, 1.4.3) in both of Gradio's themes, whose own accents have less.
 CSS = """
 :root { --color-accent: #1d4ed8; } .dark { --color-accent: #93c5fd; }
-.scroll { overflow-x: auto; margin: 0.25rem 0 0.5rem; }
-.scroll:focus-visible { outline: 2px solid var(--color-accent); }
-.scroll table { border-collapse: collapse; font-size: 0.9rem; }
-.caption { font-weight: 600; margin: 0.5rem 0 0; }
-.scroll tr > :first-child { min-width: 4rem; }
-.scroll th, .scroll td { text-align: left; vertical-align: top; padding: 0.25rem 0.6rem; max-width: 24rem;
+.try-scroll { overflow-x: auto; margin: 0.25rem 0 0.5rem; }
+.try-scroll:focus-visible { outline: 2px solid var(--color-accent); }
+.try-scroll table { border-collapse: collapse; font-size: 0.9rem; }
+.try-caption { font-weight: 600; margin: 0.5rem 0 0; }
+.try-scroll tr > :first-child { min-width: 4rem; }
+.try-scroll th, .try-scroll td { text-align: left; vertical-align: top; padding: 0.25rem 0.6rem; max-width: 24rem;
   border: 1px solid var(--border-color-primary); font-variant-numeric: tabular-nums; overflow-wrap: break-word; }
-.scroll pre { font-family: ui-monospace, monospace; font-size: 0.85rem; margin: 0; }
-.note, .error { border-left: 4px solid var(--color-accent); padding: 0.25rem 0.6rem; margin: 0.5rem 0; }
-.error { border-left-color: #c62828; }
-#example input { padding-right: 1.5rem; text-overflow: ellipsis; }
-.code textarea { font-family: ui-monospace, monospace; }
-@media (max-width: 480px) { .scroll table { font-size: 0.8rem; } .scroll th, .scroll td { padding: 0.25rem 0.4rem; } }
+.try-scroll pre { font-family: ui-monospace, monospace; font-size: 0.85rem; margin: 0; }
+.try-note, .try-error { border-left: 4px solid var(--color-accent); padding: 0.25rem 0.6rem; margin: 0.5rem 0; }
+.try-error { border-left-color: #c62828; }
+.try-code textarea { font-family: ui-monospace, monospace; }
+@media (max-width: 480px) {
+  .try-scroll table { font-size: 0.8rem; } .try-scroll th, .try-scroll td { padding: 0.25rem 0.4rem; }
+}
 """
 
 
@@ -90,11 +91,11 @@ def build(release: Release, models: Models) -> gr.Blocks:
     template = Template(prompts if isinstance(prompts, str) else prompts[0], recipe.get("sql_schema"))
     rows = [row | {"boxes": boxes} for row in examples(release) if (boxes := template.read(row["prompt"])) is not None]
     with gr.Blocks(title=recipe["title"], analytics_enabled=False) as page:
-        gr.HTML(heading(release.record, release.name))
+        gr.HTML(heading(release.record, release.name, release.address))
         with gr.Tab("Try it"):
             _try(template, models, rows, sql)
         with gr.Tab("Numbers"):
-            gr.HTML(scores(release.record))
+            gr.HTML(checks(release.verdict, release.concerns) + scores(release.record))
             gr.LinePlot(
                 pd.DataFrame(losses(release.record)), x="step", y="loss", color="of", color_map=COLOURS, height=320,
                 title="Loss during training", x_title="Step", y_title="Loss", color_title="Rows",
@@ -105,9 +106,9 @@ def build(release: Release, models: Models) -> gr.Blocks:
 # The page from top to bottom, as Gradio's blocks nest: cut up, its parts would hand each other all of their widgets.
 def _try(template: Template, models: Models, rows: list[dict[str, Any]], sql: bool) -> None:
     labels = [f"{number}. {shorten(row['boxes'][0], 90, placeholder=' …')}" for number, row in enumerate(rows, start=1)]
-    example = gr.Dropdown(
-        labels, label="Example from the test split", type="index", value=None, interactive=True, elem_id="example"
-    )
+    # Not a Dropdown, whose list stays open over the form after a choice by keyboard.
+    with gr.Accordion("Examples from the test split", open=False):
+        example = gr.Radio(labels, label="Example", type="index", interactive=True, elem_id="example")
     boxes = [_box(f"{label} (the tables: CREATE TABLE …)" if place == template.tables else label, f"box-{place}")
              for place, label in enumerate(template.labels)]  # fmt: skip
     extra = []
@@ -115,17 +116,18 @@ def _try(template: Template, models: Models, rows: list[dict[str, Any]], sql: bo
         extra.append(_box("Tables (CREATE TABLE …)", "schema"))
     if sql:
         extra.append(_box("Rows (INSERT INTO …): left empty, some are made up", "rows", lines=1))
-    caption = "Reference, or a query of your own" if sql else "Reference answer of the example"
-    reference = _box(caption, "reference", lines=1, interactive=sql, code=sql)
     button = gr.Button("Run", variant="primary", elem_id="run")
+    gr.HTML("<p>Shift+Enter in a box runs, too.</p>")
     notes = gr.HTML(elem_id="notes")
     outputs = []
     with gr.Row():
         for who, name in {"Base model": "base", "Adapter": "adapter"}.items():
             with gr.Column(min_width=280):
                 outputs += [_box(who, name, lines=3, interactive=False), gr.HTML(elem_id=f"{name}-outcome")]
-        if sql:
-            with gr.Column(min_width=280):
+        with gr.Column(min_width=280):
+            caption = "Reference, or a query of your own" if sql else "Reference answer of the example"
+            reference = _box(caption, "reference", lines=3, interactive=sql, code=sql)
+            if sql:
                 outcome = gr.HTML(elem_id="reference-outcome")
     if sql:
         with gr.Accordion("The tables with their rows", open=False):
@@ -169,10 +171,20 @@ def _try(template: Template, models: Models, rows: list[dict[str, Any]], sql: bo
         answered,
         inputs,
         [notes, *outputs],
-        api_name="run",
+        api_visibility="private",
         concurrency_limit=1,
+        concurrency_id="answers",
         show_progress="minimal",
     )
+
+    def answers(prompt: str) -> tuple[str, str]:
+        """What the base model and the adapter write for a whole prompt, the template filled in by who asks."""
+        refused, message = too_long(models, prompt)
+        if refused or not prompt.strip():
+            raise gr.Error(message or "`prompt` is empty: send the template, filled in")
+        return answer(models, prompt, adapter=False).text, answer(models, prompt, adapter=True).text
+
+    gr.api(answers, api_name="answers", concurrency_limit=1, concurrency_id="answers")
 
 
 def _box(label: str, name: str, lines: int = 2, interactive: bool = True, code: bool = False) -> gr.Textbox:
@@ -184,7 +196,7 @@ def _box(label: str, name: str, lines: int = 2, interactive: bool = True, code: 
         interactive=interactive,
         buttons=[] if interactive else ["copy"],
         elem_id=name,
-        elem_classes=["code"] if code else None,
+        elem_classes=["try-code"] if code else None,
     )
 
 

@@ -3,6 +3,8 @@
 import html
 from typing import Any
 
+from huggingface_hub.constants import ENDPOINT
+
 # The names of the scores in a record, as people read them; a newer score goes by its key.
 NAMES = {
     "rouge1": "ROUGE-1",
@@ -50,23 +52,30 @@ def code(caption: str, text: str) -> str:
 
 def _scrolled(caption: str, content: str) -> str:
     named = escape(caption)
-    scrolled = f'<div class="scroll" tabindex="0" role="region" aria-label="{named}">{content}</div>'
-    return f'<p class="caption">{named}</p>{scrolled}'
+    scrolled = f'<div class="try-scroll" tabindex="0" role="region" aria-label="{named}">{content}</div>'
+    return f'<p class="try-caption">{named}</p>{scrolled}'
 
 
 def sentence(text: str, kind: str = "note") -> str:
     """A note, or with `kind="error"` a refusal; both are read out when they appear."""
     role = "alert" if kind == "error" else "status"
-    return f'<p class="{kind}" role="{role}">{escape(text)}</p>' if text else ""
+    return f'<p class="try-{kind}" role="{role}">{escape(text)}</p>' if text else ""
 
 
-def heading(record: dict[str, Any], name: str) -> str:
-    """What is shown here, and on what base model."""
-    base = record["pins"]["base_model"]
+def heading(record: dict[str, Any], name: str, address: str | None) -> str:
+    """What is shown here, on what base model and with rows of what, as links.
+
+    Parameters:
+        address: of the adapter's files on the Hub; None where they lie in a folder.
+    """
+    base, data = record["pins"]["base_model"], record["pins"]["dataset"]
+    adapter = f"<b>{escape(name)}</b>" if address is None else _link(address, name)
+    base_link = _link(f"{ENDPOINT}/{base['id']}/tree/{base['revision']}", f"{base['id']}@{base['revision'][:12]}")
+    address_of_rows = f"{ENDPOINT}/datasets/{data['id']}/tree/{data['revision']}"
+    rows = _link(address_of_rows, f"{data['id']}@{data['revision'][:12]}")
     parts = [
         f"<h1>{escape(record['recipe']['title'])}</h1>",
-        f"<p>The adapter <b>{escape(name)}</b> next to its base model <b>{escape(base['id'])}</b>"
-        f"@{escape(base['revision'][:12])}.</p>",
+        f"<p>The adapter {adapter} next to its base model {base_link}, with rows of {rows}.</p>",
     ]
     if base.get("miniature") or record["pins"]["dataset"].get("miniature"):
         parts.append(sentence("A miniature stands in for the real model or data: no answer speaks of the real one."))
@@ -75,14 +84,35 @@ def heading(record: dict[str, Any], name: str) -> str:
     return "".join(parts)
 
 
+def _link(address: str, text: str) -> str:
+    return f'<a href="{escape(address)}">{escape(text)}</a>'
+
+
+def checks(verdict: dict[str, Any] | None, concerns: list[str]) -> str:
+    """The verdict that the release carries, and what speaks against its numbers."""
+    if verdict is None:
+        parts = [sentence("No verdict lies in the release: nobody's check of these numbers is shown here.")]
+    else:
+        commit = verdict.get("commit") or "a folder"
+        parts = [sentence(f"{verdict['verdict']}: the check of {commit[:12]} that lies in the release.")]
+    listed = "".join(f"<li>{escape(concern)}</li>" for concern in concerns)
+    return "".join(parts) + (f'<p class="try-caption">Concerns</p><ul>{listed}</ul>' if listed else "")
+
+
+def _scores(compared: dict[str, Any]) -> list[tuple]:
+    return [
+        (NAMES.get(name, name), _interval(compared["base"][name]), _interval(compared["adapter"][name]),
+         _interval(compared["difference"][name], "+"))
+        for name in compared["base"] if name != "rougeLsum_flat"
+    ]  # fmt: skip
+
+
 def scores(record: dict[str, Any]) -> str:
     """The scores of base and adapter with their intervals, and the facts that they rest on."""
     numbers, confidence = record["scores"], record["contract"]["confidence"]
-    rows = [
-        (NAMES.get(name, name), _interval(numbers["base"][name]), _interval(numbers["adapter"][name]),
-         _interval(numbers["difference"][name], "+"))
-        for name in numbers["base"] if name != "rougeLsum_flat"
-    ]  # fmt: skip
+    columns = ["Score", "Base model", "Adapter", "Difference"]
+    clean = numbers.get("clean")
+    without = table("Without the rows seen in training", columns, _scores(clean)) if clean else ""
     data, model, contract = record["data"], record["model"], record["contract"]
     decoding = "greedy decoding" if contract["num_beams"] == 1 else f"{contract['num_beams']} beams"
     caption = f"Scores on {numbers['rows']:,} test rows, with {100 * confidence:g} % bootstrap intervals"
@@ -96,9 +126,7 @@ def scores(record: dict[str, Any]) -> str:
         ("Scored with", f"{_scorers(contract)}, {decoding}, "
          f"at most {contract['max_new_tokens']:,} new tokens"),
     ]  # fmt: skip
-    return table(caption, ["Score", "Base model", "Adapter", "Difference"], rows) + table(
-        "What the scores rest on", [], facts
-    )
+    return table(caption, columns, _scores(numbers)) + without + table("What the scores rest on", [], facts)
 
 
 def _scorers(contract: dict[str, Any]) -> str:
