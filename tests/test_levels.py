@@ -12,8 +12,8 @@ from near_ties import rounded_otherwise
 from short_runs import publish, train_short
 
 from evaluation import evaluate
-from evaluation.regenerate import sample_rows
 from evaluation.reproduce import main, reproduce
+from evaluation.tolerance import sample_rows
 from hub import release
 from record.errors import UserError
 from record.run_record import load_record
