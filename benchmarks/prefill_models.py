@@ -15,15 +15,15 @@ from random import Random
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from tokenizers import Tokenizer
-from transformers import AutoModelForSeq2SeqLM, BitsAndBytesConfig, T5ForConditionalGeneration
+from transformers import AutoModelForSeq2SeqLM, BitsAndBytesConfig, GenerationConfig, T5ForConditionalGeneration
 
-from benchmarks.shapes import make_model, sql_texts
+from benchmarks.shapes import SHAPES, make_model, sql_texts
 
 PROMPT = "Translate the question into SQL. Question: {question} Tables: {context} SQL:"
 OTHER_PROMPT = "Write SQL. Question: {question} Tables: {context} SQL:"
 # Longest prompt and answer in tokens, so that a step takes a second.
-LONGEST = 80, 48
-BATCH, TEST = 8, 400
+LONGEST = 72, 40
+BATCH, TEST = 8, 200
 RANK = 16
 START, END = 0, 1
 
@@ -33,6 +33,8 @@ class Rows:
 
     def __init__(self, seed: int = 0):
         self.source, texts, tokenizer = sql_texts()
+        # bitsandbytes' kernels want blocks of 64.
+        self.pieces = -(-tokenizer.get_vocab_size() // 64) * 64
         pairs = [pair for row in texts if (pair := _encode(tokenizer, PROMPT, row)) is not None]
         others = {tuple(pair[0]): _encode(tokenizer, OTHER_PROMPT, row) for row in texts
                   if (pair := _encode(tokenizer, PROMPT, row)) is not None}  # fmt: skip
@@ -79,14 +81,12 @@ def fit(model: torch.nn.Module, rows: list, steps: int, rate: float, seed: int, 
     model.eval()
 
 
-def train(folder: Path, steps: int = 300, more: int = 30, adapter_steps: int = 80, size: str = "small") -> None:
+def train(folder: Path, size: str = "small", steps: int = 160, more: int = 12, adapter_steps: int = 48) -> None:
     """Trains base, the base's next revision and the adapters, and saves them in `folder`."""
     rows = Rows()
     half = len(rows.train) // 2
-    base = make_model(size, dropout=0.0).get_base_model()
-    base = _bare(base)
-    base.requires_grad_(True)
-    fit(base, rows.train[:half], steps, 1e-3, 0)
+    base = _fresh(size, rows.pieces)
+    fit(base, rows.train[:half], steps, 2e-3, 0)
     base.save_pretrained(folder / "base")
     fit(base, rows.train[:half], more, 2e-4, 1)
     base.save_pretrained(folder / "base-later")
@@ -103,29 +103,45 @@ def train(folder: Path, steps: int = 300, more: int = 30, adapter_steps: int = 8
     (folder / "done.json").write_text(json.dumps({"rows": rows.source, "steps": steps, "size": size}))
 
 
-def _bare(model: T5ForConditionalGeneration) -> T5ForConditionalGeneration:
-    """A model of the same shape without the places of an adapter."""
-    config = model.config
+def _fresh(size: str, pieces: int) -> T5ForConditionalGeneration:
+    """A model of FLAN-T5's shape with random weights, and a vocabulary of the tokenizer's size."""
+    config = make_model("tiny").get_base_model().config
+    width, ff, layers, heads = SHAPES[size]
+    config.update({"d_model": width, "d_ff": ff, "num_layers": layers, "num_decoder_layers": layers,
+                   "num_heads": heads, "vocab_size": pieces, "dropout_rate": 0.0})  # fmt: skip
     torch.manual_seed(0)
-    bare = T5ForConditionalGeneration(config)
-    bare.lm_head.weight = torch.nn.Parameter(torch.randn_like(bare.lm_head.weight) * config.d_model**-0.5)
-    bare.generation_config = model.generation_config
-    return bare
+    model = T5ForConditionalGeneration(config)
+    model.lm_head.weight = torch.nn.Parameter(torch.randn(pieces, width) * width**-0.5)
+    # Adam moves all weights by like steps, and those of T5's embedding are large.
+    model.shared.weight.data *= 0.1
+    model.generation_config = GenerationConfig(decoder_start_token_id=START, pad_token_id=START, eos_token_id=END)
+    return model
 
 
 def lora_config(rank: int = RANK) -> LoraConfig:
     return LoraConfig(task_type="SEQ_2_SEQ_LM", r=rank, lora_alpha=32, lora_dropout=0.0, target_modules=["q", "v"])
 
 
-def load(folder: Path, precision: str, base: str = "base", adapter: str = "adapter", scale: float = 1.0) -> PeftModel:
-    """A base in `float32`, `bfloat16`, `int8` (LLM.int8) or `nf4`, with an adapter whose alpha is scaled."""
+def load(
+    folder: Path,
+    precision: str,
+    base: str = "base",
+    adapter: str = "adapter",
+    scale: float = 1.0,
+    compute: torch.dtype = torch.float32,
+) -> PeftModel:
+    """A base in `float32`, `bfloat16`, `int8` (LLM.int8) or `nf4`, with an adapter whose alpha is scaled.
+
+    Parameters:
+        compute: in what the layers that are not quantized compute.
+    """
     quantization = {
         "int8": BitsAndBytesConfig(load_in_8bit=True),
         "nf4": BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute
         ),
     }.get(precision)  # fmt: skip
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    dtype = torch.bfloat16 if precision == "bfloat16" else compute
     model = AutoModelForSeq2SeqLM.from_pretrained(folder / base, dtype=dtype, quantization_config=quantization)
     rank = RANK // 2 if adapter == "other-rank" else RANK
     peft = get_peft_model(model, lora_config(rank))

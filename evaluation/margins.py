@@ -73,12 +73,14 @@ def read_outputs(
     """
     adapter = who == "adapter"
     outputs = getattr(published, f"{who}_tokens")
-    reading = summarize(read_margins(model, tokenizer, published.prompt, outputs, contract, adapter), precision)
+    reading = summarize(
+        read_margins(model, tokenizer(published.prompt)["input_ids"], outputs, contract, adapter), precision
+    )
     if reading.unlikely(precision):
         raise Drift(
             "weights" if adapter else "generation",
-            f"these weights do not write the {who} outputs: the {reading.tokens:,} tokens fall short of the likeliest by "
-            f"{reading.mean:.4f} nats in the mean, of which rounding explains {reading.limit:.4f}, and by "
+            f"these weights do not write the {who} outputs: the {reading.tokens:,} tokens fall short of the likeliest "
+            f"by {reading.mean:.4f} nats in the mean, of which rounding explains {reading.limit:.4f}, and by "
             f"{reading.worst:.2f} at worst (row {numbers[reading.worst_row]})",
             "margins",
         )

@@ -180,7 +180,7 @@ def generate_row(folder: Path, record: Record) -> None:
         elif why_not_greedy(model, contract) is not None:
             other = same
         else:
-            margins = read_margins(model, tokenizer, first.prompt, published, contract, adapter)
+            margins = read_margins(model, tokenizer(first.prompt)["input_ids"], published, contract, adapter)
             precision = precision_of(record, contract)
             other = summarize(margins, precision).unlikely(precision)
         if other:

@@ -167,8 +167,8 @@ def largest_margin(gaps: np.ndarray, precision: Precision) -> float:
     """The mean by which honest greedy outputs fall short of the likeliest tokens at most, in nats a token.
 
     The statistic is Token-DiFR's of greedy decoding (arXiv:2511.20621): the largest logit − that of the written token,
-    in the mean over the tokens. What is honest is modelled, since of many near-ties more are decided otherwise: noise of
-    a standard deviation s between the logits of writer and reader exchanges two tokens that are d apart with the
+    in the mean over the tokens. What is honest is modelled, since of many near-ties more are decided otherwise: noise
+    of a standard deviation s between the logits of writer and reader exchanges two tokens that are d apart with the
     probability Φ(−d/s). Of gaps that lie evenly near 0, g a nat, that makes g·s/√(2π) exchanges, each of s·√(2π)/4 nats
     in the mean: a sum of a Poisson number of them, taken as exponential. It exceeds the limit once in 2 /
     `FALSE_ALARMS`, so that of two models one does once in 1 / `FALSE_ALARMS`.

@@ -1,6 +1,7 @@
 """By how much each written token falls short of the likeliest: the models read outputs, and write nothing."""
 
 import contextlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,6 @@ from transformers import (
     MinLengthLogitsProcessor,
     NoBadWordsLogitsProcessor,
     NoRepeatNGramLogitsProcessor,
-    PreTrainedTokenizerBase,
 )
 
 from recipes.training.micro_batches import out_of_memory
@@ -48,12 +48,7 @@ class Margins(NamedTuple):
 
 
 def read_margins(
-    model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: list[str],
-    outputs: list[list[int]],
-    contract: Contract,
-    adapter: bool,
+    model: PeftModel, prompts: list[list[int]], outputs: list[list[int]], contract: Contract, adapter: bool
 ) -> list[Margins]:
     """The margins of the tokens of every output, each after the output's own past.
 
@@ -61,26 +56,26 @@ def read_margins(
     reading takes all tokens of an output at once, in products of other shapes than writing.
 
     Parameters:
-        outputs: token ids per row, as `generate` returns them; not of beams (see `why_not_greedy`).
+        prompts: token ids per row.
+        outputs: the same, as `generate` returns them; not of beams (see `why_not_greedy`).
 
     Raises:
         `UserError`: memory does not suffice for a single row.
     """
     ends = ends_of(model)
-    encoded = tokenizer(prompts)["input_ids"]
     written = [[*ids, ends[0]] if len(ids) < contract.max_new_tokens else ids for ids in outputs]
     vocabulary = model.config.get_text_config(decoder=True).vocab_size
     margins = [Margins(np.array([np.inf]), np.array([np.inf])) for _ in written]
     order = [row for row, ids in enumerate(written) if max(ids) < vocabulary]
-    order.sort(key=lambda row: (-(len(encoded[row]) // LIKE), -len(written[row]), row))
+    order.sort(key=lambda row: (-(len(prompts[row]) // LIKE), -len(written[row]), row))
     size = max(1, LOGITS // vocabulary)
     bar = tqdm(total=len(order), unit="row", desc="Adapter" if adapter else "Base model")
     with torch.inference_mode(), contextlib.nullcontext() if adapter else model.disable_adapter(), bar:
         while order:
-            rows = _batch(order, encoded, written, size)
+            rows = _batch(order, prompts, written, size)
             try:
-                batch = tokenizer.pad({"input_ids": [encoded[row] for row in rows]}, return_tensors="pt")
-                parts = _read(model, batch.to(model.device), [written[row] for row in rows], ends, contract)
+                pairs = [(prompts[row], written[row]) for row in rows]
+                parts = _read(model, *zip(*pairs, strict=True), ends, contract)
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
@@ -112,30 +107,34 @@ def ends_of(model: PeftModel) -> list[int]:
     return [ids] if isinstance(ids, int) else list(ids)
 
 
-def _batch(order: list[int], encoded: list[list[int]], written: list[list[int]], size: int) -> list[int]:
+def _batch(order: list[int], prompts: list[list[int]], written: list[list[int]], size: int) -> list[int]:
     """The first rows, as many as `PROMPT_TOKENS` and `size` written tokens allow, padding included; at least one."""
     longest, tokens, rows = 0, 0, []
     for row in order:
-        longest, tokens = max(longest, len(encoded[row])), tokens + len(written[row])
+        longest, tokens = max(longest, len(prompts[row])), tokens + len(written[row])
         if rows and (longest * (len(rows) + 1) > PROMPT_TOKENS or tokens > size):
             break
         rows.append(row)
     return rows
 
 
-def _read(model: PeftModel, batch, written: list[list[int]], ends: list[int], contract: Contract) -> list[Margins]:
+def _read(
+    model: PeftModel, prompts: Sequence[list[int]], written: Sequence[list[int]], ends: list[int], contract: Contract
+) -> list[Margins]:
     config, device = model.generation_config, model.device
     start = config.bos_token_id if config.decoder_start_token_id is None else config.decoder_start_token_id
-    ids = [torch.tensor(row, device=device) for row in written]
-    lengths = [len(row) for row in written]
-    past = pad_sequence([torch.cat([one.new_tensor([start]), one[:-1]]) for one in ids], True, config.pad_token_id or 0)
-    real = torch.arange(past.shape[1], device=device) < torch.tensor(lengths, device=device)[:, None]
+    source, seen = _padded(prompts, config, device)
+    past, real = _padded([[start, *ids[:-1]] for ids in written], config, device)
     with _real_tokens_only(model, real):
-        logits = model(**batch, decoder_input_ids=past, use_cache=False).logits[0].float()
+        logits = (
+            model(input_ids=source, attention_mask=seen.long(), decoder_input_ids=past, use_cache=False)
+            .logits[0]
+            .float()
+        )
     rules = _rules(config, ends, contract, device)
     if rules:
         logits = _follow(rules, logits, past, real)
-    tokens = torch.cat(ids)
+    tokens = torch.tensor([token for ids in written for token in ids], device=device)
     of_tokens = logits.gather(1, tokens[:, None])[:, 0]
     if len(ends) > 1:
         # Which of them ended an output is not kept.
@@ -144,7 +143,14 @@ def _read(model: PeftModel, batch, written: list[list[int]], ends: list[int], co
     likeliest, first = logits.max(1)
     second = logits.scatter_(1, first[:, None], -torch.inf).amax(1)
     numbers = torch.stack([likeliest - of_tokens, likeliest - second]).double().cpu().numpy()
-    return [Margins(*part) for part in np.split(numbers, np.cumsum(lengths)[:-1], axis=1)]
+    return [Margins(*part) for part in np.split(numbers, np.cumsum([len(ids) for ids in written])[:-1], axis=1)]
+
+
+def _padded(rows: Sequence[list[int]], config, device) -> tuple[Tensor, Tensor]:
+    """Rows of token ids side by side, and which places hold one, (rows, places) each."""
+    ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=config.pad_token_id or 0)
+    real = torch.arange(ids.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
+    return ids.to(device), real.to(device)
 
 
 @contextlib.contextmanager
