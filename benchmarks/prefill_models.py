@@ -14,6 +14,7 @@ from random import Random
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from tokenizers import Tokenizer
 from transformers import AutoModelForSeq2SeqLM, BitsAndBytesConfig, GenerationConfig, T5ForConditionalGeneration
 
@@ -147,7 +148,7 @@ def load(
     peft = get_peft_model(model, lora_config(rank))
     set_peft_model_state_dict(peft, torch.load(folder / f"{adapter}.pt"))
     for module in peft.modules():
-        if "scaling" in vars(module):
+        if isinstance(module, LoraLayer):
             module.scaling["default"] *= scale
     return peft.eval()
 

@@ -218,7 +218,8 @@ def _refuse_unlikely(
         raise Drift(
             "weights" if adapter else "generation",
             f"these weights do not write the {who} output of row {differing[worst]}: they prefer another by "
-            f"{short[worst]:.1f} nats; {len(differing):,} {who} outputs differ, in the mean by {np.mean(short):.2f}",
+            f"{short[worst]:.1f} nats; {len(differing):,} {who} outputs differ, by {np.mean(short):.2f} nats "
+            "in the mean",
         )
 
 
