@@ -15,10 +15,12 @@ from random import Random
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import load as load_weights
 from tokenizers import Tokenizer
 from transformers import AutoModelForSeq2SeqLM, BitsAndBytesConfig, GenerationConfig, T5ForConditionalGeneration
 
 from benchmarks.shapes import SHAPES, make_model, sql_texts
+from local_hub.miniatures import models
 
 PROMPT = "Translate the question into SQL. Question: {question} Tables: {context} SQL:"
 OTHER_PROMPT = "Write SQL. Question: {question} Tables: {context} SQL:"
@@ -34,8 +36,6 @@ class Rows:
 
     def __init__(self, seed: int = 0):
         self.source, texts, tokenizer = sql_texts()
-        # bitsandbytes' kernels want blocks of 64.
-        self.pieces = -(-tokenizer.get_vocab_size() // 64) * 64
         pairs = [pair for row in texts if (pair := _encode(tokenizer, PROMPT, row)) is not None]
         others = {tuple(pair[0]): _encode(tokenizer, OTHER_PROMPT, row) for row in texts
                   if (pair := _encode(tokenizer, PROMPT, row)) is not None}  # fmt: skip
@@ -82,14 +82,14 @@ def fit(model: torch.nn.Module, rows: list, steps: int, rate: float, seed: int, 
     model.eval()
 
 
-def train(folder: Path, size: str = "small", steps: int = 160, more: int = 12, adapter_steps: int = 48) -> None:
+def train(folder: Path, size: str = "small", steps: int = 40, more: int = 8, adapter_steps: int = 32) -> None:
     """Trains base, the base's next revision and the adapters, and saves them in `folder`."""
     rows = Rows()
     half = len(rows.train) // 2
-    base = _fresh(size, rows.pieces)
-    fit(base, rows.train[:half], steps, 2e-3, 0)
+    base = grown(size)
+    fit(base, rows.train[:half], steps, 5e-4, 0)
     base.save_pretrained(folder / "base")
-    fit(base, rows.train[:half], more, 2e-4, 1)
+    fit(base, rows.train[:half], more, 1e-4, 1)
     base.save_pretrained(folder / "base-later")
     for name, rank in (("adapter", RANK), ("other-rank", RANK // 2)):
         torch.manual_seed(2)
@@ -104,17 +104,38 @@ def train(folder: Path, size: str = "small", steps: int = 160, more: int = 12, a
     (folder / "done.json").write_text(json.dumps({"rows": rows.source, "steps": steps, "size": size}))
 
 
-def _fresh(size: str, pieces: int) -> T5ForConditionalGeneration:
-    """A model of FLAN-T5's shape with random weights, and a vocabulary of the tokenizer's size."""
+def grown(size: str, seed: int = 0) -> T5ForConditionalGeneration:
+    """A model of FLAN-T5's shape that answers as the trained miniature does, and has not learned to use its width.
+
+    Every matrix of the miniature fills a corner of a larger one, whose other numbers are small and random (after
+    Net2Net, arXiv:1511.05641); layers that it does not have start as small changes. A norm over more places, all others
+    near 0, is larger by the root of how many times more.
+    """
+    small = load_weights(models.files("xl")["model.safetensors"])
+    old, (width, ff, layers, heads) = models.SHAPES["xl"], SHAPES[size]
     config = make_model("tiny").get_base_model().config
-    width, ff, layers, heads = SHAPES[size]
     config.update({"d_model": width, "d_ff": ff, "num_layers": layers, "num_decoder_layers": layers,
-                   "num_heads": heads, "vocab_size": pieces, "dropout_rate": 0.0})  # fmt: skip
-    torch.manual_seed(0)
+                   "num_heads": heads, "vocab_size": len(small["lm_head.weight"]), "dropout_rate": 0.0,
+                   "scale_decoder_outputs": False})  # fmt: skip
+    torch.manual_seed(seed)
     model = T5ForConditionalGeneration(config)
-    model.lm_head.weight = torch.nn.Parameter(torch.randn(pieces, width) * width**-0.5)
-    # Adam moves all weights by like steps, and those of T5's embedding are large.
-    model.shared.weight.data *= 0.1
+    model.lm_head.weight = torch.nn.Parameter(torch.empty(config.vocab_size, width))
+    kv = [head * config.d_kv + place for head in range(old["num_heads"]) for place in range(16)]
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            norm = "layer_norm" in name
+            weight.fill_((old["d_model"] / width) ** 0.5) if norm else weight.normal_(0, 0.02)
+            own = small.get(name)
+            if own is None:
+                continue
+            if norm:
+                weight[: len(own)] = own * (old["d_model"] / width) ** 0.5
+            elif name.split(".")[-2] in "qkv":
+                weight[torch.tensor(kv), : own.shape[1]] = own
+            elif name.split(".")[-2] == "o":
+                weight[: len(own), torch.tensor(kv)] = own
+            else:
+                weight[: own.shape[0], : own.shape[1]] = own
     model.generation_config = GenerationConfig(decoder_start_token_id=START, pad_token_id=START, eos_token_id=END)
     return model
 
