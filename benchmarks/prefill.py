@@ -3,9 +3,9 @@
     python -m benchmarks.prefill [--models FOLDER] [--rounds 5]
 
 The trained model of `benchmarks.prefill_models` answers test rows. At each place of its answers, every substitute says
-which token it would have written there; the honest model reads these as if they had been published. Rows are then drawn
-again and again, 1,000 tokens each time, and `evaluation.tolerance` decides. Honest outputs are those of the same weights
-by the kernels of another library, or in another precision of this machine.
+which token it would have written there; the honest model reads these as if they had been published. Rows are then
+drawn again and again, 1,000 tokens each time, and `evaluation.tolerance` decides. Honest outputs are those of the same
+weights by the kernels of another library, or in another precision of this machine.
 """
 
 import argparse
@@ -194,7 +194,7 @@ def _read(model: PeftModel, text: Text, rows: Rows, who: str, writes: str) -> li
 
 
 def cost(size: str, rows: int, rounds: int) -> dict:
-    """Seconds of generating and of reading for both models, in turns: of random weights, at the lengths of real rows."""
+    """Seconds of generating and of reading for both models, in turns: random weights, at the lengths of real rows."""
     model = make_model(size).eval()
     source, examples = make_rows(rows)
     prompts = [row["input_ids"] for row in examples]
@@ -232,7 +232,13 @@ def measure(size: str, rows: int, rounds: int, models: Path | None = None) -> di
             models = Path(folder)
             train(models, size, *((4, 1, 2) if size == "tiny" else ()))
         told = json.loads((models / "done.json").read_text(encoding="utf-8"))
-        return {"trained": told, "precisions": detection(models), "cost": cost(size, rows, rounds)}
+        found = detection(models)
+    names = {kind: list(dict.fromkeys(name for one in found.values() for name in one[kind]))
+             for kind in ("substitutes", "honest")}  # fmt: skip
+    return {
+        "trained": told, "precisions": found, "names": names["substitutes"], "honest": names["honest"],
+        "draws": DRAWS, "drawn_tokens": TOKENS, "cost": cost(size, rows, rounds),
+    }  # fmt: skip
 
 
 if __name__ == "__main__":
