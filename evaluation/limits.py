@@ -107,7 +107,7 @@ LIMITS = (
         "other rounding chooses among them, too",
     ),
     Limit(
-        "on the device that the record names: a choice among near-ties; weights changed by less than rounding",
+        "on the device that the record names: a choice among near-ties; weights that differ by rounding alone",
         "",
         False,
         False,

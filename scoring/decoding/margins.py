@@ -9,7 +9,6 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from tqdm.auto import tqdm
 from transformers import (
     ForcedBOSTokenLogitsProcessor,
     ForcedEOSTokenLogitsProcessor,
@@ -22,6 +21,7 @@ from transformers import (
 
 from recipes.training.micro_batches import out_of_memory
 from record.errors import UserError
+from record.progress import progress
 from record.scores import Contract
 from scoring.decoding.generate import asks_for
 
@@ -69,8 +69,8 @@ def read_margins(
     order = [row for row, ids in enumerate(written) if max(ids) < vocabulary]
     order.sort(key=lambda row: (-(len(prompts[row]) // LIKE), -len(written[row]), row))
     size = max(1, LOGITS // vocabulary)
-    bar = tqdm(total=len(order), unit="row", desc="Adapter" if adapter else "Base model")
-    with torch.inference_mode(), contextlib.nullcontext() if adapter else model.disable_adapter(), bar:
+    shown = progress(len(order), "row", "Adapter" if adapter else "Base model")
+    with torch.inference_mode(), contextlib.nullcontext() if adapter else model.disable_adapter(), shown as finished:
         while order:
             rows = _batch(order, prompts, written, size)
             try:
@@ -89,7 +89,7 @@ def read_margins(
             for row, part in zip(rows, parts, strict=True):
                 margins[row] = part
             order = order[len(rows) :]
-            bar.update(len(rows))
+            finished(len(rows))
     return margins
 
 
