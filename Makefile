@@ -129,7 +129,7 @@ export: $(READY) ## the same of a published one: ADAPTER=owner/name FORMAT=int8
 	@[ -n $(call quoted,ADAPTER) ] || { echo 'error: no adapter was named: make export ADAPTER=owner/name FORMAT=int8' >&2; exit 1; }
 	$(PUBREP) export $(call option,ADAPTER,adapter) $(call option,REVISION,revision) $(EXPORT_AS)
 
-reproduce: $(READY) ## check an adapter's numbers: ADAPTER=owner/name [LEVEL=score]
+reproduce: $(READY) ## check numbers: ADAPTER=owner/name [LEVEL=score|prefill]
 	@[ -n $(call quoted,ADAPTER) ] || { echo 'UNCHECKED no adapter was named: make reproduce ADAPTER=owner/name'; exit 2; }
 	$(PUBREP) reproduce $(call quoted,ADAPTER) $(call option,LEVEL,level) $(CHECK_AS)
 

@@ -25,10 +25,10 @@ from record.command_line import Command, run_command
 RESULTS = Path(__file__).parent / "results"
 PICTURES = Path(__file__).parents[1] / "docs" / "benchmarks"
 PARTS = (
-    "training", "base", "generation", "scoring", "data", "growth", "exports", "load", "profiles", "machine",
+    "training", "base", "generation", "prefill", "scoring", "data", "growth", "exports", "load", "profiles", "machine",
 )  # fmt: skip
 # A GPU trains a larger shape than the base model's, exports are for hosts without one, the load is a miniature's.
-CPU_PARTS = ("base", "exports", "load")
+CPU_PARTS = ("base", "prefill", "exports", "load")
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "rouge-score-rs", "ctranslate2")
 # What is also given at the top: ratios above 1 mean that this project is faster.
 FLAT = {
@@ -64,8 +64,8 @@ def command(device: str, quick: bool, only: tuple[str, ...], into: Path | None) 
     """Measure this project next to its peers, and write benchmarks/results.
 
     \b
-    PART is training, base, generation, scoring, data, growth, exports, load,
-    profiles or machine.
+    PART is training, base, generation, prefill, scoring, data, growth, exports,
+    load, profiles or machine.
     """
     import torch
 
@@ -165,6 +165,11 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
 
         return measure(device, 16 if quick else 1_000, repeats, size)
 
+    def prefill() -> dict:
+        from benchmarks.prefill import measure
+
+        return measure("tiny", 8, 1) if quick else measure("small", 200, repeats)
+
     def scoring() -> dict:
         from benchmarks.scoring import measure
 
@@ -209,8 +214,8 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
         return job | ({"small_card": small_card(size)} if cuda else {})
 
     return {
-        "training": training, "base": base, "generation": generation, "scoring": scoring, "data": data,
-        "growth": growth, "exports": exports, "load": load, "profiles": profiles, "machine": machine,
+        "training": training, "base": base, "generation": generation, "prefill": prefill, "scoring": scoring,
+        "data": data, "growth": growth, "exports": exports, "load": load, "profiles": profiles, "machine": machine,
     }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from random import Random
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from tokenizers import Tokenizer
 from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 
 VOCABULARY = 32_128
@@ -60,9 +61,7 @@ def lengths(rows: int, seed: int = 0) -> tuple[str, list[tuple[int, int]]]:
     return source, Random(seed).choices(list(zip(*counts, strict=True)), k=rows)
 
 
-def _texts():
-    from tokenizers import Tokenizer
-
+def _texts() -> tuple[str, list[dict[str, str]], Tokenizer]:
     if "REAL_DATA" in os.environ:
         root = Path(os.environ["REAL_DATA"])
         path = root / "hub/datasets/gbharti/finance-alpaca/Cleaned_date.json"
@@ -73,6 +72,17 @@ def _texts():
 
     files = next(repository.files for repository in repositories() if repository.id == "google/flan-t5-large")
     return "the finance miniature's rows", rows(), Tokenizer.from_buffer(files["tokenizer.json"])
+
+
+def sql_texts() -> tuple[str, list[dict[str, str]], Tokenizer]:
+    """Where they come from, text-to-SQL rows (question, context, answer), and T5's tokenizer or the miniature's."""
+    from local_hub.miniatures.sql import rows
+
+    tokenizer = _texts()[2]
+    if "REAL_DATA" in os.environ:
+        path = Path(os.environ["REAL_DATA"], "hub/datasets/b-mc2/sql-create-context/sql_create_context_v4.json")
+        return "real rows of sql-create-context", json.loads(path.read_text(encoding="utf-8")), tokenizer
+    return "the text-to-SQL miniature's rows", rows(), tokenizer
 
 
 def make_rows(rows: int, seed: int = 0) -> tuple[str, list[dict[str, list[int]]]]:

@@ -9,13 +9,14 @@ class Limit(NamedTuple):
     Parameters:
         what: for people.
         fields: a regular expression for the dotted paths of the record's fields that it speaks of; "" for none.
-        score, generate, train: whether the level finds a change.
+        score, prefill, generate, train: whether the level finds a change.
         why: why it does not.
     """
 
     what: str
     fields: str
     score: bool
+    prefill: bool
     generate: bool
     train: bool
     why: str
@@ -28,12 +29,14 @@ LIMITS = (
         False,
         True,
         True,
+        True,
         "without a model only the numbers are known to follow from the outputs",
     ),
     Limit(
         "other weights, and the sizes of the model",
         r"model\..*",
         False,
+        True,
         True,
         True,
         "without a model nobody can say what the weights write; weights that write the same for every test row pass",
@@ -45,12 +48,14 @@ LIMITS = (
         r"|training\.(history|steps|epochs|seed|best_step|resumed_from).*",
         False,
         False,
+        False,
         True,
         "only training again shows it, and bit for bit only on the same CPU, threads and versions",
     ),
     Limit(
         "seconds, tokens per second, peak memory, energy, how memory cut the batch",
         r"training\.(seconds|tokens_per_second|peak_memory_bytes)|scores\.\w+_outputs\.seconds|energy.*|batch\..*",
+        False,
         False,
         False,
         False,
@@ -62,11 +67,13 @@ LIMITS = (
         False,
         False,
         False,
+        False,
         "nobody can see where something ran; outputs of another device are compared by statistics",
     ),
     Limit(
         "title, task, language and names; what the recipe says that others published",
         r"recipe\.(title|task|language|adapter_name|expect).*|name|hub",
+        False,
         False,
         False,
         False,
@@ -78,11 +85,13 @@ LIMITS = (
         False,
         False,
         False,
+        False,
         "another version that scores the same is no other score",
     ),
     Limit(
         "another prompt, split or rule, drawn, generated and scored again by it; a parent that was never continued",
         "",
+        False,
         False,
         False,
         True,
@@ -94,11 +103,22 @@ LIMITS = (
         False,
         False,
         False,
+        False,
         "other rounding chooses among them, too",
+    ),
+    Limit(
+        "on the device that the record names: a choice among near-ties; weights that differ by rounding alone",
+        "",
+        False,
+        False,
+        True,
+        True,
+        "reading multiplies in other shapes than writing: `prefill` lets pass what rounding explains, on every device",
     ),
     Limit(
         "rows outside a sample",
         "",
+        False,
         False,
         False,
         False,
@@ -110,11 +130,13 @@ LIMITS = (
         False,
         False,
         False,
+        False,
         "check the parent, too; a verdict is held to speak of these weights and scores, and anybody can write one",
     ),
     Limit(
         "offline: licences, marks of miniatures, branches, and files that were added to the repository",
         "",
+        False,
         False,
         False,
         False,

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 from datasets import Dataset
 
 from evaluation.findings import Drift, Undecided
+from evaluation.loaded import MODELS, Loaded, contract_here, precision_of
+from evaluation.margins import read_outputs, summarize
 from evaluation.tolerance import (
     Outcome,
     change_interval,
@@ -17,47 +19,24 @@ from evaluation.tolerance import (
     outcome,
     rows_to_decide,
     same_stack,
+    sample_rows,
     unlikely,
     visible_change,
 )
 from hub.release import pull_parent
 from recipes.config import recipe_from_record
 from recipes.environment import describe_environment
-from recipes.training.model import adapter_numbers, size_of
-from record.errors import UserError
-from record.hashes import sha256_file
 from record.predictions import Predictions, load_predictions
-from record.release_files import ADAPTER_FILE, FORGETTING_FILE
-from record.run_record import Environment, Pin, Record
-from record.scored_record import ScoredRecord, require_scores
+from record.release_files import FORGETTING_FILE
+from record.run_record import Pin, Record
+from record.scored_record import require_scores
 from record.scores import METRIC_NAMES, Contract, Interval
 from record.verdict import Change, Evidence, Model, Part
 from scoring.bootstrap import Corpus, Rows, applies, mean
 from scoring.decoding.generate import generate, shortfalls
+from scoring.decoding.margins import read_margins, why_not_greedy
 from scoring.decoding.predict import load_for_scoring, parent_predictions, predict
-from scoring.engines import engine_here
 from scoring.scores import metric_rows
-
-MODELS: tuple[Model, ...] = ("base", "adapter")
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """Base model and adapter, loaded as the record says.
-
-    `tokenizer` is the base model's. `contract` is the record's with the engine and dtype of this machine. `repeatable`
-    is whether tokens must be equal: the published adapter on the same device and versions. `gains` and `parent_gains`
-    are the published differences adapter − base by metric, for the test rows and for the parent's.
-    """
-
-    model: Any
-    tokenizer: Any
-    contract: Contract
-    environment: Environment
-    published_adapter: bool
-    repeatable: bool
-    gains: dict[str, float]
-    parent_gains: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -68,53 +47,6 @@ class Comparison:
     fresh: Predictions
     differing: dict[Model, list[int]]
     changes: list[Change]
-
-
-def load(adapter: Path, record: ScoredRecord) -> Loaded:
-    """Loads the base model and the adapter in the folder `adapter`.
-
-    Raises:
-        `Drift`: the adapter does not fit the base model.
-    """
-    recipe = recipe_from_record(record.name, dict(record.recipe))
-    try:
-        model, tokenizer, dtype = load_for_scoring(adapter, record, recipe.model)
-    except UserError as error:
-        raise Drift("weights", str(error)) from error
-    contract, here = _contract_here(record, dtype), describe_environment()
-    published_adapter = sha256_file(adapter / ADAPTER_FILE) == record.training.adapter_sha256
-    same = contract == record.contract and same_stack(here, record.scored_in)
-    return Loaded(
-        model,
-        tokenizer,
-        contract,
-        here,
-        published_adapter,
-        repeatable=published_adapter and same,
-        gains={name: gain.mean for name, gain in record.scores.difference.items()},
-        parent_gains={name: gain.mean for name, gain in record.forgetting.difference.items()}
-        if record.forgetting
-        else {},
-    )
-
-
-def check_sizes(record: Record, loaded: Loaded) -> None:
-    """Compares the record's parameter counts with the model as loaded; its bytes on the same device and versions.
-
-    Raises:
-        `Drift`: one of them differs.
-    """
-    model = size_of(loaded.model).model_copy(update={"trainable": adapter_numbers(loaded.model)})
-    names = ["trainable", "total", "quantized_layers"]
-    same = same_stack(loaded.environment, record.environment)
-    if same and model.dtype == record.model.dtype and not model.quantized_layers:
-        names.append("memory_bytes")
-    for name in names:
-        if getattr(model, name) != getattr(record.model, name):
-            raise Drift(
-                "weights",
-                f"{name} of the model is {getattr(model, name):,}, the record states {getattr(record.model, name):,}",
-            )
 
 
 def regenerate(loaded: Loaded, published: Predictions, test: Dataset, rows: list[int]) -> Comparison:
@@ -149,11 +81,7 @@ def decide(loaded: Loaded, published: Predictions, comparison: Comparison, sampl
     rows, differing = comparison.rows, comparison.differing
     if not loaded.repeatable:
         for who in MODELS if loaded.published_adapter else MODELS[:1]:
-            numbers = differing[who]
-            here = [place for place, number in enumerate(rows) if number in set(numbers)]
-            _refuse_unlikely(
-                loaded, published.take(numbers), comparison.fresh.take(here), numbers, who, loaded.contract
-            )
+            _refuse_unlikely(loaded, published.take(rows), comparison.fresh, rows, differing[who], who, loaded.contract)
     part: Part = "generation" if differing["base"] else "weights"
     metrics = loaded.contract.deciding(dict.fromkeys(change.metric for change in comparison.changes))
     score = next(c.now for c in comparison.changes if (c.model, c.metric) == ("adapter", metrics[0]))
@@ -217,8 +145,7 @@ def regenerate_parent_rows(loaded: Loaded, pinned: Pin, folder: Path, sample: in
         )
     if others and loaded.published_adapter:
         contract = require_scores(parent.record).contract
-        places = [rows.index(number) for number in others]
-        _refuse_unlikely(loaded, published.take(places), fresh.take(places), others, "adapter", contract)
+        _refuse_unlikely(loaded, published, fresh, rows, others, "adapter", contract)
     moves = changes(published, fresh, "adapter", loaded.contract, loaded.parent_gains, loaded.published_adapter)
     metrics = loaded.contract.deciding(change.metric for change in moves)
     deciding = [change for change in moves if change.metric in metrics]
@@ -236,7 +163,7 @@ def generate_row(folder: Path, record: Record) -> None:
     record = require_scores(record)
     recipe = recipe_from_record(record.name, dict(record.recipe))
     model, tokenizer, dtype = load_for_scoring(folder, record, recipe.model)
-    contract = _contract_here(record, dtype)
+    contract = contract_here(record, dtype)
     same = contract == record.contract and same_stack(describe_environment(), record.scored_in)
     contract = contract.model_copy(update={"batch_size": 1})
     first = load_predictions(folder).take([0])
@@ -247,47 +174,52 @@ def generate_row(folder: Path, record: Record) -> None:
         if fresh == published:
             continue
         # Alone, a row is not rounded as among others.
-        short = shortfalls(model, tokenizer, first.prompt, published, fresh, contract, adapter)
-        if unlikely(short, contract.num_beams) or (same and np.isnan(short).any()):
+        if contract.num_beams > 1:
+            short = shortfalls(model, tokenizer, first.prompt, published, fresh, contract, adapter)
+            other = unlikely(short) or (same and np.isnan(short).any())
+        elif why_not_greedy(model, contract) is not None:
+            other = same
+        else:
+            margins = read_margins(model, tokenizer(first.prompt)["input_ids"], published, contract, adapter)
+            precision = precision_of(record, contract)
+            other = summarize(margins, precision).unlikely(precision)
+        if other:
             raise Drift("weights", f"the {who} output of the first test row is another one")
 
 
-def _contract_here(record: ScoredRecord, dtype: str) -> Contract:
-    """The record's contract with the engine and the dtype that this machine has. In float32 tokens are the same."""
-    engine_there = record.contract.engine
-    engine = engine_here(engine_there) if dtype == "float32" else "transformers"
-    if engine != engine_there:
-        print(f"The record's outputs were generated by {engine_there}, here {engine} generates", flush=True)
-    return record.contract.model_copy(update={"dtype": dtype, "engine": engine})
-
-
 def _refuse_unlikely(
-    loaded: Loaded, published: Predictions, fresh: Predictions, numbers: list[int], who: Model, contract: Contract
+    loaded: Loaded,
+    published: Predictions,
+    fresh: Predictions,
+    rows: list[int],
+    differing: list[int],
+    who: Model,
+    contract: Contract,
 ) -> None:
-    """Refuses outputs that the same weights write on no device.
-
-    The record itself says where its scores were taken, and so whether tokens must be equal: whoever wants it otherwise
-    names another version. Scores alone would then let pass what lies within their margin.
+    """Refuses outputs that the same weights write on no device, where any of them differ.
 
     Parameters:
-        published, fresh: the rows with the `numbers`, whose outputs of `who` differ.
+        published, fresh: the test rows with the numbers `rows`.
+        differing: numbers of those for which `who` has written other tokens.
     """
+    if not differing:
+        return
+    if contract.num_beams == 1:
+        if why_not_greedy(loaded.model, contract) is None:
+            read_outputs(loaded.model, loaded.tokenizer, published, rows, contract, who, loaded.precision)
+        return
+    places = [rows.index(number) for number in differing]
+    published, fresh = published.take(places), fresh.take(places)
     column, adapter = f"{who}_tokens", who == "adapter"
-    short = shortfalls(
-        loaded.model,
-        loaded.tokenizer,
-        published.prompt,
-        getattr(published, column),
-        getattr(fresh, column),
-        contract,
-        adapter,
-    )
-    if unlikely(short, contract.num_beams):
+    pair = getattr(published, column), getattr(fresh, column)
+    short = shortfalls(loaded.model, loaded.tokenizer, published.prompt, *pair, contract, adapter)
+    if unlikely(short):
         worst = int(np.argmax(short))
         raise Drift(
             "weights" if adapter else "generation",
-            f"these weights do not write the {who} output of row {numbers[worst]}: they prefer another by "
-            f"{short[worst]:.1f} nats; {len(numbers):,} {who} outputs differ, by {np.mean(short):.2f} nats in the mean",
+            f"these weights do not write the {who} output of row {differing[worst]}: they prefer another by "
+            f"{short[worst]:.1f} nats; {len(differing):,} {who} outputs differ, by {np.mean(short):.2f} nats "
+            "in the mean",
         )
 
 
@@ -299,16 +231,6 @@ def _summary(comparison: Comparison) -> str:
         for who, numbers in comparison.differing.items()
         if numbers
     )
-
-
-def sample_rows(rows: int, sample: int | None, commit: str) -> list[int]:
-    """Numbers of the test rows to generate for, in order: all of them, or a sample without replacement.
-
-    The commit seeds the draw: nobody who publishes can know before which rows will be looked at.
-    """
-    if sample is None or sample >= rows:
-        return list(range(rows))
-    return sorted(np.random.default_rng(int(commit, 16)).choice(rows, sample, replace=False).tolist())
 
 
 def differing_rows(published: Predictions, fresh: Predictions, who: Model, rows: list[int]) -> list[int]:

@@ -1,12 +1,13 @@
 """Checks a published adapter's numbers from the Hub alone.
 
-    python -m evaluation.reproduce owner/name [--revision COMMIT] [--level score|generate|train] [--sample ROWS]
+    python -m evaluation.reproduce owner/name [--revision COMMIT] [--level LEVEL] [--sample ROWS]
 
 Takes everything from the Hub at the commits that the published record pins. Every level checks all hashes, rebuilds the
 test rows, looks for them among the training rows, scores the published predictions again and renders the card again.
 
     score      no more than that: no model, no GPU, no torch
-    generate   then generates again with base model and adapter, and compares (the default)
+    prefill    then has base model and adapter read their published outputs: each token must be the likeliest
+    generate   or generates again with base model and adapter, and compares (the default)
     train      then trains a new adapter from the record alone, generates with it, and compares
 
 The last line starts with REPRODUCED (exit 0), DRIFTED (exit 1) or UNCHECKED (exit 2). With HF_HUB_OFFLINE=1 it works
@@ -80,7 +81,9 @@ def command(
 
     \b
     score     no more than that: no model, no GPU, no torch
-    generate  then generates again with base model and adapter, and compares
+    prefill   then base model and adapter read the published outputs: is every
+              token the likeliest, or a near-tie?
+    generate  or generates again with base model and adapter, and compares
     train     then trains a new adapter from the record alone, and compares
 
     The last line starts with REPRODUCED (exit code 0), DRIFTED (1) or UNCHECKED
@@ -241,13 +244,13 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
     _note(findings, "card", card)
     if level == "score":
         findings.evidence = "numbers"
-        leading = record.contract.deciding(record.scores.adapter)[0]
-        score = f"{METRIC_NAMES[leading]} {record.scores.adapter[leading].mean:.4f}"
-        findings.reason = f"{score}: every number follows from the published predictions; nothing was generated"
+        findings.reason = (
+            f"{_leading_score(record)}: every number follows from the published predictions; nothing was generated"
+        )
     else:
         refuse_large_weights(record.pins.base_model, record.model.total)
         run = _retrain(findings, adapter, commit, record) if level == "train" else folder
-        _regenerate(findings, run, commit, folder, record, predictions, splits.test)
+        _run_models(findings, level, run, commit, folder, record, predictions, splits.test)
     if rest is not None:
         findings.unchecked = rest.part
         findings.reason += f"; {card}"
@@ -267,8 +270,9 @@ def _retrain(findings: Findings, adapter: str, commit: str, record: ScoredRecord
     return run
 
 
-def _regenerate(
+def _run_models(
     findings: Findings,
+    level: Level,
     run: Path,
     commit: str,
     folder: Path,
@@ -276,27 +280,45 @@ def _regenerate(
     published: Predictions,
     test: "Dataset",
 ) -> None:
-    """Generates again with the adapter in the folder `run`: for the test rows, then for its parent's.
+    """Runs base model and adapter in the folder `run`: on the test rows, then on its parent's.
 
     Parameters:
+        level: `prefill` has them read the published outputs; the others, write again.
         commit, folder, record, published: the release that is checked, its files, its record and its predictions.
     """
-    from evaluation import regenerate
+    from evaluation import loaded as models
+    from evaluation import margins, regenerate
+    from evaluation.tolerance import sample_rows
 
-    loaded = regenerate.load(run, record)
+    if level == "prefill":
+        margins.refuse_beams(record.contract)
+    loaded = models.load(run, record)
     findings.environment = loaded.environment
-    regenerate.check_sizes(record, loaded)
-    rows = regenerate.sample_rows(len(test), findings.sample, commit)
+    models.check_sizes(record, loaded)
+    rows = sample_rows(len(test), findings.sample, commit)
     if len(rows) == len(test):
         findings.sample = None
-    comparison = regenerate.regenerate(loaded, published, test, rows)
-    findings.rows, findings.fresh = rows, comparison.fresh
-    findings.differing, findings.changes = comparison.differing, comparison.changes
-    findings.evidence, findings.reason = regenerate.decide(loaded, published, comparison, findings.sample)
+    parent = record.pins.parent_adapter
+    if level == "prefill":
+        findings.evidence = "margins"
+        findings.reason = (
+            f"{_leading_score(record)}: {margins.check_readings(loaded, published, rows, findings.sample)}"
+        )
+    else:
+        comparison = regenerate.regenerate(loaded, published, test, rows)
+        findings.rows, findings.fresh = rows, comparison.fresh
+        findings.differing, findings.changes = comparison.differing, comparison.changes
+        findings.evidence, findings.reason = regenerate.decide(loaded, published, comparison, findings.sample)
     findings.checks.append(Check(part="generation", outcome="passed", detail=findings.reason))
-    if record.pins.parent_adapter is not None:
-        detail = regenerate.regenerate_parent_rows(loaded, record.pins.parent_adapter, folder, findings.sample, commit)
-        _note(findings, "generation", detail)
+    if parent is not None:
+        check = margins.check_parent_rows if level == "prefill" else regenerate.regenerate_parent_rows
+        _note(findings, "generation", check(loaded, parent, folder, findings.sample, commit))
+
+
+def _leading_score(record: ScoredRecord) -> str:
+    """The published score that the recipe names first."""
+    leading = record.contract.deciding(record.scores.adapter)[0]
+    return f"{METRIC_NAMES[leading]} {record.scores.adapter[leading].mean:.4f}"
 
 
 def _pull(findings: Findings, adapter: str, commit: str, key: Path | None) -> tuple[Path, ScoredRecord]:

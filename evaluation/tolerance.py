@@ -1,4 +1,5 @@
-"""The rules that tell noise from drift: when tokens must be equal, and when scores that moved show a change."""
+"""The rules that tell noise from drift: which rows are looked at, when tokens must be equal, by how much they may fall
+short of the likeliest, and when scores that moved show a change."""
 
 import math
 from typing import Literal
@@ -24,11 +25,21 @@ FEW = 8
 # off by .5 % move the miniature's ROUGE-L by .006 or less (172 rows of the finance recipe). Another training with the
 # same recipe is another adapter: four seeds differ by up to .018 where the gain is .52, and such a gain may be so much.
 SHARE_OF_GAIN, MARGIN, LARGEST_MARGIN = 0.1, 0.01, 0.02
-# Nats by which greedy outputs that differ fall short of the likeliest in the mean at most, were their shortfalls
-# exponential: weights in bfloat16 give the miniature .03 to .06, weights off by .5 % .02 to .17 (3 or 4 of 172 rows of
-# the finance recipe). The references, published as if they were outputs, fall short by 11 in the median.
-NEAR_TIE = 0.2
-# The same of beams: a near-tie early in the search can end in an output that is some nats less likely, or likelier. Two
+Precision = Literal["float32", "bfloat16", "quantized"]
+# Standard deviation, in nats, of the difference of two logits between an honest writer and an honest reader, by the
+# coarser precision of the two. Where both compute in float32, as much is let pass as weights off by .05 % give the
+# trained miniature: about the rounding of TF32. bfloat16 gives the miniature .06, and a model of FLAN-T5-small's shape
+# whose logits deviate by 4 (`benchmarks.prefill_models`) .09. There int8 differs from float32 by .10, NF4 by 1.4; of
+# two quantized models the activations are rounded as well.
+NOISE: dict[Precision, float] = {"float32": 0.01, "bfloat16": 0.15, "quantized": 0.2}
+# Tokens whose two likeliest are no further apart, in nats, tell how many near-ties a text holds.
+NEAR = 0.5
+# No token falls short by more than so many times the noise.
+WORST_TOKEN = 10
+# An honest output is refused so often at most, of the base or of the adapter.
+FALSE_ALARMS = 0.01
+# Nats by which outputs of beams that differ fall short of the best beam in the mean at most, were their shortfalls
+# exponential: a near-tie early in the search can end in an output that is some nats less likely, or likelier. Two
 # or four beams and weights off by .1 to .5 % give the miniature 1.4 in the mean at most (one row of 115; .7 in 5 of 90
 # rows of a barely trained adapter, 3.0 at worst); the references give 28 in the median for the base, 3 for the adapter.
 NEAR_TIE_OF_BEAMS = 1.0
@@ -140,17 +151,55 @@ def rows_to_decide(rows: int, difference: Interval, margin: float) -> int:
     return math.ceil(needed / unit) * unit
 
 
+def sample_rows(rows: int, sample: int | None, commit: str) -> list[int]:
+    """Numbers of the test rows to generate for, in order: all of them, or a sample without replacement.
+
+    The commit seeds the draw: nobody who publishes can know before which rows will be looked at.
+    """
+    if sample is None or sample >= rows:
+        return list(range(rows))
+    return sorted(np.random.default_rng(int(commit, 16)).choice(rows, sample, replace=False).tolist())
+
+
 def hidden_share(rows: int) -> float:
     """Share of all rows that may differ though none of a random sample of `rows` does, at 95 %."""
     return 1.0 - math.pow(0.05, 1 / rows)
 
 
-def unlikely(shortfalls: list[float], num_beams: int) -> bool:
-    """Whether the outputs that differ fall short of the likeliest by more than rounding explains.
+def largest_margin(gaps: np.ndarray, precision: Precision) -> float:
+    """The mean by which honest greedy outputs fall short of the likeliest tokens at most, in nats a token.
+
+    The statistic is Token-DiFR's of greedy decoding (arXiv:2511.20621): the largest logit − that of the written token,
+    in the mean over the tokens. What is honest is modelled, since of many near-ties more are decided otherwise: noise
+    of a standard deviation s between the logits of writer and reader exchanges two tokens that are d apart with the
+    probability Φ(−d/s). Of gaps that lie evenly near 0, g a nat, that makes g·s/√(2π) exchanges, each of s·√(2π)/4 nats
+    in the mean: a sum of a Poisson number of them, taken as exponential. It exceeds the limit once in 2 /
+    `FALSE_ALARMS`, so that of two models one does once in 1 / `FALSE_ALARMS`.
+
+    Parameters:
+        gaps: by how much the likeliest token leads at each place, in nats.
+    """
+    from scipy import optimize, stats
+
+    tokens, noise = len(gaps), NOISE[precision]
+    # One more than were seen: where there are none, a first one may have been written otherwise.
+    near = (np.count_nonzero(gaps < NEAR) + 1) / NEAR
+    exchanges, size = near * noise / math.sqrt(2 * math.pi), noise * math.sqrt(2 * math.pi) / 4
+    numbers = np.arange(1, math.ceil(exchanges + 10 * math.sqrt(exchanges)) + 20)
+    weights = stats.poisson.pmf(numbers, exchanges)
+
+    def excess(total: float) -> float:
+        return float(weights @ stats.gamma.sf(total, numbers, scale=size)) - FALSE_ALARMS / 2
+
+    most = size * (numbers[-1] + 50)
+    return float(optimize.brentq(excess, 0, most)) / tokens if excess(0) > 0 else 0.0
+
+
+def unlikely(shortfalls: list[float]) -> bool:
+    """Whether outputs of beams that differ fall short of the best beams by more than rounding explains.
 
     One by more than `WORST` near-ties, or all together by more than a sum of exponentials with the mean of a near-tie
-    reaches once in 1 / `UNLIKELY` (a gamma distribution): for greedy outputs 1.4 nats for one row, .37 in the mean of
-    20, .26 in that of 100.
+    reaches once in 1 / `UNLIKELY` (a gamma distribution).
 
     Parameters:
         shortfalls: nats, one for each output that differs; NaN where nothing is known.
@@ -160,5 +209,5 @@ def unlikely(shortfalls: list[float], num_beams: int) -> bool:
         return False
     from scipy import stats
 
-    near_tie = NEAR_TIE if num_beams == 1 else NEAR_TIE_OF_BEAMS
-    return max(shortfalls) > WORST * near_tie or sum(shortfalls) > near_tie * stats.gamma.isf(UNLIKELY, len(shortfalls))
+    limit = NEAR_TIE_OF_BEAMS * stats.gamma.isf(UNLIKELY, len(shortfalls))
+    return max(shortfalls) > WORST * NEAR_TIE_OF_BEAMS or sum(shortfalls) > limit

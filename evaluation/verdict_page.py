@@ -22,6 +22,7 @@ from record.verdict import EVIDENCE, Model, Verdict
 MODELS: dict[Model, str] = {"base": "Base model", "adapter": "Adapter"}
 LEVELS = {
     "score": "the published outputs are scored again, no model runs",
+    "prefill": "base model and adapter read their published outputs, none is written again",
     "generate": "base model and adapter write their outputs again",
     "train": "the adapter is trained again from its recipe",
 }

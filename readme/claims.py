@@ -1,6 +1,6 @@
 """Brings README's results up to date: the records and last verdicts of the published adapters that claims.yaml lists.
 
-    python -m readme.claims [--check] [--level score|generate]
+    python -m readme.claims [--check] [--level score|prefill|generate]
 
 Takes the record of each from the Hub, checks each whose present commit has no verdict yet, keeps both in docs/claims/,
 and renders README. An adapter that cannot be reached keeps its last known row, and the exit code is 1.
@@ -41,7 +41,7 @@ img { max-width: 100% }
 @click.option("--check", is_flag=True, help="Check every adapter, also where a verdict is kept.")
 @click.option(
     "--level",
-    type=click.Choice(["score", "generate"]),
+    type=click.Choice(["score", "prefill", "generate"]),
     default="generate",
     show_default=True,
     help="How much is done again.",

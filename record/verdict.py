@@ -13,10 +13,10 @@ from record.release_files import PREDICTIONS_FILE, VERDICT_FILE
 from record.run_record import Environment, Record
 from record.scores import METRIC_NAMES, Interval
 
-Level = Literal["score", "generate", "train"]
+Level = Literal["score", "prefill", "generate", "train"]
 
 Model = Literal["base", "adapter"]
-Evidence = Literal["hashes", "numbers", "tokens", "statistics"]
+Evidence = Literal["hashes", "numbers", "margins", "tokens", "statistics"]
 Part = Literal[
     "signature", "files", "lineage", "data", "leakage", "scoring", "card", "generation", "weights", "training"
 ]
@@ -25,8 +25,16 @@ UNCHECKED = {"card": "scores; the card was not checked", "pictures": "the card's
 EVIDENCE = {
     "hashes": "the bytes of the published files, against the sha256 that the record states",
     "numbers": "scores, computed again from the published outputs",
+    "margins": "published outputs, read by their models: by how much each token falls short of the likeliest",
     "tokens": "outputs, generated again and compared token by token",
     "statistics": "what the outputs that differ do to the scores, with intervals",
+}
+# By what a release is reproduced, by level.
+DECIDED_BY: dict[Level, tuple[Evidence, ...]] = {
+    "score": ("numbers",),
+    "prefill": ("margins",),
+    "generate": ("tokens", "statistics"),
+    "train": ("tokens", "statistics"),
 }
 # Floating-point sums may differ in their last bits between machines; a changed number differs in a digit that is shown.
 ROUNDING = 1e-9
@@ -61,8 +69,8 @@ class Verdict(Section):
     Parameters:
         verdict: REPRODUCED, DRIFTED (what was found is not what was published), or UNCHECKED.
         reason: what was reproduced, moved, or prevented the check, in one line.
-        evidence: what decided: hashes of bytes, numbers computed again, tokens generated again row by row, or the
-            statistics of the differences.
+        evidence: what decided: hashes of bytes, numbers computed again, margins of the published tokens, tokens
+            generated again row by row, or the statistics of the differences.
         moved: which part is not as published, when DRIFTED.
         unchecked: what of the card could not be compared, so that the verdict does not speak of it.
         sample: how many rows were generated again; None for all of them.
@@ -154,7 +162,7 @@ def _contradiction(verdict: Verdict, record: Record) -> str | None:
         return f"the verdict speaks of more rows than the {rows:,} test rows"
     if verdict.verdict != "REPRODUCED":
         return None
-    decided = ("numbers",) if verdict.level == "score" else ("tokens", "statistics")
+    decided = DECIDED_BY[verdict.level]
     if verdict.evidence not in decided:
         return f"at level {verdict.level} nothing is reproduced by {verdict.evidence or 'nothing'}"
     if verdict.moved is not None or any(check.outcome == "failed" for check in verdict.checks):

@@ -59,12 +59,12 @@ def with_beams(change: Forgery) -> Forgery:
     return forge
 
 
-def rounded_otherwise(noise, beams=1):
+def rounded_otherwise(noise, beams=1, dtype="float32"):
     """What a device with other rounding writes: every weight of the base off by a share of itself, `noise` in root mean
-    square."""
+    square; the record says that it computed in `dtype`."""
 
     def forge(run, repo_id):
-        edit_record(run, recipe__num_beams=beams, contract__num_beams=beams)
+        edit_record(run, recipe__num_beams=beams, contract__num_beams=beams, contract__dtype=dtype)
         found = load_record(run)
         torch.manual_seed(1)
         load = load_for_scoring

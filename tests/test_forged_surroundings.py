@@ -178,7 +178,7 @@ def test_what_is_honest_reproduces(finance, tmp_path, monkeypatch, change, how, 
 
 @pytest.mark.parametrize("beams", [1, 2])
 def test_what_few_rows_cannot_tell_is_unchecked_and_says_how_many_could(finance, tmp_path, beams):
-    verdict = check(REPO, finance, rounded_otherwise(0.005, beams), tmp_path)
+    verdict = check(REPO, finance, rounded_otherwise(0.005, beams, "bfloat16"), tmp_path)
     assert (verdict.verdict, verdict.evidence, verdict.moved) == ("UNCHECKED", "statistics", None), verdict.line
     assert re.search(
         r"too few rows \(90\) to tell .* than 0\.01\d\d; about [\d,]+ test rows would decide", verdict.line

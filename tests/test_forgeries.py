@@ -262,7 +262,7 @@ def test_a_forgery_is_found_without_a_model(finance, tmp_path, forge, part, told
                 "base outputs",
             ),
             ("the-right-answers-elsewhere", predictions(flattered, scored_in=elsewhere), "weights", "nats"),
-            ("the-best-within-1.9-nats-elsewhere", chosen, "weights", "nats in the mean"),
+            ("the-best-within-1.9-nats-elsewhere", chosen, "weights", "at worst (row"),
             ("a-lie-within-the-noise-elsewhere", predictions(noisy, scored_in=elsewhere), "generation", "nats"),
             (
                 "tokens-beyond-the-embedding-elsewhere",

@@ -95,9 +95,16 @@ def is_plain(config: GenerationConfig, beams: bool = False) -> bool:
 
     `generate` takes from it whatever a caller leaves open: penalties, forbidden and forced tokens.
     """
-    allowed = HARMLESS | OF_BEAMS if beams else HARMLESS
-    asking = {key for key, value in config.to_diff_dict().items() if value not in NEUTRAL.get(key, (None,))}
-    return isinstance(config.eos_token_id, int) and asking <= allowed
+    return isinstance(config.eos_token_id, int) and asks_for(config) <= (OF_BEAMS if beams else set())
+
+
+def asks_for(config: GenerationConfig) -> set[str]:
+    """The keys of a model's own generation config that change what greedy decoding writes."""
+    return {
+        key
+        for key, value in config.to_diff_dict().items()
+        if key not in HARMLESS and value not in NEUTRAL.get(key, (None,))
+    }
 
 
 def in_batches(
@@ -152,21 +159,20 @@ def shortfalls(
     contract: Contract,
     adapter: bool,
 ) -> list[float]:
-    """By how much each output falls short of the likeliest: what another device has written, by its rounding alone.
+    """By how much each output of beams falls short of the best: what another device has written, by its rounding alone.
 
-    Greedy decoding takes the likeliest token: what counts is by how much the model prefers another token to one of the
-    output's, at worst, each after the output's own past. Beams are ranked by log probability / length ^ length penalty:
-    what counts is by how much the output's rank lies below that of `best`, in nats at the output's length.
+    Beams are ranked by log probability / length ^ length penalty: what counts is by how much the output's rank lies
+    below that of `best`, in nats at the output's length. Greedy outputs are read by `scoring.decoding.margins`.
 
     Parameters:
         outputs, best: token ids per row, as `generate` returns them; `best` is what it has returned here.
 
     Returns:
-        Nats per row, 0 for a greedy output and for one at least as likely as the best beam. NaN where the base model's
-        own generation config asks for more than likelihood: nothing is known then.
+        Nats per row, 0 for one at least as likely as the best beam. NaN where the base model's own generation config
+        asks for more than likelihood: nothing is known then.
     """
-    config, beams = model.generation_config, contract.num_beams > 1
-    if not is_plain(config, beams):
+    config = model.generation_config
+    if not is_plain(config, beams=True):
         return [float("nan")] * len(outputs)
     # transformers' own default.
     penalty = 1.0 if config.length_penalty is None else config.length_penalty
@@ -178,9 +184,6 @@ def shortfalls(
                 nats.append(float("inf"))
                 continue
             logits, written = _logits(model, tokenizer, prompt, ids, contract)
-            if not beams:
-                nats.append((logits.amax(1) - written).max().item())
-                continue
             size = len(written) ** penalty
             rank = _log_probability(logits, written) / size
             logits, written = _logits(model, tokenizer, prompt, likeliest, contract)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -33,6 +34,7 @@ from record.errors import UserError
 from record.predictions import load_predictions
 from record.run_record import load_record
 from scoring.decoding.generate import in_batches
+from scoring.decoding.margins import read_margins, why_not_greedy
 from serving.export.make import from_run, make
 from serving.loading import load
 from serving.space.publish import lay_out
@@ -150,6 +152,10 @@ def test_from_training_to_reproduced(kind, rows, tmp_path):
     commit = publish(run)
     verdict, _ = reproduce(f"local-user/tiny-{kind}-sums", commit)
     assert (verdict.verdict, verdict.level) == ("REPRODUCED", "generate"), verdict.reason
+    if kind in ("m2m_100", "t5gemma"):
+        # The one begins with a token that is forced on it, the other with its decoder's own.
+        verdict, _ = reproduce(f"local-user/tiny-{kind}-sums", commit, level="prefill")
+        assert (verdict.verdict, verdict.evidence) == ("REPRODUCED", "margins"), verdict.reason
     card = HfApi().hf_hub_download(f"local-user/tiny-{kind}-sums", "README.md", revision=commit)
     assert f"encoder-decoder ({card_name})" in Path(card).read_text()
     assert family_of(base).name == card_name
@@ -232,6 +238,39 @@ def test_a_batch_gives_the_tokens_of_a_row_alone(kind, record):
     alone = [in_batches(model, tokenizer, [ids], contract, lambda rows: None)[0] for ids in prompts]
     same = sum(one == other for one, other in zip(together, alone, strict=True))
     assert same == len(prompts), f"{same} of {len(prompts)} rows"
+    read_as_written(model, prompts, together, contract)
+
+
+def read_as_written(model, prompts, outputs, contract):
+    """Reading finds each token that was written the likeliest, and finds another one in its place."""
+    assert why_not_greedy(model, contract) is None
+    margins = read_margins(model, prompts, outputs, contract, adapter=True)
+    ended = [len(ids) < contract.max_new_tokens for ids in outputs]
+    assert [len(row.short) for row in margins] == [len(ids) + end for ids, end in zip(outputs, ended, strict=True)]
+    assert max(row.short.max() for row in margins) < 1e-4 and min(row.gaps.min() for row in margins) >= 0
+    others = [[*ids[:-1], (ids[-1] + 2) % 40] if ids else [] for ids in outputs]
+    for row, ids in zip(read_margins(model, prompts, others, contract, adapter=True), others, strict=True):
+        assert not ids or row.short[len(ids) - 1] > 1e-4
+
+
+def test_what_a_base_model_s_own_configuration_asks_for_is_read_as_it_is_written(record):
+    # As the configurations of bart-large-cnn, mbart-large-50 and the opus-mt models do.
+    rules = {"no_repeat_ngram_size": 2, "min_length": 7, "forced_bos_token_id": 5, "forced_eos_token_id": 1,
+             "bad_words_ids": [[7], [9, 8]]}  # fmt: skip
+    prompts = [row["input_ids"] for row in rows_of(LENGTHS)]
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(kinds.WordLevel({"<pad>": 0}, "<pad>")),
+                                        pad_token="<pad>", padding_side="right")  # fmt: skip
+    contract = record.contract.model_copy(update={"max_new_tokens": 12, "batch_size": 8})
+    plain = in_batches(with_adapter("bart").eval(), tokenizer, prompts, contract, lambda rows: None)
+    model = with_adapter("bart").eval()
+    model.generation_config.update(**rules)
+    outputs = in_batches(model, tokenizer, prompts, contract, lambda rows: None)
+    assert outputs != plain and {ids[0] for ids in outputs} == {5} and {len(ids) for ids in outputs} <= set(range(12))
+    assert max(row.short.max() for row in read_margins(model, prompts, outputs, contract, adapter=True)) < 1e-4
+    # The rules forbid what the model writes without them.
+    assert max(row.short.max() for row in read_margins(model, prompts, plain, contract, adapter=True)) == np.inf
+    model.generation_config.repetition_penalty = 1.3
+    assert why_not_greedy(model, contract) == "the base model's own generation config asks for repetition_penalty"
 
 
 # Rows of very different lengths: two steps of eight and one of four, as in test_trainer.

@@ -1,0 +1,156 @@
+"""Published outputs as the models read them: is every token the likeliest, or a near-tie?"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from evaluation.findings import Drift
+from evaluation.loaded import MODELS, Loaded
+from evaluation.tolerance import NOISE, WORST_TOKEN, Precision, largest_margin, sample_rows
+from hub.release import pull_parent
+from record.errors import UserError
+from record.predictions import Predictions, load_predictions
+from record.release_files import FORGETTING_FILE
+from record.run_record import Pin
+from record.scored_record import require_scores
+from record.scores import Contract
+from record.verdict import Model
+from scoring.decoding.margins import Margins, read_margins, why_not_greedy
+
+
+class Reading(NamedTuple):
+    """What a model thinks of all tokens of its published outputs.
+
+    Parameters:
+        tokens, exchanged: how many there are, and of how many it prefers another.
+        mean, limit: by how much they fall short of the likeliest, and may, in nats a token.
+        worst_row, worst: the place of the row with the token that falls short by most, and by how much.
+    """
+
+    tokens: int
+    exchanged: int
+    mean: float
+    limit: float
+    worst_row: int
+    worst: float
+
+    def unlikely(self, precision: Precision) -> bool:
+        """Whether the model does not write such outputs, on whatever device."""
+        return self.mean > self.limit or self.worst > WORST_TOKEN * NOISE[precision]
+
+
+def summarize(margins: list[Margins], precision: Precision) -> Reading:
+    """The reading of rows with these margins."""
+    short = np.concatenate([row.short for row in margins])
+    worst = [float(row.short.max()) for row in margins]
+    return Reading(
+        tokens=len(short),
+        exchanged=int(np.count_nonzero(short)),
+        mean=float(short.mean()),
+        limit=largest_margin(np.concatenate([row.gaps for row in margins]), precision),
+        worst_row=int(np.argmax(worst)),
+        worst=max(worst),
+    )
+
+
+def read_outputs(
+    model: Any,
+    tokenizer: Any,
+    published: Predictions,
+    numbers: list[int],
+    contract: Contract,
+    who: Model,
+    precision: Precision,
+) -> Reading:
+    """Has `who` read its published outputs, those of the test rows with the `numbers`.
+
+    The record itself says where its scores were taken, and so whether tokens must be equal: whoever wants it otherwise
+    names another version. Scores alone would then let pass what lies within their margin.
+
+    Raises:
+        `Drift`: these weights do not write them, on whatever device.
+    """
+    adapter = who == "adapter"
+    outputs = getattr(published, f"{who}_tokens")
+    reading = summarize(
+        read_margins(model, tokenizer(published.prompt)["input_ids"], outputs, contract, adapter), precision
+    )
+    if reading.unlikely(precision):
+        raise Drift(
+            "weights" if adapter else "generation",
+            f"these weights do not write the {who} outputs: the {reading.tokens:,} tokens fall short of the likeliest "
+            f"by {reading.mean:.4f} nats in the mean, of which rounding explains {reading.limit:.4f}, and by "
+            f"{reading.worst:.2f} at worst (row {numbers[reading.worst_row]})",
+            "margins",
+        )
+    return reading
+
+
+def refuse_beams(contract: Contract) -> None:
+    """Refuses, before a model is loaded, what this level cannot check.
+
+    Raises:
+        `UserError`
+    """
+    if contract.num_beams > 1:
+        raise UserError(
+            f"level prefill checks greedy outputs, and these are of {contract.num_beams} beams, which do not write the "
+            "likeliest token each time: use level generate"
+        )
+
+
+def _refuse_rules(loaded: Loaded, contract: Contract) -> None:
+    refuse_beams(contract)
+    if (reason := why_not_greedy(loaded.model, contract)) is not None:
+        raise UserError(f"level prefill checks plainly greedy outputs, but {reason}: use level generate")
+
+
+def check_readings(loaded: Loaded, published: Predictions, rows: list[int], sample: int | None) -> str:
+    """Has base model and adapter read the published outputs of the test rows with the numbers `rows`.
+
+    Returns:
+        What was confirmed, in one line.
+
+    Raises:
+        `Drift`: one of them does not write such outputs.
+        `UserError`: the base model's own generation config asks for what is not known here.
+    """
+    _refuse_rules(loaded, loaded.contract)
+    subset = published.take(rows)
+    readings = [
+        read_outputs(loaded.model, loaded.tokenizer, subset, rows, loaded.contract, who, loaded.precision)
+        for who in MODELS
+    ]
+    tokens, exchanged = (sum(getattr(one, name) for one in readings) for name in ("tokens", "exchanged"))
+    of = f" for a sample of {len(rows):,} rows" if sample else ""
+    line = f"of {tokens:,} published tokens{of} {tokens - exchanged:,} are the likeliest to the models that read them"
+    if exchanged:
+        largest = max(readings, key=lambda one: one.mean / one.limit)
+        line += (
+            f", the others near-ties ({largest.mean:.5f} nats short in the mean, of which rounding explains "
+            f"{largest.limit:.5f})"
+        )
+    return f"{line}; nothing was generated"
+
+
+def check_parent_rows(loaded: Loaded, pinned: Pin, folder: Path, sample: int | None, commit: str) -> str:
+    """Has the adapter read its outputs for the test rows of the `pinned` parent, `FORGETTING_FILE` in `folder`.
+
+    Returns:
+        What was confirmed, in one line.
+
+    Raises:
+        `Drift`: it does not write such outputs.
+        `UserError`: as `check_readings`.
+    """
+    published = load_predictions(folder, FORGETTING_FILE)
+    rows = sample_rows(len(published.prompt), sample, commit)
+    contract = require_scores(pull_parent(pinned).record).contract
+    _refuse_rules(loaded, contract)
+    subset = published.take(rows)
+    reading = read_outputs(loaded.model, loaded.tokenizer, subset, rows, contract, "adapter", loaded.precision)
+    return (
+        f"{reading.tokens - reading.exchanged:,} of {reading.tokens:,} tokens for the parent's test rows are the "
+        "likeliest, the others near-ties"
+    )

@@ -1,0 +1,195 @@
+"""By how much each written token falls short of the likeliest: the models read outputs, and write nothing."""
+
+import contextlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from peft import PeftModel
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import (
+    ForcedBOSTokenLogitsProcessor,
+    ForcedEOSTokenLogitsProcessor,
+    LogitsProcessor,
+    LogitsProcessorList,
+    MinLengthLogitsProcessor,
+    NoBadWordsLogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
+)
+
+from recipes.training.micro_batches import out_of_memory
+from record.errors import UserError
+from record.progress import progress
+from record.scores import Contract
+from scoring.decoding.generate import asks_for
+
+# Prompt tokens, padding included, that are read at once; and logits, of which a token has one for each of the
+# vocabulary: 128 MiB in float32.
+PROMPT_TOKENS, LOGITS = 4096, 2**25
+# Prompts whose lengths differ by no more than this meet in a batch, so that outputs of like length can.
+LIKE = 16
+# What a model's own generation config may ask of greedy decoding: rules that depend on the output's past alone.
+RULES = {"forced_bos_token_id", "forced_eos_token_id", "no_repeat_ngram_size", "min_length", "bad_words_ids"}
+
+
+class Margins(NamedTuple):
+    """What a model thinks of an output's tokens, one number a token; where the output has ended, of its `</s>`, too.
+
+    Parameters:
+        short: the largest logit − that of the token, in nats; 0 for the likeliest token, infinite for one that is none
+            of the model's or that its rules forbid.
+        gaps: the largest logit − the second largest, in nats: small where a near-tie was to be decided.
+    """
+
+    short: np.ndarray
+    gaps: np.ndarray
+
+
+def read_margins(
+    model: PeftModel, prompts: list[list[int]], outputs: list[list[int]], contract: Contract, adapter: bool
+) -> list[Margins]:
+    """The margins of the tokens of every output, each after the output's own past.
+
+    Greedy decoding takes the likeliest token, so where the outputs were written none falls short, but for rounding:
+    reading takes all tokens of an output at once, in products of other shapes than writing.
+
+    Parameters:
+        prompts: token ids per row.
+        outputs: the same, as `generate` returns them; not of beams (see `why_not_greedy`).
+
+    Raises:
+        `UserError`: memory does not suffice for a single row.
+    """
+    ends = ends_of(model)
+    written = [[*ids, ends[0]] if len(ids) < contract.max_new_tokens else ids for ids in outputs]
+    vocabulary = model.config.get_text_config(decoder=True).vocab_size
+    margins = [Margins(np.array([np.inf]), np.array([np.inf])) for _ in written]
+    order = [row for row, ids in enumerate(written) if max(ids) < vocabulary]
+    order.sort(key=lambda row: (-(len(prompts[row]) // LIKE), -len(written[row]), row))
+    size = max(1, LOGITS // vocabulary)
+    shown = progress(len(order), "row", "Adapter" if adapter else "Base model")
+    with torch.inference_mode(), contextlib.nullcontext() if adapter else model.disable_adapter(), shown as finished:
+        while order:
+            rows = _batch(order, prompts, written, size)
+            try:
+                pairs = [(prompts[row], written[row]) for row in rows]
+                parts = _read(model, *zip(*pairs, strict=True), ends, contract)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                if len(rows) == 1:
+                    raise UserError(
+                        f"memory does not suffice to read the output of test row {rows[0]:,}, which has "
+                        f"{len(written[rows[0]]):,} tokens: read it on a machine with more"
+                    ) from None
+                size = sum(len(written[row]) for row in rows) // 2
+                continue
+            for row, part in zip(rows, parts, strict=True):
+                margins[row] = part
+            order = order[len(rows) :]
+            finished(len(rows))
+    return margins
+
+
+def why_not_greedy(model: PeftModel, contract: Contract) -> str | None:
+    """Why outputs are not the likeliest tokens, each after its own past, in a few words; None where they are."""
+    if contract.num_beams > 1:
+        return f"outputs of {contract.num_beams} beams are not the likeliest token after token"
+    others = sorted(asks_for(model.generation_config) - RULES)
+    return f"the base model's own generation config asks for {', '.join(others)}" if others else None
+
+
+def ends_of(model: PeftModel) -> list[int]:
+    """The tokens that end an output."""
+    ids = model.generation_config.eos_token_id
+    return [ids] if isinstance(ids, int) else list(ids)
+
+
+def _batch(order: list[int], prompts: list[list[int]], written: list[list[int]], size: int) -> list[int]:
+    """The first rows, as many as `PROMPT_TOKENS` and `size` written tokens allow, padding included; at least one."""
+    longest, tokens, rows = 0, 0, []
+    for row in order:
+        longest, tokens = max(longest, len(prompts[row])), tokens + len(written[row])
+        if rows and (longest * (len(rows) + 1) > PROMPT_TOKENS or tokens > size):
+            break
+        rows.append(row)
+    return rows
+
+
+def _read(
+    model: PeftModel, prompts: Sequence[list[int]], written: Sequence[list[int]], ends: list[int], contract: Contract
+) -> list[Margins]:
+    config, device = model.generation_config, model.device
+    start = config.bos_token_id if config.decoder_start_token_id is None else config.decoder_start_token_id
+    source, seen = _padded(prompts, config, device)
+    past, real = _padded([[start, *ids[:-1]] for ids in written], config, device)
+    with _real_tokens_only(model, real):
+        logits = (
+            model(input_ids=source, attention_mask=seen.long(), decoder_input_ids=past, use_cache=False)
+            .logits[0]
+            .float()
+        )
+    rules = _rules(config, ends, contract, device)
+    if rules:
+        logits = _follow(rules, logits, past, real)
+    tokens = torch.tensor([token for ids in written for token in ids], device=device)
+    of_tokens = logits.gather(1, tokens[:, None])[:, 0]
+    if len(ends) > 1:
+        # Which of them ended an output is not kept.
+        ended = torch.isin(tokens, torch.tensor(ends, device=device))
+        of_tokens = torch.where(ended, logits[:, ends].amax(1), of_tokens)
+    likeliest, first = logits.max(1)
+    second = logits.scatter_(1, first[:, None], -torch.inf).amax(1)
+    numbers = torch.stack([likeliest - of_tokens, likeliest - second]).double().cpu().numpy()
+    return [Margins(*part) for part in np.split(numbers, np.cumsum([len(ids) for ids in written])[:-1], axis=1)]
+
+
+def _padded(rows: Sequence[list[int]], config, device) -> tuple[Tensor, Tensor]:
+    """Rows of token ids side by side, and which places hold one, (rows, places) each."""
+    ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=config.pad_token_id or 0)
+    real = torch.arange(ids.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
+    return ids.to(device), real.to(device)
+
+
+@contextlib.contextmanager
+def _real_tokens_only(model: PeftModel, real: Tensor):
+    """In the block the head sees no padding: it has the most of a small model's work, and its output is the largest.
+
+    Parameters:
+        real: (rows, places), which of the decoder's places hold a token; their logits come as (1, tokens, vocabulary).
+    """
+    head = model.get_base_model().get_output_embeddings()
+    handle = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][real][None], *inputs[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _rules(config, ends: list[int], contract: Contract, device) -> LogitsProcessorList:
+    """What transformers' `generate` makes of `RULES`."""
+    rules: list[LogitsProcessor] = []
+    if config.no_repeat_ngram_size:
+        rules.append(NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size))
+    if config.bad_words_ids:
+        rules.append(NoBadWordsLogitsProcessor(config.bad_words_ids, ends))
+    if config.min_length:
+        rules.append(MinLengthLogitsProcessor(config.min_length, ends, device=str(device)))
+    if config.forced_bos_token_id is not None:
+        rules.append(ForcedBOSTokenLogitsProcessor(config.forced_bos_token_id))
+    if config.forced_eos_token_id is not None:
+        last = contract.max_new_tokens + 1
+        rules.append(ForcedEOSTokenLogitsProcessor(last, config.forced_eos_token_id, device=str(device)))
+    return LogitsProcessorList(rules)
+
+
+def _follow(rules: LogitsProcessorList, logits: Tensor, past: Tensor, real: Tensor) -> Tensor:
+    """The logits of the real tokens, (tokens, vocabulary), after the rules: these look at one place of all rows."""
+    numbers = real.flatten().cumsum(0).view(real.shape) - 1
+    for place in range(past.shape[1]):
+        rows = real[:, place]
+        one = numbers[rows, place]
+        logits[one] = rules(past[rows, : place + 1], logits[one])
+    return logits
