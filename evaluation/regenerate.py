@@ -21,6 +21,7 @@ from evaluation.tolerance import (
     visible_change,
 )
 from hub.release import pull_parent
+from recipes.base_model import base_kind
 from recipes.config import recipe_from_record
 from recipes.environment import describe_environment
 from recipes.training.model import adapter_numbers, size_of
@@ -104,7 +105,9 @@ def check_sizes(record: Record, loaded: Loaded) -> None:
     Raises:
         `Drift`: one of them differs.
     """
-    model = size_of(loaded.model).model_copy(update={"trainable": adapter_numbers(loaded.model)})
+    model = size_of(loaded.model, base_kind(record.pins.base_model)).model_copy(
+        update={"trainable": adapter_numbers(loaded.model)}
+    )
     names = ["trainable", "total", "quantized_layers"]
     same = same_stack(loaded.environment, record.environment)
     if same and model.dtype == record.model.dtype and not model.quantized_layers:

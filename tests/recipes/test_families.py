@@ -7,20 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
-import transformers
 import yaml
 from huggingface_hub import CommitOperationAdd, HfApi
-from peft import LoraConfig, get_peft_model
 from short_runs import publish
 from test_trainer import arguments_for, rows_of, trained
-from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
+from tiny_families import LANGUAGES, ROWS, base_of, with_adapter
+from tokenizers import Tokenizer
 from tokenizers import models as kinds
-from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, PreTrainedTokenizerFast
+from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerFast
 
 from evaluation import evaluate
 from evaluation.reproduce import reproduce
 from hub.pins import pin
-from local_hub.miniatures import models
 from recipes import train
 from recipes.base_model import family_of
 from recipes.data.stored_tokenizer import build_stored
@@ -37,75 +35,9 @@ from serving.export.make import from_run, make
 from serving.loading import load
 from serving.space.publish import lay_out
 
+# All but those that every other test trains.
+KINDS = [kind for kind in FAMILIES if kind not in ("t5", "mt5")]
 PADDED = [kind for kind, family in FAMILIES.items() if not family.flat]
-LANGUAGES = {"m2m_100": ("eng_Latn", "deu_Latn"), "mbart": ("en_XX", "de_DE")}
-ROWS = [{"question": f"Question {n}: what is {n} plus {2 * n}?", "answer": f"It is {3 * n}."} for n in range(80)]
-IDS = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 1, "decoder_start_token_id": 0}
-LIKE_T5 = {"d_model": 32, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.0,
-           "feed_forward_proj": "gated-gelu"}  # fmt: skip
-LIKE_BART = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
-             "decoder_attention_heads": 4, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "max_position_embeddings": 64,
-             "dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0, "scale_embedding": True,
-             "encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0,
-             "forced_eos_token_id": None, "forced_bos_token_id": None}  # fmt: skip
-LIKE_GEMMA = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
-              "head_dim": 8, "num_key_value_heads": 2, "query_pre_attn_scalar": 8,
-              "max_position_embeddings": 64}  # fmt: skip
-
-
-def config_of(kind, rows):
-    """A tiny configuration of the family, for `rows` tokens, without dropout."""
-    ids = IDS | {"vocab_size": rows}
-    if kind == "t5gemma":
-        # Its decoder starts with the token that other texts begin with, and sees no padding, which is 0.
-        ids["decoder_start_token_id"] = None
-        stack = transformers.T5GemmaModuleConfig(**LIKE_GEMMA, dropout_rate=0.0, **ids)
-        return transformers.T5GemmaConfig(encoder=stack, decoder=stack, dropout_rate=0.0, **ids)
-    if kind == "m2m_100":
-        # NLLB's decoder starts with </s>.
-        ids["decoder_start_token_id"] = 1
-    return transformers.CONFIG_MAPPING[kind](**(LIKE_T5 if kind == "umt5" else LIKE_BART) | ids)
-
-
-def model_of(kind, rows=40):
-    """A random model of the family."""
-    transformers.set_seed(0)
-    return AutoModelForSeq2SeqLM.from_config(config_of(kind, rows))
-
-
-def tokenizer_of(kind):
-    """A small tokenizer.json, laid out as the family's."""
-    special = ["<pad>", "</s>", "<unk>"]
-    if kind in ("bart", "t5gemma"):
-        tokenizer = Tokenizer(kinds.BPE(unk_token="<unk>"))
-        trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=[*special, "<s>"], show_progress=False)
-        if kind == "bart":
-            tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-            tokenizer.decoder = decoders.ByteLevel()
-        else:
-            tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
-        tokenizer.train_from_iterator([text for row in ROWS for text in row.values()], trainer)
-        if kind == "bart":
-            tokenizer.post_processor = processors.RobertaProcessing(("</s>", 1), ("<s>", 3))
-        else:
-            tokenizer.post_processor = processors.TemplateProcessing("$A </s>", None, [("</s>", 1)])
-        return tokenizer
-    tokenizer = Tokenizer.from_str(models.files("base")["tokenizer.json"].decode())
-    tokenizer.add_special_tokens(list(LANGUAGES.get(kind, ())))
-    return tokenizer
-
-
-def base_of(kind, folder):
-    """The family's miniature on the Hub."""
-    repo, files = f"local-user/tiny-{kind}", folder / kind
-    tokenizer = tokenizer_of(kind)
-    model_of(kind, tokenizer.get_vocab_size()).save_pretrained(files)
-    names = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(files)
-    HfApi().create_repo(repo, exist_ok=True)
-    operations = [CommitOperationAdd(path.name, path) for path in files.iterdir()]
-    HfApi().create_commit(repo, operations, commit_message=f"A {kind} with random weights")
-    return pin("model", repo, "main")
 
 
 @pytest.fixture(scope="module")
@@ -236,13 +168,6 @@ def test_a_batch_gives_the_tokens_of_a_row_alone(kind, record):
 
 # Rows of very different lengths: two steps of eight and one of four, as in test_trainer.
 LENGTHS = [(9 - n, n) for n in (1, 8, 2, 7, 3, 6, 4, 5)] + [(n, 13 - n) for n in range(1, 13)]
-
-
-def with_adapter(kind):
-    model = model_of(kind)
-    transformers.set_seed(0)
-    lora = LoraConfig(task_type="SEQ_2_SEQ_LM", r=4, target_modules=list(FAMILIES[kind].lora_targets))
-    return get_peft_model(model, lora)
 
 
 @pytest.mark.parametrize("kind", PADDED)
