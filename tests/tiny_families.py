@@ -5,6 +5,7 @@ Some repositories hold a tokenizer.json, others the files that came before it.
 
 import json
 
+import torch
 import transformers
 from huggingface_hub import CommitOperationAdd, HfApi
 from peft import LoraConfig, get_peft_model
@@ -35,8 +36,8 @@ LIKE_SIGLIP = {"model_type": "siglip_vision_model", "hidden_size": 64, "intermed
                "num_attention_heads": 2, "image_size": 28, "patch_size": 14}  # fmt: skip
 # Where they are not those in `IDS`, as of the families' real models.
 OTHER_IDS = {
-    # NLLB's decoder starts with </s>, as mBART-50's.
-    "m2m_100": {"decoder_start_token_id": 1},
+    # NLLB's decoder starts with </s>, as mBART-50's; its positions begin after the id of <pad>.
+    "m2m_100": {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2},
     "mbart50": {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2},
     "codet5": {"bos_token_id": 1, "eos_token_id": 2},
     "madlad": {"bos_token_id": None, "pad_token_id": 1, "eos_token_id": 2},
@@ -79,9 +80,17 @@ def model_of(kind, rows=40):
     return model
 
 
-def with_adapter(kind):
-    """A random model of the family with LoRA where the family has it."""
+def with_adapter(kind, scale=1.0):
+    """A random model of the family with LoRA where the family has it.
+
+    Parameters:
+        scale: by which the matrices' weights are multiplied: as they are drawn, a model writes one token again and
+            again.
+    """
     model = model_of(kind)
+    with torch.no_grad():
+        for weight in {id(weight): weight for weight in model.parameters() if weight.dim() > 1}.values():
+            weight.mul_(scale)
     transformers.set_seed(0)
     lora = LoraConfig(task_type="SEQ_2_SEQ_LM", r=4, target_modules=list(FAMILIES[kind].lora_targets))
     return get_peft_model(model, lora)
@@ -124,8 +133,8 @@ def sentencepiece(special):
     return model.SerializeToString()
 
 
-def pieces(special, language=None):
-    """A tokenizer.json with the miniature's pieces after three special ones."""
+def pieces(special, *languages):
+    """A tokenizer.json with the miniature's pieces after the special ones."""
     content = json.loads(models.files("base")["tokenizer.json"])
     vocabulary = content["model"]["vocab"]
     vocabulary[:3] = [[name, 0.0] for name in special]
@@ -135,7 +144,7 @@ def pieces(special, language=None):
     end = special.index("</s>")
     content["post_processor"]["special_tokens"]["</s>"]["ids"] = [end]
     tokenizer = Tokenizer.from_str(json.dumps(content))
-    tokenizer.add_special_tokens([name for name in [*special, language] if name])
+    tokenizer.add_special_tokens([*special, *languages])
     return tokenizer
 
 
@@ -175,8 +184,8 @@ def tokenizer_files(kind, folder):
         rows = 1280
     else:
         tokenizer = tokenizer_of(kind)
-        PreTrainedTokenizerFast(tokenizer_object=tokenizer, **NAMES | {"pad_token": "<s>"} if kind == "madlad" else NAMES
-                                ).save_pretrained(folder)  # fmt: skip
+        names = NAMES | ({"pad_token": "<s>"} if kind == "madlad" else {})
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
         files, rows = {}, tokenizer.get_vocab_size() + 4
     for name, content in files.items():
         (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -189,6 +198,8 @@ def tokenizer_of(kind):
         return spaced()
     if kind == "madlad":
         return pieces(["<unk>", "<s>", "</s>"], "<2de>")
+    if kind == "m2m_100":
+        return pieces(["<s>", "<pad>", "</s>", "<unk>"], *LANGUAGES[kind])
     tokenizer = Tokenizer.from_str(models.files("base")["tokenizer.json"].decode())
     tokenizer.add_special_tokens(list(LANGUAGES.get(kind, ())))
     return tokenizer

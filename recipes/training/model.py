@@ -175,6 +175,23 @@ def load_base(base: Pin, config: ModelConfig) -> PreTrainedModel:
     return model
 
 
+def set_target_language(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, base: Pin, languages: tuple[str, str] | None
+) -> None:
+    """Lets `generate` begin with the token of the targets' language, where texts of the family have such tokens.
+
+    Parameters:
+        languages: as in `load_tokens`.
+    """
+    if languages is None:
+        return
+    target = tokenizer.convert_tokens_to_ids(languages[1])
+    if family_of(base).language == "last":
+        model.generation_config.decoder_start_token_id = target
+    else:
+        model.generation_config.forced_bos_token_id = target
+
+
 def trained_length(base: Pin, tokenizer: PreTrainedTokenizerBase) -> int:
     """The longest text in tokens that the base model was trained with: as its repository states it, else its paper."""
     if tokenizer.model_max_length < UNSTATED_LENGTH:
