@@ -92,20 +92,16 @@ def download_if_there(base: Pin, name: str) -> Path | None:
         return None
 
 
-def refuse_unless_flat(base: Pin, done: str) -> None:
-    """Refuses what is done with families whose weights decode in slots, and with no other yet.
-
-    Parameters:
-        done: what would be done with an adapter on the base model, as a participle.
+def refuse_unless_served(base: Pin) -> None:
+    """Refuses what the service does not answer with: it decodes in slots, whose weights are not known of all families.
 
     Raises:
         `UserError`: the base model is of another family; and as `base_config`.
     """
     if not (family := family_of(base)).flat:
-        names = " and ".join(row.name for row in FAMILIES.values() if row.flat)
         raise UserError(
-            f"adapters of {names} are {done} here, not those of {family.name} as {base.id}: load it with peft and "
-            "transformers as its card shows"
+            f"{base.id} is a model of the family {family.name}, which the service does not decode: export the adapter "
+            "with `--format merged`, or load it with peft and transformers as its card shows"
         )
 
 
@@ -120,8 +116,13 @@ def refuse_for_family(recipe: Any, base: Pin) -> None:
         raise UserError(f"`engine: ctranslate2` does not decode {family.name}: remove it")
     if family.flat:
         return
-    if recipe.training.neftune_noise_alpha:
-        raise UserError(f"`neftune_noise_alpha` has no effect on {family.name} here: remove it")
+    for key, value in (
+        ("neftune_noise_alpha", recipe.training.neftune_noise_alpha),
+        ("torch_compile", recipe.training.torch_compile),
+        ("added_tokens", recipe.arguments.added_tokens),
+    ):
+        if value:
+            raise UserError(f"`{key}` has no effect on {family.name} here: remove it")
     longest = _positions(base)
     if longest and recipe.arguments.max_new_tokens > longest:
         raise UserError(f"{base.id} has {longest:,} positions: set `max_new_tokens` to {longest:,} at most")

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hub.pins import locate
 from hub.release import entries_of, pull
-from recipes.base_model import refuse_unless_flat
+from recipes.base_model import refuse_unless_served
 from recipes.config import Recipe, recipe_from_record
 from recipes.training.model import load_adapter, load_base, load_tokenizer, on_gpu, pick_dtype
 from record.errors import UserError
@@ -67,7 +67,7 @@ class Models:
         for source in sources[1:]:
             self._refuse_other_base(source)
         recipe = _recipe(first)
-        refuse_unless_flat(self.pin, "served")
+        refuse_unless_served(self.pin)
         self.base = load_base(self.pin, recipe.model)
         if not is_plain(self.base.generation_config):
             raise UserError(f"the generation config of {self.pin.id} asks for more than greedy decoding: "

@@ -42,7 +42,8 @@ OTHER_IDS = {
     "codet5": {"bos_token_id": 1, "eos_token_id": 2},
     "madlad": {"bos_token_id": None, "pad_token_id": 1, "eos_token_id": 2},
     # Its decoder starts with the token that other texts begin with, and sees no padding, which is 0.
-    "t5gemma": {"decoder_start_token_id": None},
+    "t5gemma": {"bos_token_id": 3, "decoder_start_token_id": None},
+    "t5gemma2": {"bos_token_id": 3},
 }
 NAMES = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
 

@@ -205,6 +205,11 @@ def refuse_format(form: str, base: str, family) -> None:
         raise UserError(f"`--format int8` is not made of {family.name}: take `--format merged`")
     if form.startswith("ct2") and family.converter is None:
         raise UserError(f"CTranslate2 does not convert {family.name}: take `--format merged`")
+    if form.startswith("ct2") and family.language == "first":
+        raise UserError(
+            f"outputs of {family.name} begin with a token of their language, which `--format {form}` cannot state: "
+            "take `--format merged`"
+        )
 
 
 def time_with_adapter(source: Source, form: str, prompts: list[list[int]], contract):
