@@ -115,7 +115,7 @@ class Service:
             raise Refused(400, f"`max_tokens`: more than {self.engine.most} are not written", "max_tokens")
         prompts, warnings = prompts_of(asked, served)
         ids = await run_in_threadpool(token_ids, served, prompts)
-        warnings += check_lengths(ids)
+        warnings += check_lengths(served, ids)
         rows = _rows(asked, ids, limit)
         before = [""] * len(rows)
         if isinstance(asked, Completion) and asked.echo:

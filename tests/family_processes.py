@@ -1,4 +1,4 @@
-"""Trains a tiny model of every family for a step or two, as one of several processes: python family_processes.py FOLDER.
+"""Trains a tiny model of every family, as one of several processes: python family_processes.py FOLDER.
 
 The first process writes each family's losses, gradient norms and the adapter's weights into FOLDER.
 """

@@ -1,4 +1,4 @@
-"""Tokenizers of repositories without a tokenizer.json: the ids of transformers' own classes, and what cannot be read."""
+"""Tokenizers of repositories without a tokenizer.json: the ids of transformers' own classes, and what is refused."""
 
 import json
 

@@ -196,7 +196,7 @@ def test_what_is_not_possible_within_a_part_is_refused():
 
 def test_a_new_family_is_one_row(monkeypatch, tmp_path):
     """PLBART is in no table here: its row, and the function that makes a tiny one of it, are all that it needs."""
-    with pytest.raises(UserError, match="is no model of the types t5, mt5, .*: none else is trained here"):
+    with pytest.raises(UserError, match=r"is no model of the types t5, mt5, .*: none else is trained here"):
         family_of(config_only("plbart", model_type="plbart", architectures=["PLBartForConditionalGeneration"]))
     monkeypatch.setitem(families.FAMILIES, "plbart", Family("PLBART", positions="max_position_embeddings"))
     monkeypatch.setattr("recipes.base_model.TYPES", [*families.FAMILIES])
