@@ -367,9 +367,7 @@ def _refuse_nonsense(arguments: RecipeArguments, training: Any, model: Any) -> N
     if model.model_name_or_path is None:
         raise UserError("the recipe lacks `model_name_or_path`, the base model's id")
     if model.dtype == "float16" or training.fp16:
-        raise UserError(
-            "float16 overflows feed-forward layers of base models: use `dtype: bfloat16` (or float32)"
-        )
+        raise UserError("float16 overflows feed-forward layers of base models: use `dtype: bfloat16` (or float32)")
     if not model.use_peft:
         hint = " (a quantized base could not be trained itself)" if model.load_in_4bit or model.load_in_8bit else ""
         raise UserError(f"only adapters are trained here: set `use_peft: true`{hint}")

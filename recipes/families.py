@@ -57,7 +57,7 @@ FAMILIES = {
                  unwritable=Markup("`<`, `{`, `}`, `~` or a newline"), **_T5),
     "byt5": Family("ByT5", flat=True, converter="T5Loader", **_T5),
     "codet5": Family("CodeT5", flat=True, trained_length=512, converter="T5Loader", **_T5),
-    "madlad": Family("T5 (MADLAD-400)", flat=True, trained_length=512, converter="T5Loader", **_T5),
+    "madlad": Family("MADLAD-400", flat=True, trained_length=512, converter="T5Loader", **_T5),
     "mt5": Family("mT5", flat=True, t5_tokenizer=True, converter="T5Loader", **_T5),
     "umt5": Family("umT5", converter="UMT5Loader", **_T5),
     "longt5": Family("LongT5", t5_tokenizer=True, trained_length=4_096, **_T5),

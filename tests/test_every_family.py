@@ -1,5 +1,6 @@
 """Every family's tiny model from training to REPRODUCED, its exports, its Space and the service."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def test_from_training_to_reproduced(kind, rows, tmp_path):
         assert {ids[0] for ids in load_predictions(run).adapter_tokens} == {target}
     exported(run, record, tokenizer, cells, tmp_path)
     served(run, cells)
-    on_a_page(run, tmp_path)
+    on_a_page(kind, run, tmp_path)
     commit = publish(run)
     verdict, _ = reproduce(f"local-user/tiny-{kind}-sums", commit)
     assert (verdict.verdict, verdict.level) == ("REPRODUCED", "generate"), verdict.reason
@@ -105,11 +106,14 @@ def served(run, cells):
     assert "\n" not in str(line.value)
 
 
-def on_a_page(run, folder):
+def on_a_page(kind, run, folder):
     """The Space's own code writes what was scored."""
     (folder / "space").mkdir()
     config, predictions = lay_out(str(run), "main", folder / "space"), load_predictions(run)
-    models = page.load(page.fetch(config))
+    # The page loads the model whole: PEFT puts LoRA on the part for images too, which the adapter has nothing for.
+    unseen = pytest.warns(UserWarning, match="vision_tower") if FAMILIES[kind].images else contextlib.nullcontext()
+    with unseen:
+        models = page.load(page.fetch(config))
     for adapter, texts in ((False, predictions.base), (True, predictions.adapter)):
         assert page.answer(models, predictions.prompt[0], adapter).text == texts[0]
     assert page.too_long(models, "much " * 90)[1].startswith("The input has ")

@@ -255,6 +255,7 @@ def merged(source: Source, tokenizer):
     A base that was trained on in 4 or 8 bits is taken in float32: what that changes, the scores tell.
     """
     from recipes.config import recipe_from_record
+    from recipes.base_model import family_of
     from recipes.data.stored_tokenizer import languages_of
     from recipes.training.model import load_adapter, load_base, set_target_language
 
@@ -263,7 +264,12 @@ def merged(source: Source, tokenizer):
     base = source.record.pins.base_model
     model = load_base(base, config)
     set_target_language(model, tokenizer, base, languages_of(source.record.recipe))
-    return load_adapter(model, source.folder, base).merge_and_unload(safe_merge=True)
+    tied = model.config.tie_word_embeddings
+    whole = load_adapter(model, source.folder, base).merge_and_unload(safe_merge=True)
+    if not family_of(base).flat:
+        # PEFT 0.21 takes a head that lies deeper in the model for an untied one, and says so in the configuration.
+        whole.config.tie_word_embeddings = tied
+    return whole
 
 
 def export_contract(contract, form: str):
