@@ -254,8 +254,8 @@ def merged(source: Source, tokenizer):
 
     A base that was trained on in 4 or 8 bits is taken in float32: what that changes, the scores tell.
     """
-    from recipes.config import recipe_from_record
     from recipes.base_model import family_of
+    from recipes.config import recipe_from_record
     from recipes.data.stored_tokenizer import languages_of
     from recipes.training.model import load_adapter, load_base, set_target_language
 
