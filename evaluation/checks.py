@@ -18,11 +18,11 @@ from model_cards.card_check import NotCompared, find_difference, not_compared
 from model_cards.fingerprint import same_renderer
 from model_cards.free_text import free_texts
 from model_cards.statements import stated_otherwise
-from recipes.base_model import base_config, family_of
+from recipes.base_model import base_kind, family_of, tokenizer_config
 from recipes.config import arguments_from_record, recipe_yaml
 from recipes.data.lineage import find_seen_rows
 from recipes.data.splits import Splits, build_splits, references
-from recipes.data.tokenizer import audit, download_if_there
+from recipes.data.tokenizer import audit
 from recipes.expectations import compare
 from record import strict_json
 from record.adapter_config import LORA, LORA_OF_RECIPE
@@ -135,7 +135,7 @@ def check_adapter(folder: Path, record: Record, tokens: Tokenizer) -> str:
         tokens: the base model's tokenizer with the recipe's added tokens, from `recipes.data.tokenizer.load_tokens`.
     """
     base = record.pins.base_model
-    if record.model.type not in (None, kind := base_config(base)["model_type"]):
+    if record.model.type not in (None, kind := base_kind(base)):
         raise Drift("lineage", f"{base.id} is of the type {kind}, the record states {record.model.type}")
     _check_adapter_config(folder, record, tokens)
     _check_tokenizer(folder, record.pins.base_model, tokens)
@@ -168,8 +168,7 @@ def _check_tokenizer(folder: Path, base: Pin, tokens: Tokenizer) -> None:
     if any(theirs.get(key) != ours[key] for key in ours.keys() - {"version", "truncation", "padding"}):
         raise Drift("lineage", f"{TOKENIZER_FILE} is not the tokenizer of {base.id} with the recipe's added tokens")
     config = _json(folder / TOKENIZER_CONFIG_FILE)
-    path = download_if_there(base, TOKENIZER_CONFIG_FILE)
-    config_of_base = {} if path is None else _json(path)
+    config_of_base = tokenizer_config(base)
     if not family_of(base).t5_tokenizer:
         # It is read as its tokenizer.json stands, whatever class the base model's own names.
         config_of_base["tokenizer_class"] = "TokenizersBackend"

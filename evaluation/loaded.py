@@ -6,6 +6,7 @@ from typing import Any
 
 from evaluation.findings import Drift
 from evaluation.tolerance import Precision, same_stack
+from recipes.base_model import base_kind
 from recipes.config import recipe_from_record
 from recipes.environment import describe_environment
 from recipes.training.model import adapter_numbers, size_of
@@ -78,7 +79,9 @@ def check_sizes(record: Record, loaded: Loaded) -> None:
     Raises:
         `Drift`: one of them differs.
     """
-    model = size_of(loaded.model).model_copy(update={"trainable": adapter_numbers(loaded.model)})
+    model = size_of(loaded.model, base_kind(record.pins.base_model)).model_copy(
+        update={"trainable": adapter_numbers(loaded.model)}
+    )
     names = ["trainable", "total", "quantized_layers"]
     same = same_stack(loaded.environment, record.environment)
     if same and model.dtype == record.model.dtype and not model.quantized_layers:

@@ -20,6 +20,7 @@ from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from evaluation.limits import LIMITS
 from model_cards.escape import environment
+from recipes.families import FAMILIES
 from record import strict_json
 from record.command_line import Command, run_command
 from record.errors import UserError, one_line_errors
@@ -166,6 +167,7 @@ def block(name: str, root: Path = ROOT, **facts: Any) -> str:
             "recipes": lambda: recipe_facts(root),
             "results": lambda: kept_results(root),
             "pictures": lambda: {path.stem for path in (root / "docs" / "benchmarks").glob("*.png")},
+            "families": family_cells,
             "limits": LIMITS,
             "metric_names": METRIC_NAMES,
             "reference_metrics": FOUR,
@@ -183,6 +185,14 @@ def kept_claims(root: Path) -> list[tuple[Listed, Claim | None, Record | None]]:
         for entry, folder in entries
         for claim in [load_claim(folder)]
     ]
+
+
+def family_cells() -> list[tuple[str, list[str]]]:
+    """Each family's name with what is done with its adapters."""
+    import yaml
+
+    table = yaml.safe_load(Path(__file__).with_name("families.yaml").read_text(encoding="utf-8"))
+    return [(FAMILIES[kind].name, cells) for kind, cells in table.items()]
 
 
 def recipe_facts(root: Path) -> list[dict[str, Any]]:

@@ -1,11 +1,16 @@
 """A base model's configuration, and what is refused by it before anything is trained; no torch, no weights."""
 
+from pathlib import Path
 from typing import Any
 
+from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
 from hub.release import download
-from recipes.families import FAMILIES, Family
+from recipes.families import FAMILIES, VARIANTS, Family, kind_of
 from record import strict_json
 from record.errors import UserError
+from record.release_files import TOKENIZER_CONFIG_FILE
 from record.run_record import Lengths, Pin
 
 # The largest models in sight: mT5-XXL and FLAN-T5-XXL with 24 layers of 4,096, feed-forward layers of 10,240, 64 heads
@@ -19,33 +24,84 @@ LARGEST_SHAPE = {
     "max_position_embeddings": 1_000_000,
     "vocab_size": 1_000_000,
 }
+# What a configuration may name as its `model_type`.
+TYPES = [kind for kind in FAMILIES if kind not in VARIANTS.values()]
+# Configurations within a configuration.
+PARTS = ("encoder", "decoder", "text_config", "vision_config")
 # transformers 5 takes code, kernels and quantizers from other repositories where a configuration names them.
 ON_DEMAND = {"auto_map", "attn_implementation", "_attn_implementation", "quantization_config", "use_kernels"}
 
 
 def family_of(base: Pin) -> Family:
-    """The row of a base model's type, as its config.json names it.
+    """The row of a base model's kind.
 
     Raises:
         `UserError`: as `base_config`.
     """
-    return FAMILIES[base_config(base)["model_type"]]
+    return FAMILIES[base_kind(base)]
 
 
-def refuse_unless_flat(base: Pin, done: str) -> None:
-    """Refuses what is done with families whose weights decode in slots, and with no other yet.
+def base_kind(base: Pin) -> str:
+    """The key of a base model's row, as its config.json and the class of its tokenizer say.
+
+    Raises:
+        `UserError`: as `base_config`.
+    """
+    config = base_config(base)
+    return kind_of(config, tokenizer_class(base, config))
+
+
+def tokenizer_class(base: Pin, config: dict[str, Any]) -> str | None:
+    """The class of a base model's tokenizer, as `AutoTokenizer` finds it; None unless it decides about the family.
 
     Parameters:
-        done: what would be done with an adapter on the base model, as a participle.
+        config: what config.json holds.
+    """
+    if config["model_type"] not in {kind for kind, _ in VARIANTS}:
+        return None
+    stated = tokenizer_config(base).get("tokenizer_class") or config.get("tokenizer_class")
+    return stated if isinstance(stated, str) else None
+
+
+def tokenizer_config(base: Pin) -> dict[str, Any]:
+    """What tokenizer_config.json holds; empty where the repository lacks it.
+
+    Raises:
+        `UserError`: it is no JSON object.
+    """
+    path = download_if_there(base, TOKENIZER_CONFIG_FILE)
+    try:
+        content = {} if path is None else strict_json.parse(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{TOKENIZER_CONFIG_FILE} of {base.id} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{TOKENIZER_CONFIG_FILE} of {base.id} cannot be read: it is no object")
+    return content
+
+
+def download_if_there(base: Pin, name: str) -> Path | None:
+    """A small file of the base model's repository; None where the repository lacks it, or offline the cache."""
+    if constants.HF_HUB_OFFLINE:
+        path = try_to_load_from_cache(base.id, name, revision=base.revision)
+        return Path(path) if isinstance(path, str) else None
+    try:
+        return download(base.id, name, base.revision)
+    except LocalEntryNotFoundError:
+        raise
+    except EntryNotFoundError:
+        return None
+
+
+def refuse_unless_served(base: Pin) -> None:
+    """Refuses what the service does not answer with: it decodes in slots, whose weights are not known of all families.
 
     Raises:
         `UserError`: the base model is of another family; and as `base_config`.
     """
     if not (family := family_of(base)).flat:
-        names = " and ".join(row.name for row in FAMILIES.values() if row.flat)
         raise UserError(
-            f"adapters of {names} are {done} here, not those of {family.name} as {base.id}: load it with peft and "
-            "transformers as its card shows"
+            f"{base.id} is a model of the family {family.name}, which the service does not decode: export the adapter "
+            "with `--format merged`, or load it with peft and transformers as its card shows"
         )
 
 
@@ -60,8 +116,13 @@ def refuse_for_family(recipe: Any, base: Pin) -> None:
         raise UserError(f"`engine: ctranslate2` does not decode {family.name}: remove it")
     if family.flat:
         return
-    if recipe.training.neftune_noise_alpha:
-        raise UserError(f"`neftune_noise_alpha` has no effect on {family.name} here: remove it")
+    for key, value in (
+        ("neftune_noise_alpha", recipe.training.neftune_noise_alpha),
+        ("torch_compile", recipe.training.torch_compile),
+        ("added_tokens", recipe.arguments.added_tokens),
+    ):
+        if value:
+            raise UserError(f"`{key}` has no effect on {family.name} here: remove it")
     longest = _positions(base)
     if longest and recipe.arguments.max_new_tokens > longest:
         raise UserError(f"{base.id} has {longest:,} positions: set `max_new_tokens` to {longest:,} at most")
@@ -105,11 +166,9 @@ def base_config(base: Pin) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"config.json of {base.id} cannot be read: {error}") from None
     kind = shape.get("model_type") if isinstance(shape, dict) else None
-    if not isinstance(kind, str) or kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in TYPES:
         raise UserError(_refusal(base, shape))
-    for part in (shape, shape.get("encoder"), shape.get("decoder")):
-        if isinstance(part, dict):
-            _refuse_part(base, part)
+    _refuse_part(base, shape)
     return shape
 
 
@@ -120,7 +179,7 @@ def _refusal(base: Pin, shape: Any) -> str:
             f"{base.id} is a decoder-only model, and encoder-decoders are trained here: train it with TRL's SFTTrainer "
             "(https://huggingface.co/docs/trl/sft_trainer)"
         )
-    return f"{base.id} is no model of the types {', '.join(FAMILIES)}: none else is trained here"
+    return f"{base.id} is no model of the types {', '.join(TYPES)}: none else is trained here"
 
 
 def _refuse_part(base: Pin, part: dict[str, Any]) -> None:
@@ -129,3 +188,6 @@ def _refuse_part(base: Pin, part: dict[str, Any]) -> None:
     for key, most in LARGEST_SHAPE.items():
         if not isinstance(part.get(key, 1), int) or not 1 <= part.get(key, 1) <= most:
             raise UserError(f"{base.id}: its `{key}` is no whole number from 1 to {most:,}: it is not loaded")
+    for name in PARTS:
+        if isinstance(inner := part.get(name), dict):
+            _refuse_part(base, inner)

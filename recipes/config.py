@@ -367,12 +367,12 @@ def _refuse_nonsense(arguments: RecipeArguments, training: Any, model: Any) -> N
     if model.model_name_or_path is None:
         raise UserError("the recipe lacks `model_name_or_path`, the base model's id")
     if model.dtype == "float16" or training.fp16:
-        raise UserError("float16 overflows T5's feed-forward layers: use `dtype: bfloat16` (or float32)")
+        raise UserError("float16 overflows feed-forward layers of base models: use `dtype: bfloat16` (or float32)")
     if not model.use_peft:
         hint = " (a quantized base could not be trained itself)" if model.load_in_4bit or model.load_in_8bit else ""
         raise UserError(f"only adapters are trained here: set `use_peft: true`{hint}")
     if arguments.parent_adapter is None and model.lora_task_type != "SEQ_2_SEQ_LM":
-        raise UserError(f"`lora_task_type: {model.lora_task_type}` is not T5's: set SEQ_2_SEQ_LM")
+        raise UserError(f"`lora_task_type: {model.lora_task_type}` is not an encoder-decoder's: set SEQ_2_SEQ_LM")
     if arguments.early_stopping_patience and not training.load_best_model_at_end:
         raise UserError("`early_stopping_patience` needs `load_best_model_at_end: true`")
 

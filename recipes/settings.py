@@ -29,7 +29,7 @@ REFUSED = {
     # Seq2SeqTrainingArguments: steps
     "average_tokens_across_devices": "losses are means over all processes' tokens in any case: remove it",
     "optim_target_modules": "no optimizer that trains here reads it: remove it",
-    "fp16": "float16 overflows T5's feed-forward layers: use `dtype: bfloat16` (or float32)",
+    "fp16": "float16 overflows feed-forward layers of base models: use `dtype: bfloat16` (or float32)",
     "use_liger_kernel": _OWN_STEP,
     "liger_kernel_config": _OWN_STEP,
     "use_cache": "the decoder reads whole targets in training, without a cache: remove it",
@@ -38,7 +38,7 @@ REFUSED = {
     "debug": _OWN_STEP,
     # Seq2SeqTrainingArguments: evaluation
     "bf16_full_eval": "the validation loss is taken in the model's `dtype`: set that",
-    "fp16_full_eval": "float16 overflows T5's feed-forward layers: use `dtype: bfloat16` (or float32)",
+    "fp16_full_eval": "float16 overflows feed-forward layers of base models: use `dtype: bfloat16` (or float32)",
     "include_num_input_tokens_seen": "the record counts tokens by itself: remove it",
     "prediction_loss_only": "the validation loss is all that is taken in any case: remove it",
     "eval_do_concat_batches": "the validation loss is a mean over all tokens: remove it",

@@ -190,6 +190,7 @@ def open_record(recipe: Recipe, pins: Pins, prepared: Prepared, model, batch: Ba
     """
     from huggingface_hub import constants
 
+    from recipes.base_model import base_kind
     from recipes.environment import describe_environment
     from recipes.training.model import size_of
 
@@ -201,7 +202,7 @@ def open_record(recipe: Recipe, pins: Pins, prepared: Prepared, model, batch: Ba
         data=prepared.splits.counts,
         unwritable=prepared.unwritable,
         leakage=prepared.leakage,
-        model=size_of(model),
+        model=size_of(model, base_kind(pins.base_model)),
         batch=batch,
         environment=describe_environment(),
     )

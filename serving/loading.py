@@ -13,9 +13,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hub.pins import locate
 from hub.release import entries_of, pull
-from recipes.base_model import refuse_unless_flat
+from recipes.base_model import refuse_unless_served
 from recipes.config import Recipe, recipe_from_record
-from recipes.training.model import load_adapter, load_base, load_tokenizer, on_gpu, pick_dtype
+from recipes.training.model import load_adapter, load_base, load_tokenizer, on_gpu, pick_dtype, trained_length
 from record.errors import UserError
 from record.release_files import ADAPTER_CONFIG_FILE, ADAPTER_FILE
 from record.run_record import Record
@@ -39,8 +39,8 @@ class Source:
 class Served:
     """A model that requests name by its `id`, an adapter or the bare base.
 
-    `max_tokens` are written unless a request says otherwise: those of the recipe's scores. `about` goes to
-    `/v1/models`.
+    `max_tokens` are written unless a request says otherwise: those of the recipe's scores. `trained` is the longest
+    text that the base model was trained with, in tokens. `about` goes to `/v1/models`.
     """
 
     id: str
@@ -48,6 +48,7 @@ class Served:
     weights: Weights
     tokenizer: PreTrainedTokenizerBase
     max_tokens: int
+    trained: int
     about: dict[str, Any]
 
 
@@ -68,7 +69,7 @@ class Models:
         for source in sources[1:]:
             self._refuse_other_base(source)
         recipe = _recipe(first)
-        refuse_unless_flat(self.pin, "served")
+        refuse_unless_served(self.pin)
         self.base = load_base(self.pin, recipe.model)
         if not is_plain(self.base.generation_config):
             raise UserError(f"the generation config of {self.pin.id} asks for more than greedy decoding: "
@@ -76,6 +77,7 @@ class Models:
         # A quantized base is on the GPU already and cannot be moved.
         if on_gpu() and not (recipe.model.load_in_4bit or recipe.model.load_in_8bit):
             self.base.to("cuda")
+        self.trained = trained_length(self.pin, load_tokenizer(self.pin, []))
         self.packed: dict[nn.Parameter, Layer] = {}
         self.by_id: dict[str, Served] = {}
         for source in sources:
@@ -83,7 +85,7 @@ class Models:
         about = {"parent": None, "revision": self.pin.revision, "prompt_template": None}
         weights, tokenizer = weights_of(self.base, self.packed), load_tokenizer(self.pin, [])
         most = recipe.arguments.max_new_tokens
-        self.by_id[self.pin.id] = Served(self.pin.id, self.base, weights, tokenizer, most, about)
+        self.by_id[self.pin.id] = Served(self.pin.id, self.base, weights, tokenizer, most, self.trained, about)
         if not growing:
             self._forget_what_is_packed()
 
@@ -103,7 +105,7 @@ class Models:
         weights = weights_of(model, packed)
         of_base = {id(weight) for weight in self.base.parameters()}
         self.packed |= {weight: layer for weight, layer in packed.items() if id(weight) in of_base}
-        return Served(source.id, model, weights, tokenizer, arguments.max_new_tokens, about)
+        return Served(source.id, model, weights, tokenizer, arguments.max_new_tokens, self.trained, about)
 
     def _refuse_other_base(self, other: Source) -> None:
         theirs, pin = other.record.pins.base_model, self.pin

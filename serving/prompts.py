@@ -8,8 +8,6 @@ from record.errors import one_line
 from serving.loading import Served
 from serving.requests import Chat, Completion, Refused, readable
 
-# What T5 was pre-trained on (Raffel et al. 2020, section 3.1.1): the model reads on, at a loss.
-TRAINED_TOKENS = 512
 # Attention takes memory that grows with the square of it.
 MAX_PROMPT_TOKENS = 1024
 
@@ -126,7 +124,7 @@ def echo(asked: Completion, served: Served, prompt: str | list[int], ids: list[i
     return served.tokenizer.decode(read, skip_special_tokens=True) + served.tokenizer.eos_token
 
 
-def check_lengths(prompts: list[list[int]]) -> list[str]:
+def check_lengths(served: Served, prompts: list[list[int]]) -> list[str]:
     """Warnings about prompts that are longer than what the base model was trained on.
 
     Raises:
@@ -136,8 +134,9 @@ def check_lengths(prompts: list[list[int]]) -> list[str]:
     for place, ids in enumerate(prompts):
         if len(ids) > MAX_PROMPT_TOKENS:
             raise Refused(400, f"prompt {place} has {len(ids)} tokens, more than {MAX_PROMPT_TOKENS}", "prompt")
-        if len(ids) > TRAINED_TOKENS:
+        if len(ids) > served.trained:
             warnings.append(
-                f"prompt {place} has {len(ids)} tokens: all were read, but T5 was trained on {TRAINED_TOKENS} at most"
+                f"prompt {place} has {len(ids)} tokens: all were read, but the base model was trained on "
+                f"{served.trained} at most"
             )
     return warnings

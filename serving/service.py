@@ -126,7 +126,7 @@ class Service:
         limit = asked.limit or served.max_tokens
         prompts, warnings = prompts_of(asked, served)
         ids = await run_in_threadpool(token_ids, served, prompts)
-        warnings += check_lengths(ids)
+        warnings += check_lengths(served, ids)
         rows = _rows(asked, [divided(asked, served, *both) for both in zip(prompts, ids, strict=True)], limit)
         if any(row.limit > self.engine.most for row in rows):
             also = ", what stands after </s> in the prompt included" if asked.forced else ""

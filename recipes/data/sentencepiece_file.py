@@ -28,18 +28,7 @@ def tokenizer_content(model: bytes, extra_ids: int) -> dict[str, Any]:
     Raises:
         `ValueError`: it is no Unigram model of SentencePiece.
     """
-    pieces, special, table = [], {}, b""
-    for number, value in _fields(model):
-        if number == PIECES:
-            piece = dict(_fields(value))
-            text = bytes(piece[PIECE]).decode()
-            if (kind := piece.get(KIND, NORMAL)) in (CONTROL, USER_DEFINED):
-                special[text] = kind == CONTROL
-            pieces.append((text, struct.unpack("<f", piece[SCORE])[0] if SCORE in piece else 0.0))
-        elif number == TRAINER and dict(_fields(value)).get(MODEL_TYPE, UNIGRAM) != UNIGRAM:
-            raise ValueError("its SentencePiece model is not a Unigram")
-        elif number == NORMALIZER:
-            table = bytes(dict(_fields(value)).get(CHARACTERS, b""))
+    pieces, special, table = _parts(model)
     sentinels = [f"<extra_id_{number}>" for number in reversed(range(extra_ids))]
     pieces += [(sentinel, 0.0) for sentinel in sentinels]
     ids = {piece: number for number, (piece, _) in enumerate(pieces)}
@@ -64,6 +53,33 @@ def tokenizer_content(model: bytes, extra_ids: int) -> dict[str, Any]:
         "decoder": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True},
         "model": {"type": "Unigram", "unk_id": UNKNOWN, "vocab": pieces, "byte_fallback": False},
     }
+
+
+def pieces_of(model: bytes) -> tuple[list[tuple[str, float]], bytes]:
+    """The model's pieces with their scores, and its table of characters.
+
+    Raises:
+        `ValueError`: as `tokenizer_content`.
+    """
+    pieces, _, table = _parts(model)
+    return pieces, table
+
+
+def _parts(model: bytes) -> tuple[list[tuple[str, float]], dict[str, bool], bytes]:
+    """The pieces, those among them that stand for themselves and whether each is a control piece, and the table."""
+    pieces, special, table = [], {}, b""
+    for number, value in _fields(model):
+        if number == PIECES:
+            piece = dict(_fields(value))
+            text = bytes(piece[PIECE]).decode()
+            if (kind := piece.get(KIND, NORMAL)) in (CONTROL, USER_DEFINED):
+                special[text] = kind == CONTROL
+            pieces.append((text, struct.unpack("<f", piece[SCORE])[0] if SCORE in piece else 0.0))
+        elif number == TRAINER and dict(_fields(value)).get(MODEL_TYPE, UNIGRAM) != UNIGRAM:
+            raise ValueError("its SentencePiece model is not a Unigram")
+        elif number == NORMALIZER:
+            table = bytes(dict(_fields(value)).get(CHARACTERS, b""))
+    return pieces, special, table
 
 
 def _fields(message: bytes | memoryview) -> Iterator[tuple[int, Any]]:

@@ -1,4 +1,4 @@
-"""Tokenizers of other families than T5's: taken as their tokenizer.json stands, with the recipe's languages."""
+"""Tokenizers that are taken as their tokenizer.json stands, with the recipe's languages."""
 
 import json
 from collections.abc import Mapping
@@ -31,8 +31,23 @@ def languages_of(recipe: Mapping[str, Any]) -> tuple[str, str] | None:
     return (str(source), str(target)) if source and target else None
 
 
-def build_stored(base: Pin, stored: bytes, family: Family, languages: tuple[str, str] | None) -> Tokenizer:
-    """The tokenizer that a tokenizer.json describes, without truncation and padding.
+def parse_stored(base: Pin, stored: bytes) -> dict[str, Any]:
+    """What a tokenizer.json holds.
+
+    Raises:
+        `UserError`: it is no JSON object.
+    """
+    try:
+        content = strict_json.parse(stored)
+    except ValueError as error:
+        raise UserError(f"tokenizer.json of {base.id} is not read: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"tokenizer.json of {base.id} is not read: it is no object")
+    return content
+
+
+def build_stored(base: Pin, content: dict[str, Any], family: Family, languages: tuple[str, str] | None) -> Tokenizer:
+    """The tokenizer that the content of a tokenizer.json describes, without truncation and padding.
 
     With languages its ids of a single text are a prompt's, those of the second text of a pair a target's:
     `tokenizer.encode("", target)`.
@@ -41,7 +56,6 @@ def build_stored(base: Pin, stored: bytes, family: Family, languages: tuple[str,
         `UserError`: the file is no tokenizer's, it is made of other parts than `KINDS`, or the languages do not fit it.
     """
     try:
-        content = strict_json.parse(stored)
         for part, kinds in KINDS.items():
             _check_part(content.get(part), part, kinds)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -90,8 +104,8 @@ def _set_languages(base: Pin, tokenizer: Tokenizer, stored: Any, family: Family,
     single = stored["single"] if stored and stored.get("type") == "TemplateProcessing" else []
     first = family.language == "first"
     if not first and single and SPECIAL in single[0]:
-        raise UserError(f"texts of {base.id} begin with their language's token, and those of {family.name} end with it "
-                        "here: take another base model")  # fmt: skip
+        raise UserError(f"texts of {base.id} begin with their language's token, but its configuration does not name "
+                        "`MBart50Tokenizer`: set `tokenizer_class` in a copy's tokenizer_config.json")  # fmt: skip
     source, target = ([token, "{}", "</s>"] if first else ["{}", "</s>", token] for token in languages)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=[piece.format("$A") for piece in source],

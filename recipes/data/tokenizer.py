@@ -7,17 +7,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants, try_to_load_from_cache
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from hub.release import download
-from recipes.base_model import family_of
+from recipes.base_model import base_kind, download_if_there, tokenizer_config
+from recipes.data.built_tokenizer import built_content
 from recipes.data.sentencepiece_file import tokenizer_content
-from recipes.data.stored_tokenizer import build_stored, encode_whole
+from recipes.data.stored_tokenizer import build_stored, encode_whole, parse_stored
+from recipes.families import FAMILIES
 from record import strict_json
 from record.cache import batches, cached_value, code_of
 from record.errors import UserError, one_line
@@ -38,7 +36,8 @@ PARTS = {"model": ("Unigram",), "decoder": ("Metaspace",), "post_processor": ("T
 def load_tokens(base: Pin, added: list[str], languages: tuple[str, str] | None = None) -> Tokenizer:
     """The base model's tokenizer at the pinned commit, with the `added` tokens after its own.
 
-    Of a family without T5's tokenizer it is what tokenizer.json describes (`recipes.data.stored_tokenizer`). Of T5's it
+    Of a family without T5's tokenizer it is what tokenizer.json describes (`recipes.data.stored_tokenizer`), or would
+    if there were one (`recipes.data.built_tokenizer`). Of T5's it
     gives the ids that transformers 5.23 gives, whose `T5Tokenizer` takes the pieces and the table of characters
     from `tokenizer.json` or, without one, `spiece.model`, and lays down the rest itself. The scores are read by
     Python: the Rust reader is off by a last bit in some, which decides between equally good pieces.
@@ -53,17 +52,12 @@ def load_tokens(base: Pin, added: list[str], languages: tuple[str, str] | None =
         `UserError`: it is no tokenizer of its family, one of `added` can be written already, or the tokenizer replaces
             its characters by others.
     """
-    family = family_of(base)
+    kind = base_kind(base)
+    family = FAMILIES[kind]
     if not family.t5_tokenizer:
         if added:
             raise UserError(f"`added_tokens` are for tokenizers like T5's, which that of {base.id} is not: remove it")
-        path = download_if_there(base, TOKENIZER_FILE)
-        if path is None:
-            raise UserError(
-                f"{base.id} holds no {TOKENIZER_FILE}: save one in a copy of it, by `AutoTokenizer.from_pretrained` "
-                "and `save_pretrained` where transformers can convert it"
-            )
-        return build_stored(base, path.read_bytes(), family, languages)
+        return build_stored(base, _stored_content(base, kind), family, languages)
     if languages is not None:
         raise UserError(f"`source_language` and `target_language` are not of {base.id}: state languages in `prompt`")
     content = _read(base)
@@ -80,6 +74,23 @@ def load_tokens(base: Pin, added: list[str], languages: tuple[str, str] | None =
         if (output := tokenizer.decode(tokenizer.encode(token).ids)) != token:
             raise UserError(f"`added_tokens`: the tokenizer of {base.id} turns {token!r} into {output!r}")
     return tokenizer
+
+
+def _stored_content(base: Pin, kind: str) -> dict[str, Any]:
+    """What tokenizer.json holds; ByT5's class reads none, whatever a repository has."""
+    path = None if kind == "byt5" else download_if_there(base, TOKENIZER_FILE)
+    content = built_content(base, kind) if path is None else parse_stored(base, path.read_bytes())
+    if content is not None:
+        return content
+    if kind == "marian":
+        raise UserError(
+            f"{base.id} holds no {TOKENIZER_FILE}, but one vocabulary for sources and one for targets, which one file "
+            "cannot describe: take another base model, as facebook/nllb-200-distilled-600M"
+        )
+    raise UserError(
+        f"{base.id} holds no {TOKENIZER_FILE}: save one in a copy of it, by `AutoTokenizer.from_pretrained` "
+        "and `save_pretrained` where transformers can convert it"
+    )
 
 
 def _read(base: Pin) -> dict[str, Any]:
@@ -105,33 +116,17 @@ def _read(base: Pin) -> dict[str, Any]:
 
 def _stored(base: Pin) -> tuple[str, bytes]:
     """The file that transformers takes the tokenizer from, and its bytes."""
-    names = [TOKENIZER_FILE, SENTENCEPIECE_FILE]
-    if constants.HF_HUB_OFFLINE:
-        # What a repository lacks is not to be had either.
-        paths = {name: try_to_load_from_cache(base.id, name, revision=base.revision) for name in names}
-        names = [name for name in names if isinstance(paths[name], str)] or names[:1]
-    for name in names:
+    for name in (TOKENIZER_FILE, SENTENCEPIECE_FILE):
         if (path := download_if_there(base, name)) is not None:
             return name, path.read_bytes()
     raise UserError(
-        f"{base.id} holds neither {TOKENIZER_FILE} nor {SENTENCEPIECE_FILE}: only the tokenizers of T5 and mT5 are "
-        "read, not those of bytes as ByT5's: choose another base model"
+        f"{base.id} holds neither {TOKENIZER_FILE} nor {SENTENCEPIECE_FILE}: save the first in a copy of it, by "
+        "`AutoTokenizer.from_pretrained` and `save_pretrained`"
     )
 
 
-def download_if_there(base: Pin, name: str) -> Path | None:
-    """A small file of the base model's repository; None where the repository lacks it."""
-    try:
-        return download(base.id, name, base.revision)
-    except LocalEntryNotFoundError:
-        raise
-    except EntryNotFoundError:
-        return None
-
-
 def _sentinels(base: Pin) -> int:
-    path = download_if_there(base, TOKENIZER_CONFIG_FILE)
-    number = SENTINELS if path is None else strict_json.parse(path.read_bytes()).get("extra_ids", SENTINELS)
+    number = tokenizer_config(base).get("extra_ids", SENTINELS)
     if not isinstance(number, int) or not 0 <= number <= MOST_SENTINELS:
         raise ValueError(f"{TOKENIZER_CONFIG_FILE} sets `extra_ids` to no number up to {MOST_SENTINELS:,}")
     return number

@@ -24,12 +24,12 @@ from transformers.utils import logging
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from hub.pins import refuse_local
-from recipes.base_model import base_config, family_of
+from recipes.base_model import base_config, base_kind, download_if_there, family_of, tokenizer_config
 from recipes.data.tokenizer import load_tokens
 from recipes.families import FAMILIES
 from record.adapter_config import check_adapter_config
 from record.errors import UserError, chain, explain, explanation, one_line
-from record.release_files import ADAPTER_CONFIG_FILE, ADAPTER_FILE
+from record.release_files import ADAPTER_CONFIG_FILE, ADAPTER_FILE, TOKENIZER_FILE
 from record.run_record import Model, Pin
 
 # The id of `<unk>` in every T5.
@@ -86,7 +86,12 @@ def load_tokenizer(base: Pin, added: list[str], languages: tuple[str, str] | Non
         tokenizer = AutoTokenizer.from_pretrained(base.id, revision=base.revision, trust_remote_code=False)
     except (ValueError, ImportError, OSError) as error:
         raise _not_loaded(base, "tokenizer", error) from error
-    _refuse_other_ids(base, tokenizer, plain)
+    if differing := _differing(tokenizer, plain):
+        raise UserError(
+            f"transformers reads the tokenizer of {base.id} as {type(tokenizer).__name__}, not as a T5's (its "
+            f"{differing}): its ids could not be checked without transformers. Choose another base model, "
+            "or set `tokenizer_class: T5Tokenizer` in a copy's tokenizer_config.json"
+        )
     if added:
         tokenizer.backend_tokenizer.model = tokens.model
     return tokenizer
@@ -95,6 +100,12 @@ def load_tokenizer(base: Pin, added: list[str], languages: tuple[str, str] | Non
 def _load_stored(base: Pin, tokens: Tokenizer) -> PreTrainedTokenizerBase:
     """As its tokenizer.json stands: transformers 5 would build another of it for some classes, and saves this one."""
     names = ["input_ids", "attention_mask"]
+    if base_kind(base) == "byt5" or download_if_there(base, TOKENIZER_FILE) is None:
+        # Names that all tokenizers have which `recipes.data.built_tokenizer` makes.
+        return PreTrainedTokenizerFast(
+            tokenizer_object=tokens, model_input_names=names, pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
+            model_max_length=tokenizer_config(base).get("model_max_length"),
+        )  # fmt: skip
     try:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(base.id, revision=base.revision, model_input_names=names)
     except (ValueError, ImportError, OSError) as error:
@@ -103,21 +114,19 @@ def _load_stored(base: Pin, tokens: Tokenizer) -> PreTrainedTokenizerBase:
         raise UserError(f"the tokenizer of {base.id} has no padding token: set `pad_token` in a copy's "
                         "tokenizer_config.json")  # fmt: skip
     tokenizer.backend_tokenizer.post_processor = tokens.post_processor
-    _refuse_other_ids(base, tokenizer, tokens)
+    if differing := _differing(tokenizer, tokens):
+        raise UserError(
+            f"transformers reads another tokenizer of {base.id} than its tokenizer.json describes (its {differing}): "
+            "choose another base model"
+        )
     return tokenizer
 
 
-def _refuse_other_ids(base: Pin, tokenizer: PreTrainedTokenizerBase, tokens: Tokenizer) -> None:
-    """Refuses a tokenizer of which transformers makes another one than `load_tokens`, by which the run is checked."""
+def _differing(tokenizer: PreTrainedTokenizerBase, tokens: Tokenizer) -> str:
+    """The parts in which transformers makes another tokenizer than `load_tokens`, by which the run is checked."""
     theirs = json.loads(tokenizer.backend_tokenizer.to_str()) if isinstance(tokenizer, PreTrainedTokenizerFast) else {}
     ours = json.loads(tokens.to_str())
-    differing = [part for part in ours if part not in NO_PART_OF_IDS and theirs.get(part) != ours[part]]
-    if differing:
-        raise UserError(
-            f"transformers reads the tokenizer of {base.id} as {type(tokenizer).__name__}, not as a T5's (its "
-            f"{', '.join(differing)}): its ids could not be checked without transformers. Choose another base model, "
-            "or set `tokenizer_class: T5Tokenizer` in a copy's tokenizer_config.json"
-        )
+    return ", ".join(part for part in ours if part not in NO_PART_OF_IDS and theirs.get(part) != ours[part])
 
 
 def load_base(base: Pin, config: ModelConfig) -> PreTrainedModel:
@@ -160,7 +169,27 @@ def load_base(base: Pin, config: ModelConfig) -> PreTrainedModel:
             # M2M-100 leaves out whole layers at random: other ones in each micro-batch and process, which would then
             # wait for gradients that never come.
             layer.layerdrop = 0.0
+    if (images := family_of(base).images) is not None:
+        # Only texts are trained on: LoRA on it would get no gradients, for which several processes would wait.
+        model.set_submodule(images, torch.nn.Identity())
     return model
+
+
+def set_target_language(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, base: Pin, languages: tuple[str, str] | None
+) -> None:
+    """Lets `generate` begin with the token of the targets' language, where texts of the family have such tokens.
+
+    Parameters:
+        languages: as in `load_tokens`.
+    """
+    if languages is None:
+        return
+    target = tokenizer.convert_tokens_to_ids(languages[1])
+    if family_of(base).language == "last":
+        model.generation_config.decoder_start_token_id = target
+    else:
+        model.generation_config.forced_bos_token_id = target
 
 
 def trained_length(base: Pin, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -340,8 +369,11 @@ def adapter_numbers(adapter: PeftModel) -> int:
     return sum(tensor.numel() for tensor in get_peft_model_state_dict(adapter).values())
 
 
-def size_of(model: Any) -> Model:
+def size_of(model: Any, kind: str) -> Model:
     """Parameter counts and memory of a model with its adapter.
+
+    Parameters:
+        kind: the key of the base model's row in `recipes.families`.
 
     4-bit weights are packed two to a byte; PEFT counts them as they were.
     """
@@ -352,6 +384,6 @@ def size_of(model: Any) -> Model:
         total=total,
         memory_bytes=model.get_memory_footprint(),
         dtype=str(base.dtype).removeprefix("torch."),
-        type=base.config.model_type,
+        type=kind,
         quantized_layers=sum(type(weight).__name__ in ("Params4bit", "Int8Params") for weight in base.parameters()),
     )

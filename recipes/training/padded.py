@@ -49,7 +49,7 @@ def micro_batch(rows: list[dict[str, list[int]]], config: Any) -> dict[str, Tens
     Parameters:
         config: the base model's.
     """
-    last, start = FAMILIES[config.model_type].starts_with_last, config.decoder_start_token_id
+    last, start = FAMILIES[config.model_type].starts_with_last, vars(config).get("decoder_start_token_id")
     if start is None:
         # As `generate` of transformers 5.23 does.
         start = config.bos_token_id

@@ -64,7 +64,7 @@ def generate(
             family = FAMILIES[model.config.model_type]
             if family.converter is None:
                 raise UserError(f"{contract.engine} does not decode {family.name}: use `engine: transformers`")
-            if not plain:
+            if not (contract.num_beams == 1 and is_plain(model.generation_config, first=True)):
                 raise UserError(f"{contract.engine} decodes greedily only: beams and what else the base model's own "
                                 "generation config asks for need `engine: transformers`")  # fmt: skip
             from scoring.decoding import ctranslate
@@ -90,12 +90,15 @@ def _by_transformers(model, tokenizer, encoded, contract: Contract, plain: bool,
         ) from None
 
 
-def is_plain(config: GenerationConfig, beams: bool = False) -> bool:
-    """Whether a model's own generation config changes nothing about greedy decoding; with `beams`, about their search.
+def is_plain(config: GenerationConfig, beams: bool = False, first: bool = False) -> bool:
+    """Whether a model's own generation config changes nothing about greedy decoding; with `beams`, about their search;
+    with `first`, nothing but the first token, which may be a language's.
 
     `generate` takes from it whatever a caller leaves open: penalties, forbidden and forced tokens.
     """
-    return isinstance(config.eos_token_id, int) and asks_for(config) <= (OF_BEAMS if beams else set())
+    return isinstance(config.eos_token_id, int) and asks_for(config) <= (
+        (OF_BEAMS if beams else set()) | ({"forced_bos_token_id"} if first else set())
+    )
 
 
 def asks_for(config: GenerationConfig) -> set[str]:
@@ -172,7 +175,7 @@ def shortfalls(
         asks for more than likelihood: nothing is known then.
     """
     config = model.generation_config
-    if not is_plain(config, beams=True):
+    if not is_plain(config, beams=True, first=True):
         return [float("nan")] * len(outputs)
     # transformers' own default.
     penalty = 1.0 if config.length_penalty is None else config.length_penalty
@@ -205,7 +208,10 @@ def _logits(
     past = torch.tensor([[start, *tokens[:-1]]], device=model.device)
     batch = tokenizer(prompt, return_tensors="pt").to(model.device)
     logits = model(**batch, decoder_input_ids=past).logits[0].float()
-    return logits, logits[range(len(tokens)), tokens]
+    written = logits[range(len(tokens)), tokens]
+    # A forced first token is nothing that the model could prefer another to.
+    chosen = int(config.forced_bos_token_id is not None and tokens[:1] == [config.forced_bos_token_id])
+    return logits[chosen:], written[chosen:]
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, outputs: list[list[int]]) -> list[str]:

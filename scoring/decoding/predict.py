@@ -38,9 +38,8 @@ def parent_predictions(model, tokenizer, folder: Path, parent: Record, rows: Seq
 
 def load_for_scoring(run: Path, record: Record, config):
     """The pinned base with the adapter in `run`, on the GPU where there is one, its tokenizer, and the base's dtype."""
-    from recipes.base_model import family_of
     from recipes.data.stored_tokenizer import languages_of
-    from recipes.training.model import load_adapter, load_base, load_tokenizer, on_gpu
+    from recipes.training.model import load_adapter, load_base, load_tokenizer, on_gpu, set_target_language
 
     base = load_base(record.pins.base_model, config)
     # A quantized base is on the GPU already and cannot be moved.
@@ -48,12 +47,7 @@ def load_for_scoring(run: Path, record: Record, config):
         base.to("cuda")
     languages = languages_of(record.recipe)
     tokenizer = load_tokenizer(record.pins.base_model, record.recipe.get("added_tokens", []), languages)
-    if languages is not None:
-        target = tokenizer.convert_tokens_to_ids(languages[1])
-        if family_of(record.pins.base_model).language == "last":
-            base.generation_config.decoder_start_token_id = target
-        else:
-            base.generation_config.forced_bos_token_id = target
+    set_target_language(base, tokenizer, record.pins.base_model, languages)
     return load_adapter(base, run, record.pins.base_model), tokenizer, config.dtype
 
 

@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from recipes.families import FAMILIES
 from record.errors import UserError
 from record.scores import Contract
 
@@ -83,7 +84,8 @@ def write(form: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase 
             model.config.save_pretrained(folder)
             model.generation_config.save_pretrained(folder)
             _save_aligned(_quantized(model), folder / INT8_FILE)
-        _state_scaling(folder / "config.json", model)
+        if FAMILIES[model.config.model_type].flat:
+            _state_scaling(folder / "config.json", model)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
 

@@ -152,7 +152,8 @@ def make(source: Source, form: str, sample: int | None = None, force: bool = Fal
         `UserError`: its first metric is shown to be worse by more than `LOSS`, and `force` was not given.
     """
     from push.release import tree
-    from recipes.base_model import refuse_unless_flat
+    from recipes.base_model import family_of
+    from recipes.data.stored_tokenizer import languages_of
     from recipes.environment import describe_environment
     from recipes.training.model import load_tokenizer
     from record.hashes import sha256_file
@@ -162,7 +163,7 @@ def make(source: Source, form: str, sample: int | None = None, force: bool = Fal
 
     record, folder = source.record, source.into / form
     base = record.pins.base_model
-    refuse_unless_flat(base, "exported")
+    refuse_format(form, base.id, family_of(base))
     predictions = load_predictions(source.folder)
     rows = min(sample or len(predictions.prompt), len(predictions.prompt))
     if (there := _finished(folder, source, form, rows)) is not None:
@@ -171,8 +172,8 @@ def make(source: Source, form: str, sample: int | None = None, force: bool = Fal
         return there
     shutil.rmtree(folder, ignore_errors=True)
     print(f"Writing {folder}", flush=True)
-    tokenizer = load_tokenizer(base, record.recipe.get("added_tokens", []))
-    write(form, merged(source), tokenizer, folder)
+    tokenizer = load_tokenizer(base, record.recipe.get("added_tokens", []), languages_of(record.recipe))
+    write(form, merged(source, tokenizer), tokenizer, folder)
     files = {path: sha256_file(folder / path) for path in tree(folder)}
     contract = export_contract(record.contract, form)
     subset = predictions.take(range(rows))
@@ -187,6 +188,28 @@ def make(source: Source, form: str, sample: int | None = None, force: bool = Fal
     result.save(folder)
     refuse_loss(result, folder, force)
     return result
+
+
+def refuse_format(form: str, base: str, family) -> None:
+    """Refuses a format that is not made of models of a family (`recipes.families.Family`).
+
+    Raises:
+        `UserError`: it is such a one.
+    """
+    if family.images is not None:
+        raise UserError(
+            f"{base} is trained here without its part for images, and an export would lack it: load the adapter with "
+            "peft and transformers as its card shows"
+        )
+    if form == "int8" and not family.flat:
+        raise UserError(f"`--format int8` is not made of {family.name}: take `--format merged`")
+    if form.startswith("ct2") and family.converter is None:
+        raise UserError(f"CTranslate2 does not convert {family.name}: take `--format merged`")
+    if form.startswith("ct2") and family.language == "first":
+        raise UserError(
+            f"outputs of {family.name} begin with a token of their language, which `--format {form}` cannot state: "
+            "take `--format merged`"
+        )
 
 
 def time_with_adapter(source: Source, form: str, prompts: list[list[int]], contract):
@@ -224,18 +247,29 @@ def _finished(folder: Path, source: Source, form: str, rows: int):
     return previous if same else None
 
 
-def merged(source: Source):
+def merged(source: Source, tokenizer):
     """The base model in float32 with the adapter and the rows of its added tokens merged into it.
+
+    Its generation config names the language that it writes, where the family has tokens of languages.
 
     A base that was trained on in 4 or 8 bits is taken in float32: what that changes, the scores tell.
     """
+    from recipes.base_model import family_of
     from recipes.config import recipe_from_record
-    from recipes.training.model import load_adapter, load_base
+    from recipes.data.stored_tokenizer import languages_of
+    from recipes.training.model import load_adapter, load_base, set_target_language
 
     config = recipe_from_record(source.record.name, source.record.recipe).model
     config.dtype, config.load_in_4bit, config.load_in_8bit = "float32", False, False
     base = source.record.pins.base_model
-    return load_adapter(load_base(base, config), source.folder, base).merge_and_unload(safe_merge=True)
+    model = load_base(base, config)
+    set_target_language(model, tokenizer, base, languages_of(source.record.recipe))
+    tied = model.config.tie_word_embeddings
+    whole = load_adapter(model, source.folder, base).merge_and_unload(safe_merge=True)
+    if not family_of(base).flat:
+        # PEFT 0.21 takes a head that lies deeper in the model for an untied one, and says so in the configuration.
+        whole.config.tie_word_embeddings = tied
+    return whole
 
 
 def export_contract(contract, form: str):

@@ -82,7 +82,7 @@ def lay_out(adapter: str, revision: str, folder: Path) -> dict[str, Any]:
 
     from hub.pins import locate
     from hub.release import pull
-    from recipes.base_model import refuse_unless_flat
+    from recipes.base_model import base_config
     from record.adapter_config import check_adapter_config
     from record.predictions import load_predictions
     from record.run_record import load_record
@@ -100,7 +100,7 @@ def lay_out(adapter: str, revision: str, folder: Path) -> dict[str, Any]:
     base = record.pins.base_model
     check_adapter_config(release, base)
     predictions = load_predictions(release, rows=record.scores.rows)
-    refuse_unless_flat(base, "laid out as a Space")
+    base_config(base)
     for path in SPACE.glob("*"):
         if path.suffix in (".py", ".txt"):
             shutil.copyfile(path, folder / path.name)

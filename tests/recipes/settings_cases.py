@@ -88,7 +88,7 @@ EFFECTS = {
 # Refused for a value that other recipes have: the line.
 ONE_VALUE = {
     "use_peft": (False, "only adapters are trained here"),
-    "lora_task_type": ("CAUSAL_LM", "is not T5's"),
+    "lora_task_type": ("CAUSAL_LM", "is not an encoder-decoder's"),
 }
 # A chain takes published adapters: `tests/test_every_recipe.py` trains one. Languages are of other base models:
 # `tests/recipes/test_families.py` trains with them.

@@ -111,9 +111,7 @@ def test_the_real_table_of_characters_is_read_out_of_a_spiece_model(tmp_path):
 
 OTHER_CLASS = config(tokenizer_class="PreTrainedTokenizerFast")
 REFUSED = {
-    "ByT5": ({"tokenizer.json": None, "tokenizer_config.json": config(tokenizer_class="ByT5Tokenizer")},
-             "holds neither tokenizer.json nor spiece.model: only the tokenizers of T5 and mT5 are read, not those of"),
-    "ByT5 next to a file": ({"tokenizer_config.json": config(tokenizer_class="ByT5Tokenizer")}, "as ByT5Tokenizer"),
+    "nothing": (BARE, "holds neither tokenizer.json nor spiece.model: save the first in a copy of it"),
     "NFKC": ({"tokenizer_config.json": OTHER_CLASS}, "not as a T5's (its normalizer, pre_tokenizer): its ids could"),
     "lower case": ({"tokenizer_config.json": OTHER_CLASS, "tokenizer.json": content(normalizer={"type": "Lowercase"})},
                    "set `tokenizer_class: T5Tokenizer`"),

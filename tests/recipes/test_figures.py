@@ -48,7 +48,9 @@ def on_meta(recipe: str, size: str):
         model.lm_head.weight = torch.nn.Parameter(torch.empty(VOCABULARY, d, dtype=torch.bfloat16))
         pin = Pin(kind="model", id="google/flan-t5", revision="0" * 40)
         token_ids = range(PIECES, PIECES + len(parsed.arguments.added_tokens))
-        return parsed.arguments.expect, size_of(add_adapter(model, pin, parsed.model, seed=0, token_ids=token_ids))
+        return parsed.arguments.expect, size_of(
+            add_adapter(model, pin, parsed.model, seed=0, token_ids=token_ids), "t5"
+        )
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,8 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig,
 # All that is taken of the adapter's repository: safetensors and texts, never a pickle.
 FILES = ["record.json", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json",
          "predictions.parquet", "verdict.json"]  # fmt: skip
-# Tokens: T5 was trained on inputs of 512 (https://arxiv.org/abs/1910.10683, section 3.1.2). It reads longer ones, but
-# worse, and its memory grows with their square.
-TRAINED_LENGTH, LONGEST = 512, 1_024
+# Tokens: most models read longer inputs than they were trained on, but worse, and memory grows with their square.
+LONGEST = 1_024
 # Characters that are tokenized at all.
 LONGEST_TEXT = 20_000
 # Seconds for one answer.
@@ -44,12 +43,18 @@ class Release:
 
 @dataclass(frozen=True)
 class Models:
-    """The base model with the adapter on it, their tokenizer, and how the recipe decodes."""
+    """The base model with the adapter on it, their tokenizer, and how the recipe decodes.
+
+    `trained_length` is the longest prompt in training (tokens), None where the record does not say; `start` are the
+    keys of a `GenerationConfig` by which outputs begin in the recipe's language.
+    """
 
     model: PeftModel
     tokenizer: PreTrainedTokenizerBase
     max_new_tokens: int
     num_beams: int
+    trained_length: int | None
+    start: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -91,11 +96,25 @@ def load(release: Release) -> Models:
         model = model.to("cuda")
     tokenizer = AutoTokenizer.from_pretrained(release.folder, trust_remote_code=False)
     adapter = PeftModel.from_pretrained(model, release.folder, use_safetensors=True).eval()
-    return Models(adapter, tokenizer, contract["max_new_tokens"], contract["num_beams"])
+    trained_length = release.record["data"].get("lengths", {}).get("prompt", {}).get("max")
+    start = language(release.record["recipe"], tokenizer)
+    return Models(adapter, tokenizer, contract["max_new_tokens"], contract["num_beams"], trained_length, start)
+
+
+def language(recipe: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """How `generate` comes to write the recipe's language: its token is the first one, or that before the first.
+
+    It is the first where that of the prompts' language is.
+    """
+    if recipe.get("target_language") is None:
+        return {}
+    source, target = tokenizer.convert_tokens_to_ids([recipe["source_language"], recipe["target_language"]])
+    first = tokenizer("")["input_ids"][0] == source
+    return {"forced_bos_token_id" if first else "decoder_start_token_id": target}
 
 
 def pick_dtype() -> torch.dtype:
-    """bfloat16 where the GPU computes in it; T5 overflows in float16."""
+    """bfloat16 where the GPU computes in it; some models overflow in float16."""
     native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if native else torch.float32
 
@@ -105,25 +124,28 @@ def too_long(models: Models, prompt: str) -> tuple[bool, str]:
     if len(prompt) > LONGEST_TEXT:
         return True, f"The input has {len(prompt):,} characters; at most {LONGEST_TEXT:,} are taken. Shorten it."
     tokens = len(models.tokenizer(prompt, verbose=False)["input_ids"])
-    if tokens > LONGEST:
-        return True, f"The input has {tokens:,} tokens; at most {LONGEST:,} are taken. Shorten it."
-    if tokens > TRAINED_LENGTH:
-        note = f"The input has {tokens:,} tokens. All are read, but T5 was trained on {TRAINED_LENGTH}: expect less."
-        return False, note
+    most = min(LONGEST, models.model.config.to_dict().get("max_position_embeddings") or LONGEST)
+    if tokens > most:
+        return True, f"The input has {tokens:,} tokens; at most {most:,} are taken. Shorten it."
+    if models.trained_length is not None and tokens > models.trained_length:
+        return False, (
+            f"The input has {tokens:,} tokens. All are read, but the adapter was trained on inputs of up to "
+            f"{models.trained_length:,}: expect less."
+        )
     return False, ""
 
 
 def answer(models: Models, prompt: str, adapter: bool) -> Answer:
     """What the adapter writes, or (`adapter=False`) the base model alone, decoded as the recipe was scored."""
     config = models.model.generation_config
+    keys = {
+        "decoder_start_token_id": config.decoder_start_token_id,
+        "eos_token_id": config.eos_token_id,
+        "pad_token_id": config.pad_token_id,
+        **models.start,
+    }
     decoding = GenerationConfig(
-        max_new_tokens=models.max_new_tokens,
-        num_beams=models.num_beams,
-        do_sample=False,
-        decoder_start_token_id=config.decoder_start_token_id,
-        eos_token_id=config.eos_token_id,
-        pad_token_id=config.pad_token_id,
-        max_time=PATIENCE,
+        max_new_tokens=models.max_new_tokens, num_beams=models.num_beams, do_sample=False, max_time=PATIENCE, **keys
     )
     batch = models.tokenizer(prompt, return_tensors="pt", verbose=False).to(models.model.device)
     start = time.perf_counter()
