@@ -153,7 +153,7 @@ class Outputs(Section):
 class Compared(Section):
     """Scores (0 to 1) per metric name over `rows` test rows; `difference` is adapter − base, paired by row."""
 
-    rows: Count
+    rows: Positive
     base: Intervals
     adapter: Intervals
     difference: Intervals
@@ -225,7 +225,7 @@ class Baseline(Section):
 class Forgetting(Section):
     """The parent's test rows again: the parent's own published scores and this adapter's, and the paired difference."""
 
-    rows: Count
+    rows: Positive
     parent: Intervals
     adapter: Intervals
     difference: Intervals

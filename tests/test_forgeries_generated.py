@@ -29,7 +29,7 @@ from forger import (
     weights,
 )
 from huggingface_hub.errors import HfHubHTTPError
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from evaluation.limits import LIMITS
@@ -160,7 +160,7 @@ RENDERING = [one_field] * 4 + [some_outputs] * 2 + [other_weights, one_setting]
 
 
 @settings(max_examples=MANY, deadline=None, derandomize=MANY == 100, database=None, print_blob=True,
-          suppress_health_check=[*HealthCheck])  # fmt: skip
+          phases=[Phase.generate], suppress_health_check=[*HealthCheck])  # fmt: skip
 @given(data=st.data())
 def test_no_forgery_is_reproduced(release, tmp_path_factory, data):
     run, _ = release
