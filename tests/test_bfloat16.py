@@ -70,3 +70,18 @@ def test_a_run_in_bfloat16_is_recorded_checked_and_checked_elsewhere(hub, cpu, t
     # On another kind of CPU tokens need not be equal, but about as likely, and no score may move.
     assert (verdict.verdict, verdict.evidence) == ("REPRODUCED", "statistics"), verdict.reason
     assert any(found.differing.values())
+    assert all(change.difference.low <= 0 <= change.difference.high for change in verdict.changes)
+
+
+def test_losses_in_bfloat16_lie_within_the_spread_of_seeds_in_float32(hub, cpu, tmp_path):
+    def losses(name: str, *overrides: str) -> tuple[str, list[float]]:
+        record = load_record(train_short(tmp_path / name, "--eval_strategy", "no", "--save_strategy", "no",
+                                         "--load_best_model_at_end", "false", *overrides))  # fmt: skip
+        return record.model.dtype, [point.loss for point in record.training.history if point.loss is not None]
+
+    slow = [losses(f"seed{seed}", "--seed", str(seed))[1] for seed in (1, 2, 3)]
+    cpu(4.0)
+    kind, fast = losses("fast", "--seed", "1")
+    assert kind == "bfloat16" and len(fast) == 6 and fast != slow[0]
+    away = max(abs(a - b) for a, b in zip(fast, slow[0], strict=True))
+    assert away < max(max(step) - min(step) for step in zip(*slow, strict=True)) / 4
