@@ -103,6 +103,8 @@ def precision_of(record: ScoredRecord, here: Contract) -> Precision:
 
 def contract_here(record: ScoredRecord, dtype: str) -> Contract:
     """The record's contract with the engine and the dtype that this machine has. In float32 tokens are the same."""
+    if dtype != record.contract.dtype:
+        print(f"The record's outputs were computed in {record.contract.dtype}, here they are in {dtype}", flush=True)
     engine_there = record.contract.engine
     engine = engine_here(engine_there) if dtype == "float32" else "transformers"
     if engine != engine_there:

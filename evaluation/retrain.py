@@ -33,7 +33,8 @@ def retrain(adapter: str, commit: str, record: ScoredRecord) -> tuple[Path, str]
         raise UserError(f"{folder} is not trained to its end: run this again, it continues")
     ours, theirs = again.training, record.training
     same = ours.adapter_sha256 == theirs.adapter_sha256
-    if not same and again.environment.device.startswith("CPU") and same_stack(again.environment, record.environment):
+    alike = again.model.dtype == record.model.dtype and same_stack(again.environment, record.environment)
+    if not same and alike and again.environment.device.startswith("CPU"):
         pairs = zip(ours.history, theirs.history, strict=False)
         step = next((mine.step for mine, published in pairs if mine != published), None)
         where = "" if step is None else f"; the losses part at step {step}"

@@ -49,6 +49,7 @@ def train(recipe: Recipe, published: Record | None = None) -> None:
         `UserError`: the folder holds a run of another recipe, or the recipe does not fit its data, base or memory.
     """
     from recipes.training import micro_batches
+    from recipes.training.dtype import keep_float32
     from recipes.training.model import refuse_targets
 
     _refuse_missing_tracker(recipe.training)
@@ -66,6 +67,8 @@ def train(recipe: Recipe, published: Record | None = None) -> None:
             say(f"{run} is trained already ({previous.training.steps} steps). To train again, remove that folder.")
             return
     earlier = previous or published
+    if earlier is not None:
+        keep_float32(recipe.model, earlier, scored=False)
     budget = recipe.arguments.tokens_per_micro_batch
     first = micro_batches.plan(recipe.training, earlier and earlier.batch, budget or None)
     if not recipe.training.learning_rate:
@@ -192,6 +195,7 @@ def open_record(recipe: Recipe, pins: Pins, prepared: Prepared, model, batch: Ba
 
     from recipes.base_model import base_kind
     from recipes.environment import describe_environment
+    from recipes.training.dtype import why_float32
     from recipes.training.model import size_of
 
     record = Record(
@@ -207,6 +211,8 @@ def open_record(recipe: Recipe, pins: Pins, prepared: Prepared, model, batch: Ba
         environment=describe_environment(),
     )
     say_shapes(record)
+    if recipe.resolved.get("dtype") == "bfloat16" != recipe.model.dtype and (reason := why_float32(pins.base_model)):
+        say(f"            in float32, not in bfloat16: {reason}")
     for remark in prepared.remarks:
         say(f"            {remark}")
     record.expectations = compare(recipe.arguments.expect, record)

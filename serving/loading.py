@@ -15,7 +15,8 @@ from hub.pins import locate
 from hub.release import entries_of, pull
 from recipes.base_model import refuse_unless_served
 from recipes.config import Recipe, recipe_from_record
-from recipes.training.model import load_adapter, load_base, load_tokenizer, on_gpu, pick_dtype, trained_length
+from recipes.training.dtype import keep_float32, on_gpu, pick_dtype
+from recipes.training.model import load_adapter, load_base, load_tokenizer, trained_length
 from record.errors import UserError
 from record.release_files import ADAPTER_CONFIG_FILE, ADAPTER_FILE
 from record.run_record import Record
@@ -189,10 +190,12 @@ def sharing(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _recipe(source: Source) -> Recipe:
-    return recipe_from_record(source.record.name, source.record.recipe)
+    recipe = recipe_from_record(source.record.name, source.record.recipe)
+    keep_float32(recipe.model, source.record, scored=True)
+    return recipe
 
 
 def _how_loaded(source: Source) -> tuple:
     recipe = source.record.recipe
     quantized = {key: value for key, value in recipe.items() if key.startswith(("load_in_", "bnb_", "use_bnb_"))}
-    return str(pick_dtype(recipe.get("dtype", "float32"))), quantized
+    return pick_dtype(_recipe(source).model.dtype, source.record.pins.base_model), quantized

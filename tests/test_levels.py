@@ -15,6 +15,7 @@ from evaluation import evaluate
 from evaluation.reproduce import main, reproduce
 from evaluation.tolerance import sample_rows
 from hub import release
+from recipes.training import dtype
 from record.errors import UserError
 from record.run_record import load_record
 
@@ -158,6 +159,9 @@ def test_an_empty_sample_is_refused(published, sample):
 def test_the_level_train_makes_the_same_adapter_from_the_record_alone(published, tmp_path, monkeypatch, capsys):
     run, adapter, commit = published
     monkeypatch.chdir(tmp_path)
+    # A machine where the recipe's bfloat16 would be taken: what the record says was in float32 is checked in float32.
+    monkeypatch.setattr(dtype, "NARROW", 1)
+    monkeypatch.setattr(dtype, "bfloat16_gain", lambda: 4.0)
     main([adapter, "--level", "train"])
     printed = capsys.readouterr().out
     assert "trained again: the same adapter, bit for bit" in printed

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, prepare_model_for_kbit_training
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
@@ -27,6 +26,7 @@ from hub.pins import refuse_local
 from recipes.base_model import base_config, base_kind, download_if_there, family_of, tokenizer_config
 from recipes.data.tokenizer import load_tokens
 from recipes.families import FAMILIES
+from recipes.training.dtype import pick_dtype
 from record.adapter_config import check_adapter_config
 from record.errors import UserError, chain, explain, explanation, one_line
 from record.release_files import ADAPTER_CONFIG_FILE, ADAPTER_FILE, TOKENIZER_FILE
@@ -49,24 +49,6 @@ warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprec
 logging.get_logger("transformers.modeling_utils").addFilter(
     lambda record: "to tie shared.weight to lm_head.weight" not in record.getMessage()
 )
-
-
-def pick_dtype(name: str) -> torch.dtype:
-    """The data type for the base's weights: the requested one where this device computes in it, else float32.
-
-    bfloat16 has no hardware on CPUs without AVX512-BF16/AMX nor on GPUs before Ampere, and is many times slower there.
-    """
-    if name == "bfloat16":
-        native = on_gpu() and torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if native else torch.float32
-    if name == "float32":
-        return torch.float32
-    raise UserError(f"`dtype: {name}` is not supported: use bfloat16 or float32")
-
-
-def on_gpu() -> bool:
-    """Whether this process works on a GPU: not where accelerate was told to use the CPU."""
-    return PartialState().device.type == "cuda"
 
 
 def load_tokenizer(base: Pin, added: list[str], languages: tuple[str, str] | None = None) -> PreTrainedTokenizerBase:
@@ -130,7 +112,7 @@ def _differing(tokenizer: PreTrainedTokenizerBase, tokens: Tokenizer) -> str:
 
 
 def load_base(base: Pin, config: ModelConfig) -> PreTrainedModel:
-    """The base model at the pinned commit, quantized if the recipe says so.
+    """The base model at the pinned commit, quantized if the recipe says so; `config` then has the dtype it was given.
 
     A record names any base model. No code of its repository is run and no pickle of it is read, but its weights are
     downloaded, whatever their size: how large a model one is willing to check, no rule can say.
@@ -139,9 +121,9 @@ def load_base(base: Pin, config: ModelConfig) -> PreTrainedModel:
         `UserError`: it is of no family here or of no possible shape, or has no safetensors, or they do not fit its
             configuration.
     """
-    config.dtype = str(pick_dtype(config.dtype)).removeprefix("torch.")
     refuse_local(base.id)
     base_config(base)
+    config.dtype = str(pick_dtype(config.dtype, base)).removeprefix("torch.")
     try:
         model = AutoModelForSeq2SeqLM.from_pretrained(
             base.id,

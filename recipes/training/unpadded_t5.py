@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from recipes.training.autograd import RootMeanSquareNorm, SeededDropout, attention, gated_gelu
 from recipes.training.layout import Groups, Layout
+from recipes.training.lora import fuse_lora
 
 # Rows of logits held at once: a row of T5's vocabulary takes 128 KB.
 LOGIT_ROWS = defaultdict(lambda: 2_048, cpu=256)
@@ -129,7 +130,7 @@ class _SummedLoss(torch.autograd.Function):
                 part = hidden[rows].detach().requires_grad_()
                 logits = head(part)
             # The gradient by the logits is softmax − target; both are made of one tensor.
-            likelihood = functional.log_softmax(logits.detach(), -1, dtype=torch.float32)
+            likelihood = functional.log_softmax(logits.detach().float(), -1)
             label = labels[rows, None]
             total -= likelihood.gather(1, label).sum() * (1 - smoothing)
             if smoothing:
@@ -223,6 +224,7 @@ def make_flat(model: PeftModel) -> None:
                 setattr(module, name, RootMeanSquareNorm(child.weight, child.variance_epsilon))
             elif type(child) is nn.Dropout:
                 setattr(module, name, SeededDropout(child.p))
+    fuse_lora(model)
 
 
 def compile_blocks(model: PeftModel, **how: Any) -> None:

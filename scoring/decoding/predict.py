@@ -39,8 +39,10 @@ def parent_predictions(model, tokenizer, folder: Path, parent: Record, rows: Seq
 def load_for_scoring(run: Path, record: Record, config):
     """The pinned base with the adapter in `run`, on the GPU where there is one, its tokenizer, and the base's dtype."""
     from recipes.data.stored_tokenizer import languages_of
-    from recipes.training.model import load_adapter, load_base, load_tokenizer, on_gpu, set_target_language
+    from recipes.training.dtype import keep_float32, on_gpu
+    from recipes.training.model import load_adapter, load_base, load_tokenizer, set_target_language
 
+    keep_float32(config, record, scored=True)
     base = load_base(record.pins.base_model, config)
     # A quantized base is on the GPU already and cannot be moved.
     if on_gpu() and not (config.load_in_4bit or config.load_in_8bit):

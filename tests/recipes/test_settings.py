@@ -96,8 +96,8 @@ def adapter_of(repositories, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "_pin", remembered(pins, train._pin, of_data))
         patch.setattr(train, "prepare", remembered(prepared, train.prepare, of_data))
-        # On a CPU without bfloat16 of its own the base would be loaded in float32.
-        patch.setattr(model, "pick_dtype", lambda dtype: getattr(torch, dtype))
+        # A base as narrow as this one would be loaded in float32.
+        patch.setattr(model, "pick_dtype", lambda dtype, base: getattr(torch, dtype))
         # `Trainer` collects garbage before it begins, among all that the tests before have left.
         gc.freeze()
         yield adapter

@@ -13,6 +13,7 @@ from transformers.trainer_pt_utils import LabelSmoother
 from recipes.training import autograd, unpadded_t5
 from recipes.training.autograd import SeededDropout, dropout
 from recipes.training.layout import micro_batch
+from recipes.training.lora import _Lora
 from recipes.training.unpadded_t5 import compile_blocks, make_flat
 
 VOCABULARY, HEADS = 300, 4
@@ -112,6 +113,44 @@ def test_label_smoothing_has_the_loss_and_gradients_of_transformers_own(lora, pa
     loss.backward()
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
     assert furthest(gradients(model), padded) < 1e-5
+
+
+def in_bfloat16(model):
+    """The base in bfloat16, the adapter in float32."""
+    for weight in model.parameters():
+        weight.data = weight.data if weight.requires_grad else weight.data.bfloat16()
+    return model
+
+
+@pytest.mark.parametrize("lora", [{}, {"target_modules": ["q", "k", "v", "o", "wi_0", "wi_1", "wo"], "lora_alpha": 3}])
+def test_in_bfloat16_gradients_are_as_near_to_float32_s_as_transformers_own(lora):
+    rows = rows_of(LENGTHS)
+    exact, stock, ours = model_of(**lora), in_bfloat16(model_of(**lora)), in_bfloat16(model_of(**lora))
+    for model in (exact, stock):
+        padded_losses(model, rows).sum().backward()
+    make_flat(ours)
+    loss = ours(**micro_batch(rows, HEADS, 0))
+    assert loss.dtype == torch.float32
+    loss.backward()
+    assert {weight.grad.dtype for weight in ours.parameters() if weight.requires_grad} == {torch.float32}
+    exact, stock, ours = map(gradients, (exact, stock, ours))
+    assert furthest(ours, exact) < 1.5 * furthest(stock, exact) < 0.3
+
+
+def test_lora_s_dropout_in_bfloat16_has_the_mean_of_none_and_the_gradient_of_its_mask():
+    torch.manual_seed(2)
+    values, weight = torch.randn(40, 16).bfloat16().requires_grad_(), torch.zeros(24, 16).bfloat16()
+    a, b = torch.randn(4, 16, requires_grad=True), torch.randn(24, 4, requires_grad=True)
+    with torch.no_grad():
+        plain = _Lora.apply(values, weight, a, b, 2.0, 0.0).float()
+        several = torch.stack([_Lora.apply(values, weight, a, b, 2.0, 0.3).float() for _ in range(400)])
+    assert float((several.mean(0) - plain).norm() / plain.norm()) < 0.1
+    out = _Lora.apply(values, weight, a, b, 2.0, 0.3).float()
+    out.square().sum().backward()
+    # The output is linear in each of the three: the gradient by one, times it, is the output of the very mask.
+    for part in (values, a, b):
+        product = (part.grad * part.detach()).sum()
+        assert float(product) == pytest.approx(2 * float(out.detach().square().sum()), rel=0.02)
 
 
 @pytest.mark.parametrize("packed", [False, True])
