@@ -1,10 +1,11 @@
 """What base model and adapter write for the test rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from record.run_record import Record
+from record.run_record import Pin, Record
 from record.scores import Contract
 
 
@@ -38,30 +39,43 @@ def parent_predictions(model, tokenizer, folder: Path, parent: Record, rows: Seq
 
 def load_for_scoring(run: Path, record: Record, config):
     """The pinned base with the adapter in `run`, on the GPU where there is one, its tokenizer, and the base's dtype."""
-    from recipes.base_model import family_of
-    from recipes.data.stored_tokenizer import languages_of
-    from recipes.training.model import load_adapter, load_base, load_tokenizer, on_gpu
+    from recipes.training.model import load_adapter
 
-    base = load_base(record.pins.base_model, config)
-    # A quantized base is on the GPU already and cannot be moved.
-    if on_gpu() and not (config.load_in_4bit or config.load_in_8bit):
-        base.to("cuda")
-    languages = languages_of(record.recipe)
-    tokenizer = load_tokenizer(record.pins.base_model, record.recipe.get("added_tokens", []), languages)
-    if languages is not None:
-        target = tokenizer.convert_tokens_to_ids(languages[1])
-        if family_of(record.pins.base_model).language == "last":
-            base.generation_config.decoder_start_token_id = target
-        else:
-            base.generation_config.forced_bos_token_id = target
+    base, tokenizer = load_model(record.pins.base_model, record.recipe, config)
     return load_adapter(base, run, record.pins.base_model), tokenizer, config.dtype
 
 
-def predict(model, tokenizer, test, seen: list[str], contract: Contract):
+def load_model(pinned: Pin, recipe: Mapping[str, Any], config):
+    """A pinned model as it is, on the GPU where there is one, and its tokenizer with the recipe's tokens and languages.
+
+    Parameters:
+        recipe: its resolved keys.
+    """
+    from recipes.base_model import family_of
+    from recipes.data.stored_tokenizer import languages_of
+    from recipes.training.model import load_base, load_tokenizer, on_gpu
+
+    base = load_base(pinned, config)
+    # A quantized base is on the GPU already and cannot be moved.
+    if on_gpu() and not (config.load_in_4bit or config.load_in_8bit):
+        base.to("cuda")
+    languages = languages_of(recipe)
+    tokenizer = load_tokenizer(pinned, recipe.get("added_tokens", []), languages)
+    if languages is not None:
+        target = tokenizer.convert_tokens_to_ids(languages[1])
+        if family_of(pinned).language == "last":
+            base.generation_config.decoder_start_token_id = target
+        else:
+            base.generation_config.forced_bos_token_id = target
+    return base.eval(), tokenizer
+
+
+def predict(model, tokenizer, test, seen: list[str], contract: Contract, base=None):
     """Generates with both models for all rows of `test` (columns `prompt`, `target`, `schema`).
 
     Parameters:
         seen: per row what `recipes.data.lineage.find_seen_rows` found.
+        base: the base model, where `model` is no adapter on it but a full model of its own.
 
     Returns:
         The `Predictions`, and the seconds that the base model and the adapter took.
@@ -70,7 +84,7 @@ def predict(model, tokenizer, test, seen: list[str], contract: Contract):
     from scoring.decoding.generate import decode, generate
 
     prompts = test["prompt"][:]
-    base_tokens, base_seconds = generate(model, tokenizer, prompts, contract, adapter=False)
+    base_tokens, base_seconds = generate(base or model, tokenizer, prompts, contract, adapter=base is not None)
     adapter_tokens, adapter_seconds = generate(model, tokenizer, prompts, contract, adapter=True)
     predictions = Predictions(
         prompt=prompts,
