@@ -123,6 +123,7 @@ def score(
     from evaluation.evaluate import baseline_table, table
     from evaluation.foreign import score_foreign
     from hub.pins import pin
+    from model_cards.evaluation import assumptions
     from recipes.scoring_recipe import parse_keys
     from record.errors import one_line
     from record.field_types import is_plain_name
@@ -136,7 +137,7 @@ def score(
     record, predictions = score_foreign(source, kind, parsed, base, claimed, tolerance)
     print(f"\n{source.id}@{source.revision}{' (a miniature)' if record.miniature else ''}")
     print(f"{table(record.scores)}\n\n{baseline_table(record.baselines, record.contract)}")
-    print("\nAssumed:", *record.evaluated.assumed, sep="\n- ")
+    print("\nAssumed:", *assumptions(record), sep="\n- ")
     if concerns := find_concerns(record, predictions):
         print("\nConcerns:", *map(one_line, concerns), sep="\n- ")
     return record, predictions

@@ -1,6 +1,6 @@
 """What a check finds of a claimed score."""
 
-from evaluation.tolerance import change_interval, outcome
+from evaluation.tolerance import ALPHA, change_interval, outcome
 from record.errors import Slip
 from record.run_record import Claim
 from record.scores import BASELINES, METRIC_NAMES, METRICS, Baseline, BaselineName, Contract, Interval, Scores
@@ -43,7 +43,8 @@ def decide(metric: str, value: float, tolerance: float, rows: Rows, contract: Co
         rows: the metric of what was checked, row by row.
     """
     if isinstance(rows, Corpus):
-        score = compared({metric: rows}, {metric: rows}, contract)["adapter"][metric]
+        joint = contract.model_copy(update={"confidence": 1 - ALPHA})
+        score = compared({metric: rows}, {metric: rows}, joint)["adapter"][metric]
         difference = Interval(mean=score.mean - value, low=score.low - value, high=score.high - value)
     else:
         difference = change_interval([score - value for score in rows])

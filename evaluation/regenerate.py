@@ -7,7 +7,7 @@ from typing import Any, get_args
 import numpy as np
 from datasets import Dataset
 
-from evaluation.findings import Drift, Undecided
+from evaluation.findings import Drift, Findings, Undecided
 from evaluation.tolerance import (
     Outcome,
     change_interval,
@@ -29,9 +29,9 @@ from record.hashes import sha256_file
 from record.predictions import Predictions, load_predictions
 from record.release_files import ADAPTER_FILE, FORGETTING_FILE
 from record.run_record import Environment, Pin, Record
-from record.scored_record import ScoredRecord, require_scores
+from record.scored_record import AnyScored, ScoredRecord, require_scores
 from record.scores import METRIC_NAMES, Contract, Interval
-from record.verdict import Change, Evidence, Model, Part
+from record.verdict import Change, Check, Evidence, Model, Part
 from scoring.bootstrap import Corpus, Rows, applies, mean
 from scoring.decoding.generate import generate, shortfalls
 from scoring.decoding.predict import load_for_scoring, parent_predictions, predict
@@ -47,7 +47,8 @@ class Loaded:
 
     `tokenizer` is the base model's. `contract` is the record's with the engine and dtype of this machine. `repeatable`
     is whether tokens must be equal: the published adapter on the same device and versions. `gains` and `parent_gains`
-    are the published differences adapter − base by metric, for the test rows and for the parent's.
+    are the published differences adapter − base by metric, for the test rows and for the parent's. `base` is the base
+    model where `model` is no adapter on it, but a full model.
     """
 
     model: Any
@@ -58,6 +59,13 @@ class Loaded:
     repeatable: bool
     gains: dict[str, float]
     parent_gains: dict[str, float]
+    base: Any = None
+
+    def of(self, who: Model) -> tuple[Any, bool]:
+        """The model that writes as `who`, and whether with all that it is: else without its adapter."""
+        if self.base is not None:
+            return (self.base if who == "base" else self.model), True
+        return self.model, who == "adapter"
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,7 @@ def load(adapter: Path, record: ScoredRecord) -> Loaded:
         model, tokenizer, dtype = load_for_scoring(adapter, record, recipe.model)
     except UserError as error:
         raise Drift("weights", str(error)) from error
-    contract, here = _contract_here(record, dtype), describe_environment()
+    contract, here = contract_here(record, dtype), describe_environment()
     published_adapter = sha256_file(adapter / ADAPTER_FILE) == record.training.adapter_sha256
     same = contract == record.contract and same_stack(here, record.scored_in)
     return Loaded(
@@ -120,7 +128,7 @@ def check_sizes(record: Record, loaded: Loaded) -> None:
 def regenerate(loaded: Loaded, published: Predictions, test: Dataset, rows: list[int]) -> Comparison:
     """Generates with the base model and the adapter for the test rows with the numbers `rows`, and compares."""
     subset = published.take(rows)
-    fresh, *_ = predict(loaded.model, loaded.tokenizer, test.select(rows), subset.seen, loaded.contract)
+    fresh, *_ = predict(loaded.model, loaded.tokenizer, test.select(rows), subset.seen, loaded.contract, loaded.base)
     differing = {who: differing_rows(subset, fresh, who, rows) for who in MODELS}
     moves = [
         change
@@ -131,6 +139,23 @@ def regenerate(loaded: Loaded, published: Predictions, test: Dataset, rows: list
     ]
     print(change_table(moves), flush=True)
     return Comparison(rows, fresh, differing, moves)
+
+
+def compare(findings: Findings, loaded: Loaded, published: Predictions, test: Dataset) -> None:
+    """Generates for the test rows or a sample of them, compares, and notes in `findings` what decided.
+
+    Raises:
+        `Drift`, `Undecided`: as `decide`.
+    """
+    findings.environment = loaded.environment
+    rows = sample_rows(len(test), findings.sample, findings.revision or "")
+    if len(rows) == len(test):
+        findings.sample = None
+    comparison = regenerate(loaded, published, test, rows)
+    findings.rows, findings.fresh = rows, comparison.fresh
+    findings.differing, findings.changes = comparison.differing, comparison.changes
+    findings.evidence, findings.reason = decide(loaded, published, comparison, findings.sample)
+    findings.checks.append(Check(part="generation", outcome="passed", detail=findings.reason))
 
 
 def decide(loaded: Loaded, published: Predictions, comparison: Comparison, sample: int | None) -> tuple[Evidence, str]:
@@ -236,7 +261,7 @@ def generate_row(folder: Path, record: Record) -> None:
     record = require_scores(record)
     recipe = recipe_from_record(record.name, dict(record.recipe))
     model, tokenizer, dtype = load_for_scoring(folder, record, recipe.model)
-    contract = _contract_here(record, dtype)
+    contract = contract_here(record, dtype)
     same = contract == record.contract and same_stack(describe_environment(), record.scored_in)
     contract = contract.model_copy(update={"batch_size": 1})
     first = load_predictions(folder).take([0])
@@ -252,7 +277,7 @@ def generate_row(folder: Path, record: Record) -> None:
             raise Drift("weights", f"the {who} output of the first test row is another one")
 
 
-def _contract_here(record: ScoredRecord, dtype: str) -> Contract:
+def contract_here(record: AnyScored, dtype: str) -> Contract:
     """The record's contract with the engine and the dtype that this machine has. In float32 tokens are the same."""
     engine_there = record.contract.engine
     engine = engine_here(engine_there) if dtype == "float32" else "transformers"
@@ -272,9 +297,10 @@ def _refuse_unlikely(
     Parameters:
         published, fresh: the rows with the `numbers`, whose outputs of `who` differ.
     """
-    column, adapter = f"{who}_tokens", who == "adapter"
+    column = f"{who}_tokens"
+    model, adapter = loaded.of(who)
     short = shortfalls(
-        loaded.model,
+        model,
         loaded.tokenizer,
         published.prompt,
         getattr(published, column),
@@ -285,7 +311,7 @@ def _refuse_unlikely(
     if unlikely(short, contract.num_beams):
         worst = int(np.argmax(short))
         raise Drift(
-            "weights" if adapter else "generation",
+            "weights" if who == "adapter" else "generation",
             f"these weights do not write the {who} output of row {numbers[worst]}: they prefer another by "
             f"{short[worst]:.1f} nats; {len(numbers):,} {who} outputs differ, by {np.mean(short):.2f} nats in the mean",
         )

@@ -7,9 +7,40 @@ import yaml
 from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
 from model_cards.escape import environment, plain
+from record.errors import one_line
 from record.release_files import PREDICTIONS_FILE
 from record.scored_record import EvaluatedRecord
 from record.scores import BASELINES, METRIC_NAMES
+
+BASE_NAMED = {
+    "commit": "as adapter_config.json names it",
+    "name": "adapter_config.json names no commit: that of the day of the check",
+    "recipe": "the repository names none, the recipe does",
+    "option": "as whoever checked names it",
+}
+
+
+def assumptions(record: EvaluatedRecord) -> list[str]:
+    """What the scores rest on besides the weights, and the repository does not state, one line each."""
+    recipe, pins, contract, evaluated = record.recipe, record.pins, record.contract, record.evaluated
+    base, dataset, prompt = pins.base_model, pins.dataset, recipe["prompt"]
+    share = f"{recipe.get('test_size', 0.1):g} of them drawn with seed {recipe.get('split_seed', 2137)}"
+    split = f"its split {recipe['test_split']}" if recipe.get("test_split") else share
+    search = "greedily" if contract.num_beams == 1 else f"with {contract.num_beams} beams"
+    own = "the repository's has the same tokens" if evaluated.own_tokenizer else "the repository holds none"
+    lines = [
+        f"base model: {base.id}@{base.revision}, {BASE_NAMED[evaluated.base_named]}",
+        f"rows: {record.data.test:,} of {dataset.id}@{dataset.revision[:12]}, {split}",
+        f"rules of length: {'; '.join(recipe.get('length_rules') or ['none'])}",
+        *(f"prompt: {one}" for one in ([prompt] if isinstance(prompt, str) else prompt)),
+        f"reference: {recipe['target']}",
+        f"decoding: {search}, {contract.max_new_tokens:,} tokens at most, in {contract.dtype}",
+        f"tokenizer: that of {base.id} ({own})",
+        "training rows: those of the recipe, for the baselines and for which test rows training has seen",
+    ]
+    if evaluated.left_out:
+        lines.append(f"left out of the recipe: {', '.join(evaluated.left_out)}")
+    return [one_line(line, 300) for line in lines]
 
 
 def render_section(record: EvaluatedRecord) -> str:
@@ -19,6 +50,7 @@ def render_section(record: EvaluatedRecord) -> str:
     )
     return template.render(
         record=record,
+        assumed=assumptions(record),
         scores=record.scores,
         base=record.pins.base_model,
         dataset=record.pins.dataset,

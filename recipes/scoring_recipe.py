@@ -3,7 +3,6 @@
 import tempfile
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -39,10 +38,10 @@ def parse_keys(path: Path | None, keys: list[str], name: str) -> Recipe:
         return parse_recipe(["--config", str(file), *keys])
 
 
-def scoring_recipe(recipe: Recipe, base: Pin, name: str) -> tuple[Recipe, dict[str, Any]]:
-    """The recipe for scores of `name` on the base model `base`, and the keys that were left out though they matter."""
+def scoring_recipe(recipe: Recipe, base: Pin, name: str) -> tuple[Recipe, list[str]]:
+    """The recipe for scores of `name` on the base model `base`, and which keys that it sets do not hold for these."""
     keep = {item.name for item in fields(RecipeArguments)} - OF_TRAINING | DECIDING
     resolved = {key: value for key, value in recipe.resolved.items() if key in keep}
     resolved |= {"adapter_name": name, "model_name_or_path": base.id, "model_revision": base.revision}
-    left_out = {key: recipe.resolved[key] for key in ("parent_adapter", "added_tokens") if recipe.resolved.get(key)}
+    left_out = [key for key in ("parent_adapter", "added_tokens") if recipe.resolved.get(key)]
     return recipe_from_record(recipe.name, resolved), left_out

@@ -271,14 +271,18 @@ class Claim(Section):
 class Evaluated(Section):
     """What was scored, where that was not trained here: an adapter of anybody's, or a full model.
 
-    `files` are those of its repository that were read, with the sha256 of each. `assumed` says line by line what its
-    repository does not state, and was taken for the scores.
+    `files` are those of its repository that were read, with the sha256 of each. `base_named` says what names the base
+    model: the repository with its `commit` or by its `name` alone, the `recipe`, or the `option` --base.
+    `own_tokenizer` is whether the repository holds a tokenizer, which then has the base model's tokens. `left_out` are
+    keys of the recipe that do not hold for what was not trained by it.
     """
 
     kind: Literal["adapter", "model"]
     source: Pin
     files: dict[RepoPath, Sha256] = Field(max_length=500)
-    assumed: list[Line] = Field(max_length=50)
+    base_named: Literal["commit", "name", "recipe", "option"]
+    own_tokenizer: bool
+    left_out: list[Literal["parent_adapter", "added_tokens"]] = Field(default=[], max_length=2)
     claims: list[Claim] = Field(default=[], max_length=20)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ KEYS = ("--max_new_tokens", "12", "--per_device_eval_batch_size", "64", "--lengt
         "drop characters(instruction + input) >= 512", "drop characters(output) >= 85")  # fmt: skip
 
 
+@lru_cache
 def rows() -> list[tuple[str, str]]:
     """Prompt and reference of the rows of the recipe `finance` that `KEYS` leaves, in the dataset's order."""
     kept = [
@@ -32,16 +34,20 @@ def rows() -> list[tuple[str, str]]:
     ]
 
 
-def trained(steps: int = 12, base: str = BASE, seed: int = 1, **lora: Any) -> tuple[PeftModel, Any]:
-    """An adapter trained for some steps by a plain loop, and the base model's tokenizer."""
-    torch.manual_seed(seed)
-    tokenizer = AutoTokenizer.from_pretrained(base)
+def adapted(**lora: Any) -> tuple[PeftModel, Any]:
+    """A new adapter on the base model, trained for some steps, and the base model's tokenizer."""
+    torch.manual_seed(1)
     options = {"task_type": "SEQ_2_SEQ_LM", "r": 8, "lora_alpha": 32, "target_modules": ["q", "v"]} | lora
-    model = get_peft_model(AutoModelForSeq2SeqLM.from_pretrained(base), LoraConfig(**options))
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-3)
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    return fitted(get_peft_model(AutoModelForSeq2SeqLM.from_pretrained(BASE), LoraConfig(**options)), tokenizer)
+
+
+def fitted(model: Any, tokenizer: Any, rate: float = 5e-3) -> tuple[Any, Any]:
+    """The model after twelve steps of a plain loop."""
+    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=rate)
     pairs = rows()
     model.train()
-    for step in range(steps):
+    for step in range(12):
         prompts, targets = zip(*(pairs[(32 * step + number) % len(pairs)] for number in range(32)), strict=True)
         batch = tokenizer(list(prompts), return_tensors="pt", padding=True)
         labels = tokenizer(list(targets), return_tensors="pt", padding=True)["input_ids"]
