@@ -35,20 +35,23 @@ def parse_claims(texts: tuple[str, ...], contract_families: list[str]) -> dict[s
 def decide(metric: str, value: float, tolerance: float, rows: Rows, contract: Contract) -> Claim:
     """Holds a claimed score against the scores of the rows that were checked.
 
-    CONTRADICTED where the joint interval of score − claim (`tolerance.change_interval`) lies wholly outside
-    ± `tolerance`: a claim within the interval never is. Else CONFIRMED where the score of these very rows is within the
-    tolerance of the claim, and UNDECIDED where other rows of the same kind might give it, but these do not.
+    CONTRADICTED where the joint interval of score − claim (`tolerance.change_interval`) and the one that is shown lie
+    wholly outside ± `tolerance`: a claim within the interval never is. Else CONFIRMED where the score of these very
+    rows is within the tolerance of the claim, and UNDECIDED where other rows of the same kind might give it, but these
+    do not.
 
     Parameters:
         rows: the metric of what was checked, row by row.
     """
-    if isinstance(rows, Corpus):
-        joint = contract.model_copy(update={"confidence": 1 - ALPHA})
-        score = compared({metric: rows}, {metric: rows}, joint)["adapter"][metric]
-        difference = Interval(mean=score.mean - value, low=score.low - value, high=score.high - value)
-    else:
-        difference = change_interval([score - value for score in rows])
-    difference = Interval(mean=mean(rows) - value, low=difference.low, high=difference.high)
+    # Of a corpus the resamples give the joint interval, of a mean `change_interval` knows a better one.
+    share = 1 - ALPHA if isinstance(rows, Corpus) else contract.confidence
+    how = contract.model_copy(update={"confidence": share})
+    shown = compared({metric: rows}, {metric: rows}, how)["adapter"][metric]
+    low, high = shown.low - value, shown.high - value
+    if not isinstance(rows, Corpus):
+        joint = change_interval([score - value for score in rows])
+        low, high = min(low, joint.low), max(high, joint.high)
+    difference = Interval(mean=mean(rows) - value, low=low, high=high)
     if outcome(difference, tolerance) == "moved":
         verdict = "CONTRADICTED"
     else:

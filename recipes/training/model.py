@@ -327,7 +327,10 @@ def _refuse_other_base(model: PreTrainedModel, folder: Path) -> None:
 def _with_adapter(model: PreTrainedModel, folder: Path, shapes: dict[str, tuple[int, ...]], **how: Any) -> PeftModel:
     _refuse_other_base(model, folder)
     try:
-        adapter = PeftModel.from_pretrained(model, folder, **how)
+        with warnings.catch_warnings():
+            # Refused below, with its name.
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")
+            adapter = PeftModel.from_pretrained(model, folder, **how)
     except RuntimeError as error:
         if "size mismatch" not in str(error):
             raise

@@ -50,7 +50,7 @@ def load_foreign(folder: Path, kind: str, source: Pin, base: Pin, recipe: Mappin
     """
     bare, tokenizer = load_model(base, recipe, config)
     if kind == "model":
-        model, _ = load_model(source, recipe, config)
+        model, _ = load_model(source, recipe, config, tokenizer_of=base)
         return Foreign(model, bare, tokenizer, config.dtype)
     with tempfile.TemporaryDirectory() as safe:
         write_safe_config(read_foreign_config(folder), Path(safe))

@@ -45,11 +45,12 @@ def load_for_scoring(run: Path, record: Record, config):
     return load_adapter(base, run, record.pins.base_model), tokenizer, config.dtype
 
 
-def load_model(pinned: Pin, recipe: Mapping[str, Any], config):
-    """A pinned model as it is, on the GPU where there is one, and its tokenizer with the recipe's tokens and languages.
+def load_model(pinned: Pin, recipe: Mapping[str, Any], config, tokenizer_of: Pin | None = None):
+    """A pinned model as it is, on the GPU where there is one, and a tokenizer with the recipe's tokens and languages.
 
     Parameters:
         recipe: its resolved keys.
+        tokenizer_of: the model whose tokenizer is taken, if that is another.
     """
     from recipes.base_model import family_of
     from recipes.data.stored_tokenizer import languages_of
@@ -60,7 +61,7 @@ def load_model(pinned: Pin, recipe: Mapping[str, Any], config):
     if on_gpu() and not (config.load_in_4bit or config.load_in_8bit):
         base.to("cuda")
     languages = languages_of(recipe)
-    tokenizer = load_tokenizer(pinned, recipe.get("added_tokens", []), languages)
+    tokenizer = load_tokenizer(tokenizer_of or pinned, recipe.get("added_tokens", []), languages)
     if languages is not None:
         target = tokenizer.convert_tokens_to_ids(languages[1])
         if family_of(pinned).language == "last":

