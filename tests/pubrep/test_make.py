@@ -10,8 +10,8 @@ import pytest
 AROUND = {"PUBLISH": "true", "FORCE": "1", "PR": "7", "ORG": "acme", "PRIVATE": "1", "DRY_RUN": "1", "LEVEL": "score",
           "HUB": "local", "REVISION": "dev", "ADAPTER": "a/b", "FORMAT": "int8", "ARGS": "--overwrite abcdefg",
           "HOST": "0.0.0.0", "RUNS": "elsewhere", "SPACE": "acme/page", "CHECK": "1", "VENV": "/none"}  # fmt: skip
-TARGETS = ["train-finance", "evaluate-finance", "publish-finance", "publish", "export-finance", "reproduce", "retrain", "check",
-           "serve", "space", "publish-space", "report", "compare", "claims", "readme", "hub", "bench",
+TARGETS = ["train-finance", "evaluate-finance", "publish-finance", "publish", "export-finance", "reproduce", "retrain",
+           "check", "serve", "space", "publish-space", "report", "compare", "claims", "readme", "hub", "bench",
            "demo"]  # fmt: skip
 
 
