@@ -10,8 +10,10 @@ from evaluation.numbers import check_numbers, decide_by_numbers
 from hub.foreign import pull_foreign
 from hub.pins import same_repository
 from hub.release import refuse_large_weights
+from model_cards.card import keep_free_sections
 from model_cards.evaluation import render_evaluation_card
 from model_cards.fingerprint import renderer
+from model_cards.free_text import hidden_by_free_text
 from recipes.config import recipe_from_record, recipe_yaml
 from recipes.data.stored_tokenizer import languages_of
 from recipes.data.tokenizer import load_tokens
@@ -55,7 +57,7 @@ def check_evaluation(findings: Findings, folder: Path, record: EvaluatedRecord, 
         findings.reason += "; another version rendered the card"
     else:
         note(findings, "card", "the card rendered again: the same")
-    concerns = find_concerns(record, predictions)
+    concerns = find_concerns(record, predictions) + checks.other_statements(folder, record)
     for concern in concerns:
         print(f"Concern: {one_line(concern)}", flush=True)
     findings.concerns += concerns
@@ -92,8 +94,15 @@ def check_claims(record: EvaluatedRecord, predictions: Predictions) -> str:
 
 
 def check_card(folder: Path, record: EvaluatedRecord) -> bool:
-    """Renders the card again, and compares; whether it could not be compared, since another version rendered it."""
-    if (folder / CARD_FILE).read_text(encoding="utf-8") == render_evaluation_card(record):
+    """Renders the card again, and compares all but what people wrote.
+
+    Returns:
+        Whether it could not be compared, since another version rendered it.
+    """
+    published = (folder / CARD_FILE).read_text(encoding="utf-8")
+    if hidden := hidden_by_free_text(published):
+        raise Drift("card", hidden)
+    if published == keep_free_sections(render_evaluation_card(record), published):
         return False
     if record.rendered is not None and record.rendered.code == renderer().code:
         raise Drift("card", "the card is not what the record gives")
@@ -126,10 +135,9 @@ def load_evaluated(findings: Findings, record: EvaluatedRecord) -> "Loaded":
     if own != evaluated.own_tokenizer:
         raise Drift("lineage", f"whether {evaluated.source.id} holds a tokenizer is not as the record states")
     size = foreign.size()
-    for name in ("trainable", "total", "quantized_layers"):
-        if getattr(size, name) != getattr(record.model, name):
-            ours, theirs = getattr(size, name), getattr(record.model, name)
-            raise Drift("weights", f"{name} of the model is {ours:,}, the record states {theirs:,}")
+    for name in ("trainable", "total", "quantized_layers", "type"):
+        if (ours := getattr(size, name)) != (theirs := getattr(record.model, name)):
+            raise Drift("weights", f"{name} of the model is {ours}, the record states {theirs}")
     findings.hashes = findings.hashes | files
     note(findings, "files", f"{len(files)} files of {evaluated.source.id}, every hash as recorded")
     contract, here = contract_here(record, foreign.dtype), describe_environment()

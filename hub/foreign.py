@@ -58,8 +58,11 @@ def _adapter_files(source: Pin, there: dict[str, RepoFile]) -> set[str]:
 
 def _model_files(source: Pin, there: dict[str, RepoFile]) -> set[str]:
     if CONFIG_FILE not in there:
-        cure = ": it holds an adapter: leave out --model" if ADAPTER_CONFIG_FILE in there else ""
+        cure = ": it holds an adapter, leave out --model" if ADAPTER_CONFIG_FILE in there else ""
         raise UserError(f"{source.id} holds no {CONFIG_FILE}{cure}")
+    if ADAPTER_CONFIG_FILE in there:
+        raise UserError(f"{source.id} holds an adapter next to a full model, and transformers would load the adapter's "
+                        "base model instead: check the adapter without --model")  # fmt: skip
     weights = {name for name in there if WEIGHTS.fullmatch(name)}
     if not weights:
         raise UserError(f"{source.id} holds no weights as safetensors, and pickles are not read: {SAFETENSORS}")

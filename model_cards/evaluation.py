@@ -11,6 +11,7 @@ from record.errors import one_line
 from record.release_files import PREDICTIONS_FILE
 from record.scored_record import EvaluatedRecord
 from record.scores import BASELINES, METRIC_NAMES
+from record.withdrawals import SECTION
 
 BASE_NAMED = {
     "commit": "as adapter_config.json names it",
@@ -69,7 +70,8 @@ def render_evaluation_card(record: EvaluatedRecord) -> str:
     return (
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# Evaluation only\n\n{render_section(record)}\n"
         f"This repository holds no weights, but the outputs (`{PREDICTIONS_FILE}`) and the record of these scores. "
-        "Anybody repeats them:\n\n```bash\npubrep reproduce OWNER/NAME   # the id of this repository\n```\n"
+        "Anybody repeats them:\n\n```bash\npubrep reproduce OWNER/NAME   # the id of this repository\n```\n\n## Notes\n\n"
+        f"<!-- free: {SECTION} -->\n<!-- Write here, between the two marks. -->\n<!-- /free -->\n"
     )
 
 

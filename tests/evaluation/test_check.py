@@ -2,20 +2,23 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import yaml
 from foreign_adapters import BASE, KEYS, adapted, fitted, rouge_l, upload
-from huggingface_hub import parse_eval_result_entries
+from huggingface_hub import HfApi, parse_eval_result_entries
 from peft import PrefixTuningConfig, get_peft_model
 from safetensors.torch import load_file
-from test_levels import WITHOUT_TORCH, stranger
+from test_levels import ROOT, WITHOUT_TORCH, stranger
 from torch import save
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from evaluation.check import command
 from evaluation.reproduce import reproduce
 from hub.pins import pin
+from push.withdraw import withdraw
 from record.command_line import run_command
 from record.hashes import sha256_published
 from record.predictions import load_predictions
@@ -164,7 +167,7 @@ def test_what_cannot_be_scored_is_refused_in_one_line(change, edit, refusal, pla
     assert code == 2 and last(printed).startswith(f"UNCHECKED local-user/{name} ") and refusal in last(printed), printed
 
 
-def test_an_adapter_of_another_kind_and_a_model_with_code_are_refused(tmp_path, capsys):
+def test_an_adapter_of_another_kind_and_a_model_with_code_or_an_adapter_are_refused(plain, tmp_path, capsys):
     model = AutoModelForSeq2SeqLM.from_pretrained(BASE)
     get_peft_model(model, PrefixTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=4)).save_pretrained(
         tmp_path / "prefix"
@@ -176,6 +179,11 @@ def test_an_adapter_of_another_kind_and_a_model_with_code_are_refused(tmp_path, 
     (tmp_path / "code" / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "own.Model"}}))
     code, printed = check(capsys, upload("code", tmp_path / "code"), "--recipe", "finance", "--model")
     assert code == 2 and "sets `auto_map`: what that loads is not pinned" in last(printed)
+    (tmp_path / "code" / "config.json").write_text(json.dumps(config))
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copyfile(plain[2] / name, tmp_path / "code" / name)
+    code, printed = check(capsys, upload("both", tmp_path / "code"), "--recipe", "finance", "--model")
+    assert code == 2 and "holds an adapter next to a full model" in last(printed)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +233,32 @@ def test_others_repeat_the_scores_and_nothing_is_trained_again(published, hub, t
     assert verdict.adapter_sha256 == load_record(folder / "release").evaluated.files["adapter_model.safetensors"]
     verdict, _ = reproduce(repo_id, level="train")
     assert verdict.verdict == "UNCHECKED" and "nothing was trained, so nothing is trained again" in verdict.reason
+
+
+def test_other_verbs_say_in_one_line_that_nothing_was_trained(published, tmp_path, hub):
+    repo_id, folder = published
+    for said, words in (
+        ("is evaluation-only: it was not trained here", ("report", repo_id, "--into", "page.html")),
+        ("is evaluation-only: it holds scores of local-user/plain, no weights", ("serve", repo_id)),
+        ("which was not trained here: publish it by `hf upload", ("evaluate", str(folder / "release"))),
+    ):
+        answer = subprocess.run(
+            [sys.executable, "-m", "pubrep", *words], capture_output=True, text=True, cwd=tmp_path,
+            env=hub.env(tmp_path, hub.token("local-user"), PYTHONPATH=str(ROOT)),
+        )  # fmt: skip
+        assert answer.returncode == 1 and said in last(answer.stderr) and "Traceback" not in answer.stderr, (
+            answer.stderr
+        )
+
+
+def test_a_bad_evaluation_is_withdrawn_and_notes_on_its_card_are_no_drift(published):
+    repo_id = upload("withdrawn-evaluation", published[1] / "release")
+    withdraw(f"{repo_id}@main", "the prompt was another one")
+    verdict, _ = reproduce(repo_id, level="score")
+    assert verdict.verdict == "REPRODUCED", verdict.line
+    commit = HfApi().list_repo_commits(repo_id)[1].commit_id
+    verdict, _ = reproduce(repo_id, commit, level="score")
+    assert "its publisher has withdrawn it: the prompt was another one" in verdict.concerns
 
 
 FORGED = {
