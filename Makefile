@@ -17,6 +17,7 @@ TAKES_evaluate := $(HUBS)
 TAKES_publish := $(PUBLISHING)
 TAKES_reproduce := $(CHECKING) LEVEL
 TAKES_retrain := $(CHECKING)
+TAKES_check := $(HUBS) ADAPTER REVISION RECIPE CLAIM TOLERANCE MODEL BASE CARD RECORD
 TAKES_withdraw := $(HUBS) ADAPTER REVISION WHY
 TAKES_export := $(EXPORTING) ADAPTER REVISION
 TAKES_serve := $(HUBS) ADAPTER HOST PORT
@@ -32,7 +33,7 @@ TAKES_bench := DEVICE ARGS
 TAKES_test := ARGS
 TAKES_conformance := ARGS
 OWN := $(sort PYTHON VENV LOCAL_HUB_ROOT $(foreach list,$(filter TAKES_%,$(.VARIABLES)),$($(list))))
-SWITCHES := PR PRIVATE PUBLIC DRY_RUN FORCE PUBLISH STRICT JSON OFFLINE CHECK
+SWITCHES := PR PRIVATE PUBLIC DRY_RUN FORCE PUBLISH STRICT JSON OFFLINE CHECK MODEL
 
 # Taken from make's own command line and from nowhere else: a variable of the environment changes nothing.
 given = $(filter command,$(origin $1))
@@ -80,7 +81,7 @@ EXPORT_AS = $(foreach form,$(or $(value FORMAT),merged),--format '$(form)') $(ca
 	$(call option,SAMPLE,sample) $(call switch,FORCE,force) $(call switch,PUBLISH,publish) \
 	$(call switch,PRIVATE,private) $(call option,OVERWRITE,overwrite) $(HUB_OPTION) $(ARGUMENTS)
 
-.PHONY: help install demo test lint hub publish publish-data withdraw reproduce retrain claims compare report readme bench serve space publish-space export conformance
+.PHONY: help install demo test lint hub publish publish-data withdraw reproduce retrain check claims compare report readme bench serve space publish-space export conformance
 help: ## print this list
 	@sed -nE 's/^([a-zA-Z][a-zA-Z0-9_%-]*):.*## (.*)/\1\t\2/p' Makefile | sed 's/%/R/' | expand -t 14
 	echo
@@ -136,6 +137,13 @@ reproduce: $(READY) ## check numbers: ADAPTER=owner/name [LEVEL=score|prefill]
 retrain: $(READY) ## train it again from its record, and compare: ADAPTER=
 	@[ -n $(call quoted,ADAPTER) ] || { echo 'UNCHECKED no adapter was named: make retrain ADAPTER=owner/name'; exit 2; }
 	$(PUBREP) retrain $(call quoted,ADAPTER) $(CHECK_AS)
+
+check: $(READY) ## score anybody's adapter: ADAPTER= RECIPE= [CLAIM=rougeL=0.2 …]
+	@[ -n $(call quoted,ADAPTER) ] || { echo 'UNCHECKED no adapter was named: make check ADAPTER=owner/name RECIPE=finance'; exit 2; }
+	$(PUBREP) check $(call quoted,ADAPTER) $(call option,REVISION,revision) $(call option,RECIPE,recipe) \
+		$(foreach word,$(subst ','\'',$(value CLAIM)),--claim '$(word)') $(call option,TOLERANCE,tolerance) \
+		$(call switch,MODEL,model) $(call option,BASE,base) $(call option,CARD,card) $(call option,RECORD,record) \
+		$(HUB_OPTION) $(ARGUMENTS)
 
 withdraw: $(READY) ## mark a bad version: ADAPTER=owner/name REVISION=v2 WHY="…"
 	@[ -n $(call quoted,ADAPTER) ] || { echo 'error: no adapter was named: make withdraw ADAPTER=owner/name REVISION=v2 WHY="…"' >&2; exit 1; }

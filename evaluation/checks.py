@@ -38,11 +38,12 @@ from record.release_files import (
     TOKENIZER_CONFIG_FILE,
     TOKENIZER_FILE,
     VERDICT_FILE,
+    evaluation_files,
     recipe_file,
     required_files,
 )
 from record.run_record import Pin, Record
-from record.scored_record import ScoredRecord
+from record.scored_record import AnyScored, ScoredRecord
 from record.scores import BASELINES, Contract
 from record.swept_run import own_run
 from record.verdict import load_verdict, why_unrelated
@@ -67,9 +68,11 @@ TOKENIZER_DEFAULTS = {"tokenizer_class": "T5Tokenizer", "extra_ids": 100, "model
 def check_files(record: Record) -> None:
     """Compares the names in the record's list with those that every release has."""
     release = required_files(record.name, record.forgetting is not None)
+    if record.evaluated is not None:
+        release = evaluation_files(record.name)
     if missing := sorted(release - record.files.keys()):
         raise Drift("files", f"the record does not list {', '.join(missing)}")
-    if extra := sorted(record.files.keys() - release - {VERDICT_FILE}):
+    if extra := sorted(record.files.keys() - release - ({VERDICT_FILE} if record.evaluated is None else set())):
         raise Drift("files", f"the record lists what is no part of a release: {', '.join(extra)}")
 
 
@@ -89,7 +92,7 @@ def check_lineage(folder: Path, record: ScoredRecord) -> str:
     if (folder / recipe_file(record.name)).read_text(encoding="utf-8") != recipe_yaml(recipe):
         raise Drift("lineage", f"{record.name}.yaml is not the recipe that the record holds")
     check_sweep(record)
-    _check_pins(record)
+    check_pins(record)
     return f"trained on {base.id}@{base.revision[:12]}, as the recipe says"
 
 
@@ -104,13 +107,14 @@ def _same_parent(name: str, parent: Pin) -> bool:
     return same_repository(name if "/" in name else f"{parent.id.partition('/')[0]}/{name}", parent)
 
 
-def _check_pins(record: Record) -> None:
+def check_pins(record: Record) -> None:
     """Asks the Hub again what it says of the pinned commits: licences, and whether they are miniatures."""
     pins = record.pins
     kinds: tuple[tuple[Literal["model", "dataset"], Pin | None], ...] = (
         ("model", pins.base_model),
         ("dataset", pins.dataset),
         ("model", pins.parent_adapter),
+        ("model", None if record.evaluated is None else record.evaluated.source),
     )
     for kind, pinned in kinds:
         if pinned is None or constants.HF_HUB_OFFLINE:
@@ -251,7 +255,7 @@ def _first_row(one: list[str], other: list[str]) -> int:
     return next(row for row, (left, right) in enumerate(zip(one, other, strict=True)) if left != right)
 
 
-def check_scores(folder: Path, record: ScoredRecord, predictions: Predictions, tokens: Tokenizer, test: Dataset) -> str:
+def check_scores(folder: Path, record: AnyScored, predictions: Predictions, tokens: Tokenizer, test: Dataset) -> str:
     """Reads the published tokens as text and scores the texts again, those of the parent's test rows too."""
     recipe, contract, scores = arguments_from_record(dict(record.recipe)), record.contract, record.scores
     _check_texts(predictions, PREDICTIONS_FILE, tokens)
@@ -294,7 +298,7 @@ def _unversioned(signature: tuple[str, str]) -> tuple[str, str]:
     return signature[0], signature[1].rpartition("|version:")[0]
 
 
-def check_baselines(record: ScoredRecord, predictions: Predictions, splits: Splits) -> str:
+def check_baselines(record: AnyScored, predictions: Predictions, splits: Splits) -> str:
     """Scores again what answers without a model; of a record that does not hold it the numbers are added to it."""
     baselines = score_baselines(splits, predictions, record.contract)
     if record.data.rules == 1:

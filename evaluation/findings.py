@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from record.errors import one_line
 from record.field_types import Section
 from record.predictions import Predictions
 from record.run_record import Environment, Record
@@ -42,6 +43,12 @@ class Findings:
     evidence: Evidence | None = None
     reason: str = ""
     unchecked: Unchecked | None = None
+
+
+def note(findings: Findings, part: Part, detail: str) -> None:
+    """Notes that a check has passed, and prints its result."""
+    findings.checks.append(Check(part=part, outcome="passed", detail=detail))
+    print(f"  {one_line(detail)}", flush=True)
 
 
 class Drift(Exception):

@@ -14,7 +14,7 @@ from record.errors import UserError
 from record.hashes import sha256_file
 from record.release_files import ADAPTER_FILE
 from record.run_record import Environment, Record
-from record.scored_record import ScoredRecord
+from record.scored_record import AnyScored, ScoredRecord
 from record.scores import Contract
 from record.verdict import Model
 from scoring.decoding.predict import load_for_scoring
@@ -30,7 +30,8 @@ class Loaded:
     `tokenizer` is the base model's. `contract` is the record's with the engine and dtype of this machine. `repeatable`
     is whether tokens must be equal: the published adapter on the same device and versions. `gains` and `parent_gains`
     are the published differences adapter − base by metric, for the test rows and for the parent's. `precision` is the
-    coarser one of where the outputs were written and of here.
+    coarser one of where the outputs were written and of here. `base` is the base model where `model` is no adapter on
+    it, but a full model.
     """
 
     model: Any
@@ -42,6 +43,13 @@ class Loaded:
     precision: Precision
     gains: dict[str, float]
     parent_gains: dict[str, float]
+    base: Any = None
+
+    def of(self, who: Model) -> tuple[Any, bool]:
+        """The model that writes as `who`, and whether with all that it is: else without its adapter."""
+        if self.base is not None:
+            return (self.base if who == "base" else self.model), True
+        return self.model, who == "adapter"
 
 
 def load(adapter: Path, record: ScoredRecord) -> Loaded:
@@ -94,14 +102,14 @@ def check_sizes(record: Record, loaded: Loaded) -> None:
             )
 
 
-def precision_of(record: ScoredRecord, here: Contract) -> Precision:
+def precision_of(record: AnyScored, here: Contract) -> Precision:
     """The coarser precision of the record's outputs and of this machine, whose contract is `here`."""
     if record.model.quantized_layers:
         return "quantized"
     return "bfloat16" if "bfloat16" in (here.dtype, record.contract.dtype) else "float32"
 
 
-def contract_here(record: ScoredRecord, dtype: str) -> Contract:
+def contract_here(record: AnyScored, dtype: str) -> Contract:
     """The record's contract with the engine and the dtype that this machine has. In float32 tokens are the same."""
     if dtype != record.contract.dtype:
         print(f"The record's outputs were computed in {record.contract.dtype}, here they are in {dtype}", flush=True)

@@ -1,7 +1,7 @@
 """Published outputs as the models read them: is every token the likeliest, or a near-tie?"""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -54,15 +54,7 @@ def summarize(margins: list[Margins], precision: Precision) -> Reading:
     )
 
 
-def read_outputs(
-    model: Any,
-    tokenizer: Any,
-    published: Predictions,
-    numbers: list[int],
-    contract: Contract,
-    who: Model,
-    precision: Precision,
-) -> Reading:
+def read_outputs(loaded: Loaded, published: Predictions, numbers: list[int], contract: Contract, who: Model) -> Reading:
     """Has `who` read its published outputs, those of the test rows with the `numbers`.
 
     The record itself says where its scores were taken, and so whether tokens must be equal: whoever wants it otherwise
@@ -71,14 +63,12 @@ def read_outputs(
     Raises:
         `Drift`: these weights do not write them, on whatever device.
     """
-    adapter = who == "adapter"
-    outputs = getattr(published, f"{who}_tokens")
-    reading = summarize(
-        read_margins(model, tokenizer(published.prompt)["input_ids"], outputs, contract, adapter), precision
-    )
-    if reading.unlikely(precision):
+    model, adapter = loaded.of(who)
+    prompts, outputs = loaded.tokenizer(published.prompt)["input_ids"], getattr(published, f"{who}_tokens")
+    reading = summarize(read_margins(model, prompts, outputs, contract, adapter), loaded.precision)
+    if reading.unlikely(loaded.precision):
         raise Drift(
-            "weights" if adapter else "generation",
+            "weights" if who == "adapter" else "generation",
             f"these weights do not write the {who} outputs: the {reading.tokens:,} tokens fall short of the likeliest "
             f"by {reading.mean:.4f} nats in the mean, of which rounding explains {reading.limit:.4f}, and by "
             f"{reading.worst:.2f} at worst (row {numbers[reading.worst_row]})",
@@ -118,10 +108,7 @@ def check_readings(loaded: Loaded, published: Predictions, rows: list[int], samp
     """
     _refuse_rules(loaded, loaded.contract)
     subset = published.take(rows)
-    readings = [
-        read_outputs(loaded.model, loaded.tokenizer, subset, rows, loaded.contract, who, loaded.precision)
-        for who in MODELS
-    ]
+    readings = [read_outputs(loaded, subset, rows, loaded.contract, who) for who in MODELS]
     tokens, exchanged = (sum(getattr(one, name) for one in readings) for name in ("tokens", "exchanged"))
     of = f" for a sample of {len(rows):,} rows" if sample else ""
     line = f"of {tokens:,} published tokens{of} {tokens - exchanged:,} are the likeliest to the models that read them"
@@ -149,7 +136,7 @@ def check_parent_rows(loaded: Loaded, pinned: Pin, folder: Path, sample: int | N
     contract = require_scores(pull_parent(pinned).record).contract
     _refuse_rules(loaded, contract)
     subset = published.take(rows)
-    reading = read_outputs(loaded.model, loaded.tokenizer, subset, rows, contract, "adapter", loaded.precision)
+    reading = read_outputs(loaded, subset, rows, contract, "adapter")
     return (
         f"{reading.tokens - reading.exchanged:,} of {reading.tokens:,} tokens for the parent's test rows are the "
         "likeliest, the others near-ties"

@@ -7,9 +7,10 @@ from typing import get_args
 import numpy as np
 from datasets import Dataset
 
-from evaluation.findings import Drift, Undecided
+from evaluation.findings import Drift, Findings, Undecided
 from evaluation.loaded import MODELS, Loaded, contract_here, precision_of
-from evaluation.margins import read_outputs, summarize
+from evaluation.margins import check_readings, read_outputs, summarize
+from evaluation.numbers import leading_score
 from evaluation.tolerance import (
     Outcome,
     change_interval,
@@ -29,9 +30,9 @@ from recipes.environment import describe_environment
 from record.predictions import Predictions, load_predictions
 from record.release_files import FORGETTING_FILE
 from record.run_record import Pin, Record
-from record.scored_record import require_scores
+from record.scored_record import AnyScored, require_scores
 from record.scores import METRIC_NAMES, Contract, Interval
-from record.verdict import Change, Evidence, Model, Part
+from record.verdict import Change, Check, Evidence, Level, Model, Part
 from scoring.bootstrap import Corpus, Rows, applies, mean
 from scoring.decoding.generate import generate, shortfalls
 from scoring.decoding.margins import read_margins, why_not_greedy
@@ -52,7 +53,7 @@ class Comparison:
 def regenerate(loaded: Loaded, published: Predictions, test: Dataset, rows: list[int]) -> Comparison:
     """Generates with the base model and the adapter for the test rows with the numbers `rows`, and compares."""
     subset = published.take(rows)
-    fresh, *_ = predict(loaded.model, loaded.tokenizer, test.select(rows), subset.seen, loaded.contract)
+    fresh, *_ = predict(loaded.model, loaded.tokenizer, test.select(rows), subset.seen, loaded.contract, loaded.base)
     differing = {who: differing_rows(subset, fresh, who, rows) for who in MODELS}
     moves = [
         change
@@ -63,6 +64,33 @@ def regenerate(loaded: Loaded, published: Predictions, test: Dataset, rows: list
     ]
     print(change_table(moves), flush=True)
     return Comparison(rows, fresh, differing, moves)
+
+
+def compare(
+    findings: Findings, loaded: Loaded, record: AnyScored, published: Predictions, test: Dataset, level: Level
+) -> None:
+    """Has both models read or write the outputs of the test rows or a sample of them, and notes what decided.
+
+    Parameters:
+        level: `prefill` has them read the published outputs; others, write again.
+
+    Raises:
+        `Drift`, `Undecided`: as `decide` and `evaluation.margins.check_readings`.
+        `UserError`: as that.
+    """
+    findings.environment = loaded.environment
+    rows = sample_rows(len(test), findings.sample, findings.revision or "")
+    if len(rows) == len(test):
+        findings.sample = None
+    if level == "prefill":
+        findings.evidence = "margins"
+        findings.reason = f"{leading_score(record)}: {check_readings(loaded, published, rows, findings.sample)}"
+    else:
+        comparison = regenerate(loaded, published, test, rows)
+        findings.rows, findings.fresh = rows, comparison.fresh
+        findings.differing, findings.changes = comparison.differing, comparison.changes
+        findings.evidence, findings.reason = decide(loaded, published, comparison, findings.sample)
+    findings.checks.append(Check(part="generation", outcome="passed", detail=findings.reason))
 
 
 def decide(loaded: Loaded, published: Predictions, comparison: Comparison, sample: int | None) -> tuple[Evidence, str]:
@@ -206,17 +234,17 @@ def _refuse_unlikely(
         return
     if contract.num_beams == 1:
         if why_not_greedy(loaded.model, contract) is None:
-            read_outputs(loaded.model, loaded.tokenizer, published, rows, contract, who, loaded.precision)
+            read_outputs(loaded, published, rows, contract, who)
         return
     places = [rows.index(number) for number in differing]
     published, fresh = published.take(places), fresh.take(places)
-    column, adapter = f"{who}_tokens", who == "adapter"
-    pair = getattr(published, column), getattr(fresh, column)
-    short = shortfalls(loaded.model, loaded.tokenizer, published.prompt, *pair, contract, adapter)
+    pair = getattr(published, f"{who}_tokens"), getattr(fresh, f"{who}_tokens")
+    model, adapter = loaded.of(who)
+    short = shortfalls(model, loaded.tokenizer, published.prompt, *pair, contract, adapter)
     if unlikely(short):
         worst = int(np.argmax(short))
         raise Drift(
-            "weights" if adapter else "generation",
+            "weights" if who == "adapter" else "generation",
             f"these weights do not write the {who} output of row {differing[worst]}: they prefer another by "
             f"{short[worst]:.1f} nats; {len(differing):,} {who} outputs differ, by {np.mean(short):.2f} nats "
             "in the mean",

@@ -23,14 +23,13 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import click
 
-from evaluation.findings import Drift, Findings, Undecided
+from evaluation.findings import Drift, Findings, Undecided, note
 from record.command_line import Command, run_command
 from record.errors import UserError, explanation, one_line
 from record.predictions import Predictions
 from record.release_files import ADAPTER_FILE, PREDICTIONS_FILE
-from record.scored_record import ScoredRecord, require_scores
-from record.scores import METRIC_NAMES
-from record.verdict import Check, Level, Part, Verdict
+from record.scored_record import AnyScored, EvaluatedRecord, ScoredRecord, require_evaluation, require_scores
+from record.verdict import Check, Level, Verdict
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -211,8 +210,7 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
     Raises:
         `Drift`: what was published and what a check gives differ.
     """
-    from evaluation import checks
-    from evaluation.evaluate import baseline_table
+    from evaluation import checks, evaluated_checks, numbers
     from hub.pins import locate, note_commit
     from hub.release import refuse_large_weights
     from hub.withdrawals import find_withdrawal
@@ -228,25 +226,19 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
     folder, record = _pull(findings, adapter, commit, key)
     note_commit(adapter, revision, commit)
     findings.record = record
-    _note(findings, "lineage", checks.check_lineage(folder, record))
+    if isinstance(record, EvaluatedRecord):
+        evaluated_checks.check_evaluation(findings, folder, record, level)
+        return
+    note(findings, "lineage", checks.check_lineage(folder, record))
     languages = languages_of(record.recipe)
     tokens = load_tokens(record.pins.base_model, record.recipe.get("added_tokens", []), languages)
-    _note(findings, "lineage", checks.check_adapter(folder, record, tokens))
-    splits = checks.rebuild_splits(record, tokens)
-    predictions = findings.published = checks.read_predictions(folder, rows=len(splits.test))
-    _note(findings, "data", checks.check_rows(record, predictions, splits.test))
-    _note(findings, "leakage", checks.check_leakage(record, predictions, splits))
-    _note(findings, "scoring", checks.check_scores(folder, record, predictions, tokens, splits.test))
-    _note(findings, "scoring", checks.check_baselines(record, predictions, splits))
-    print(f"\n{baseline_table(record.baselines, record.contract)}\n", flush=True)
+    note(findings, "lineage", checks.check_adapter(folder, record, tokens))
+    splits, predictions = numbers.check_numbers(findings, folder, record, tokens)
     named = name_on_card(folder) or adapter
     rest, card = checks.check_card(named, folder, record, predictions)
-    _note(findings, "card", card)
+    note(findings, "card", card)
     if level == "score":
-        findings.evidence = "numbers"
-        findings.reason = (
-            f"{_leading_score(record)}: every number follows from the published predictions; nothing was generated"
-        )
+        numbers.decide_by_numbers(findings, record)
     else:
         refuse_large_weights(record.pins.base_model, record.model.total)
         run = _retrain(findings, adapter, commit, record) if level == "train" else folder
@@ -266,7 +258,7 @@ def _retrain(findings: Findings, adapter: str, commit: str, record: ScoredRecord
     from evaluation.retrain import retrain
 
     run, detail = retrain(adapter, commit, record)
-    _note(findings, "training", detail)
+    note(findings, "training", detail)
     return run
 
 
@@ -288,40 +280,18 @@ def _run_models(
     """
     from evaluation import loaded as models
     from evaluation import margins, regenerate
-    from evaluation.tolerance import sample_rows
 
     if level == "prefill":
         margins.refuse_beams(record.contract)
     loaded = models.load(run, record)
-    findings.environment = loaded.environment
     models.check_sizes(record, loaded)
-    rows = sample_rows(len(test), findings.sample, commit)
-    if len(rows) == len(test):
-        findings.sample = None
-    parent = record.pins.parent_adapter
-    if level == "prefill":
-        findings.evidence = "margins"
-        findings.reason = (
-            f"{_leading_score(record)}: {margins.check_readings(loaded, published, rows, findings.sample)}"
-        )
-    else:
-        comparison = regenerate.regenerate(loaded, published, test, rows)
-        findings.rows, findings.fresh = rows, comparison.fresh
-        findings.differing, findings.changes = comparison.differing, comparison.changes
-        findings.evidence, findings.reason = regenerate.decide(loaded, published, comparison, findings.sample)
-    findings.checks.append(Check(part="generation", outcome="passed", detail=findings.reason))
-    if parent is not None:
+    regenerate.compare(findings, loaded, record, published, test, level)
+    if (parent := record.pins.parent_adapter) is not None:
         check = margins.check_parent_rows if level == "prefill" else regenerate.regenerate_parent_rows
-        _note(findings, "generation", check(loaded, parent, folder, findings.sample, commit))
+        note(findings, "generation", check(loaded, parent, folder, findings.sample, commit))
 
 
-def _leading_score(record: ScoredRecord) -> str:
-    """The published score that the recipe names first."""
-    leading = record.contract.deciding(record.scores.adapter)[0]
-    return f"{METRIC_NAMES[leading]} {record.scores.adapter[leading].mean:.4f}"
-
-
-def _pull(findings: Findings, adapter: str, commit: str, key: Path | None) -> tuple[Path, ScoredRecord]:
+def _pull(findings: Findings, adapter: str, commit: str, key: Path | None) -> tuple[Path, AnyScored]:
     """The release's files and its record, every byte as recorded, and signed by the `key` if one is given."""
     from evaluation import checks
     from hub import signing
@@ -335,26 +305,22 @@ def _pull(findings: Findings, adapter: str, commit: str, key: Path | None) -> tu
     strange, added = unlisted(adapter, commit, published.record)
     if strange:
         raise Drift("files", f"the repository holds what the record does not list: {', '.join(strange)}")
-    record = require_scores(published.record)
+    stated = published.record
+    record = require_scores(stated) if stated.evaluated is None else require_evaluation(stated)
     checks.check_files(record)
     findings.hashes = record.files
-    _note(findings, "files", f"{len(record.files)} files, every hash as recorded")
+    note(findings, "files", f"{len(record.files)} files, every hash as recorded")
     if added:
-        _note(findings, "files", one_line(f"also in the repository: {', '.join(added)}"))
+        note(findings, "files", one_line(f"also in the repository: {', '.join(added)}"))
     if key is not None:
         try:
             signing.check(adapter, commit, folder, record, key)
         except signing.BadSignature as error:
             raise Drift("signature", str(error)) from error
-        _note(findings, "signature", f"signed by the key {key.name}")
+        note(findings, "signature", f"signed by the key {key.name}")
     if record.miniature:
         print(f"  a miniature of {record.pins.base_model.id}: its numbers say nothing about the real model", flush=True)
     return folder, record
-
-
-def _note(findings: Findings, part: Part, detail: str) -> None:
-    findings.checks.append(Check(part=part, outcome="passed", detail=detail))
-    print(f"  {one_line(detail)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,9 @@ class Published:
         Raises:
             `UserError`: files are missing or differ.
         """
+        if self.differing and self.record.evaluated is not None:
+            raise UserError(f"{self.name} is evaluation-only: it holds scores of {self.record.evaluated.source.id}, no "
+                            "weights: name that")  # fmt: skip
         if self.differing:
             raise UserError(f"{self.name} is damaged: {', '.join(self.differing)} differ from its record")
         return self

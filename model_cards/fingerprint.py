@@ -4,7 +4,7 @@ import hashlib
 from importlib.metadata import version
 from pathlib import Path
 
-from model_cards import card, escape, plots
+from model_cards import card, escape, evaluation, plots
 from recipes import expectations, families
 from recipes.data import letters
 from record import (
@@ -29,10 +29,11 @@ from scoring import concerns
 from scoring.sql.databases import KINDS
 
 FOLDER = Path(__file__).parent
-TEXTS = ("card.md.jinja", "citations.bib")
+TEXTS = ("card.md.jinja", "evaluation.md.jinja", "citations.bib")
 MODULES = (
     card,
     escape,
+    evaluation,
     plots,
     expectations,
     families,

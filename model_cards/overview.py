@@ -117,6 +117,8 @@ def read_published(adapter: str) -> Entry | None:
 def _entry(name: str, commit: str | None, record: Record, folder: Path) -> Entry:
     from model_cards.card_check import name_on_card
 
+    if record.evaluated is not None:
+        raise UserError(f"{name} is evaluation-only: it was not trained here, and no page shows it next to what was")
     if record.training is None or record.contract is None:
         raise UserError(f"{folder / RECORD_FILE} holds scores without the training or the contract behind them")
     predictions = load_predictions(folder, rows=record.scores.rows)

@@ -22,10 +22,9 @@ import click
 
 from model_cards.compare import shared_metric
 from model_cards.sweep import chosen, draw, group_runs, page, read_scored, text_table
-from pubrep.train import recipe_file
 from recipes.settings import WITHOUT_EFFECT
 from record import strict_json
-from record.command_line import Command, runs
+from record.command_line import Command, find_recipe, runs
 from record.errors import Slip, UserError, make, one_line, one_line_errors, refuse_unwritable
 from record.release_files import PREDICTIONS_FILE
 from record.run_record import load_record
@@ -85,7 +84,7 @@ def sweep(recipe: str, settings: tuple[str, ...], into: Path | None, limit: int,
     after an interruption, it continues. The run with the lowest validation loss is
     named at the end; publish it, and its card says of how many runs it is one.
     """
-    path = recipe_file(recipe)
+    path = find_recipe(recipe)
     into = into or runs() / f"sweep-{path.stem}"
     launch = [] if accelerate is None else ["--accelerate", str(accelerate)]
     with one_line_errors():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from record.command_line import RECIPES, Command, recipe_path, runs
+from record.command_line import RECIPES, Command, find_recipe, runs
 from record.errors import SLIP
 
 
@@ -37,7 +37,7 @@ def train(recipe: str, keys: tuple[str, ...], output_dir: Path | None, accelerat
     Every key of the recipe can be overridden: --KEY VALUE. Started again after an
     interruption, it continues.
     """
-    path = recipe_file(recipe)
+    path = find_recipe(recipe)
     if stray := next((word for word in keys[:1] if not word.startswith("--")), None):
         raise click.UsageError(f"{stray!r} is not an override: write --KEY VALUE.")
     device = "gpu" if shutil.which("nvidia-smi") else "cpu"
@@ -47,19 +47,6 @@ def train(recipe: str, keys: tuple[str, ...], output_dir: Path | None, accelerat
     run = ["--config", str(path), "--output_dir", str(output_dir or runs() / path.stem), *keys]
     words = [sys.executable, "-m", "accelerate.commands.launch", *launch, "-m", "recipes.train", *run]
     sys.exit(_exit_code(words))
-
-
-def recipe_file(recipe: str) -> Path:
-    """The YAML file that is meant by its path, or by a shipped recipe's name.
-
-    Raises:
-        `click.UsageError`: there is none.
-    """
-    path = recipe_path(recipe) if not Path(recipe).exists() and recipe_path(recipe).is_file() else Path(recipe)
-    if not path.is_file():
-        shipped = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
-        raise click.UsageError(f"There is no recipe {recipe!r}: name a YAML file, or one of {shipped}.")
-    return path
 
 
 def _exit_code(words: list[str]) -> int:

@@ -13,7 +13,7 @@ from hub.pins import pin
 from hub.release import pull
 from hub.retry import waiting_out_limits
 from record.command_line import Command
-from record.errors import UserError
+from record.errors import UserError, one_line_errors
 from record.hashes import sha256_file
 from record.release_files import RECORD_FILE
 from record.withdrawals import LONGEST_REASON, SECTION, withdrawal_line
@@ -28,7 +28,7 @@ def command(version: str, why: str) -> None:
     The adapter's card says so and why, and the tag v2-withdrawn is set. Files,
     record and the tag v2 stay; `pubrep reproduce` says first that it was withdrawn.
     """
-    with waiting_out_limits():
+    with one_line_errors(), waiting_out_limits():
         print(withdraw(version, why), flush=True)
 
 

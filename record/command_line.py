@@ -63,6 +63,19 @@ def recipe_path(name: str) -> Path:
     return RECIPES / f"{name}.yaml"
 
 
+def find_recipe(recipe: str) -> Path:
+    """The YAML file that is named, or that of the shipped recipe of that name.
+
+    Raises:
+        `click.UsageError`: there is neither.
+    """
+    path = recipe_path(recipe) if not Path(recipe).exists() and recipe_path(recipe).is_file() else Path(recipe)
+    if not path.is_file():
+        shipped = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
+        raise click.UsageError(f"There is no recipe {recipe!r}: name a YAML file, or one of {shipped}.")
+    return path
+
+
 def run_command(command: click.Command, argv: list[str], name: str) -> None:
     """Runs a command line; returns only where it succeeded.
 

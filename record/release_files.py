@@ -51,6 +51,15 @@ def required_files(name: str, forgetting: bool) -> set[str]:
     return files | {FORGETTING_FILE} if forgetting else files
 
 
+def evaluation_files(name: str) -> set[str]:
+    """Every file that the record of an evaluation-only release lists.
+
+    Parameters:
+        name: the recipe's.
+    """
+    return {CARD_FILE, PREDICTIONS_FILE, recipe_file(name)}
+
+
 def may_lie_beside(path: str) -> bool:
     """Whether a file may lie next to a release: the Hub or its community added it, and no library loads it."""
     return (

@@ -8,7 +8,15 @@ numbers and texts out of bounds are refused. record/schemas/ holds the format, `
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, SerializeAsAny, ValidationError, WrapValidator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SerializeAsAny,
+    ValidationError,
+    WrapValidator,
+    model_validator,
+)
 
 from record import strict_json
 from record.errors import make
@@ -28,7 +36,7 @@ from record.field_types import (
 )
 from record.published_recipe import PublishedRecipe
 from record.release_files import RECORD_FILE
-from record.scores import Baseline, BaselineName, Contract, Forgetting, Scores
+from record.scores import Baseline, BaselineName, Contract, Figure, Forgetting, Interval, Metric, Scores
 from record.sweep import Sweep
 from record.versions import VERSION, upgrade
 from record.whole_file import write_whole
@@ -254,6 +262,38 @@ class Leakage(Section):
     verdict: Line | None = None
 
 
+class Claim(Section):
+    """A score that somebody states, and what a check found of it.
+
+    `difference` is score − claim with its joint interval (`evaluation.claim.decide`), `tolerance` by how much the score
+    may differ and count as the claimed one.
+    """
+
+    metric: Metric
+    value: Figure
+    tolerance: Amount
+    difference: Interval
+    verdict: Literal["CONFIRMED", "CONTRADICTED", "UNDECIDED"]
+
+
+class Evaluated(Section):
+    """What was scored, where that was not trained here: an adapter of anybody's, or a full model.
+
+    `files` are those of its repository that were read, with the sha256 of each. `base_named` says what names the base
+    model: the repository with its `commit` or by its `name` alone, the `recipe`, or the `option` --base.
+    `own_tokenizer` is whether the repository holds a tokenizer, which then has the base model's tokens. `left_out` are
+    keys of the recipe that do not hold for what was not trained by it.
+    """
+
+    kind: Literal["adapter", "model"]
+    source: Pin
+    files: dict[RepoPath, Sha256] = Field(max_length=500)
+    base_named: Literal["commit", "name", "recipe", "option"]
+    own_tokenizer: bool
+    left_out: list[Literal["parent_adapter", "added_tokens"]] = Field(default=[], max_length=2)
+    claims: list[Claim] = Field(default=[], max_length=20)
+
+
 class Environment(Section):
     """Where the run happened: versions by package, the device, and the commit of the code (None outside git)."""
 
@@ -276,7 +316,8 @@ class Renderer(Section):
 class Record(Section):
     """One run. Sections that have not happened yet are None.
 
-    `environment` is where it was trained, `scored_in` where the scores were taken.
+    `environment` is where it was trained, `scored_in` where the scores were taken. A record with the section
+    `evaluated` is evaluation-only: it speaks of scores, and neither `batch` nor `training` stand in it.
     """
 
     # The schema's number is written out for type checkers, which hold it against `VERSION`.
@@ -293,11 +334,12 @@ class Record(Section):
     data: Data
     unwritable: Unwritable | None = None
     model: Model
-    batch: Batch
+    batch: Batch | None = None
     environment: Environment
     expectations: list[Expectation] = Field(default=[], max_length=100)
     leakage: list[Leakage] | None = Field(default=None, max_length=100)
     training: Training | None = None
+    evaluated: Evaluated | None = None
     energy: Energy | None = None
     contract: Contract | None = None
     scored_in: Environment | None = None
@@ -308,10 +350,18 @@ class Record(Section):
     rendered: Renderer | None = None
     files: dict[RepoPath, Sha256] = Field(default={}, max_length=100)
 
+    @model_validator(mode="after")
+    def _is_of_one_kind(self) -> "Record":
+        trained = self.batch is not None or self.training is not None or self.pins.parent_adapter is not None
+        if (self.evaluated is None and self.batch is None) or (self.evaluated is not None and trained):
+            raise ValueError("a record has either `batch` and what follows from training, or `evaluated`")
+        return self
+
     @property
     def miniature(self) -> bool:
         """Whether the base model or the dataset is a local stand-in, so that no number speaks of the real one."""
-        return self.pins.base_model.miniature or self.pins.dataset.miniature
+        pins = [self.pins.base_model, self.pins.dataset, *([self.evaluated.source] if self.evaluated else [])]
+        return any(pin.miniature for pin in pins)
 
     def to_bytes(self) -> bytes:
         """The record as it stands in `record.json`."""

@@ -15,6 +15,11 @@ def load_trained_run(run: Path) -> Record:
         `UserError`: it is not.
     """
     record = load_record(run)
+    if record.evaluated is not None:
+        raise UserError(
+            f"{run} holds scores of {record.evaluated.source.id}, which was not trained here: publish it by "
+            f"`hf upload OWNER/NAME {run}`"
+        )
     if record.training is None:
         raise UserError(f"{run} is not trained to its end: run {make(f'train-{record.name}')} again, it continues")
     if not (run / ADAPTER_FILE).is_file():

@@ -293,6 +293,15 @@ def load_adapter(model: PreTrainedModel, folder: Path, base: Pin) -> PeftModel:
     return _with_adapter(model, folder, _shapes(folder)).eval()
 
 
+def load_foreign_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """An adapter that was not made here, from a `folder` whose configuration `record.foreign_config` wrote.
+
+    Raises:
+        `UserError`: as `load_adapter`.
+    """
+    return _with_adapter(model, folder, _shapes(folder)).eval()
+
+
 def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     path = folder / ADAPTER_FILE
     if not path.is_file():
@@ -329,11 +338,15 @@ def _refuse_other_base(model: PreTrainedModel, folder: Path) -> None:
 def _with_adapter(model: PreTrainedModel, folder: Path, shapes: dict[str, tuple[int, ...]], **how: Any) -> PeftModel:
     _refuse_other_base(model, folder)
     try:
-        adapter = PeftModel.from_pretrained(model, folder, **how)
+        with warnings.catch_warnings():
+            # Refused below, with its name.
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")
+            adapter = PeftModel.from_pretrained(model, folder, **how)
     except RuntimeError as error:
         if "size mismatch" not in str(error):
             raise
-        raise UserError(f"{ADAPTER_FILE} does not fit {model.name_or_path} and {ADAPTER_CONFIG_FILE}") from None
+        raise UserError(f"{ADAPTER_FILE} does not fit {model.name_or_path} and {ADAPTER_CONFIG_FILE}: it is of "
+                        "another base model, or of a larger vocabulary") from None  # fmt: skip
     except ValueError as error:
         raise UserError(
             f"{ADAPTER_CONFIG_FILE} does not fit {model.name_or_path}: {one_line(str(error), 300)}"

@@ -1,10 +1,11 @@
 """What base model and adapter write for the test rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from record.run_record import Record
+from record.run_record import Pin, Record
 from record.scores import Contract
 
 
@@ -38,26 +39,41 @@ def parent_predictions(model, tokenizer, folder: Path, parent: Record, rows: Seq
 
 def load_for_scoring(run: Path, record: Record, config):
     """The pinned base with the adapter in `run`, on the GPU where there is one, its tokenizer, and the base's dtype."""
-    from recipes.data.stored_tokenizer import languages_of
-    from recipes.training.dtype import keep_float32, on_gpu
-    from recipes.training.model import load_adapter, load_base, load_tokenizer, set_target_language
+    from recipes.training.dtype import keep_float32
+    from recipes.training.model import load_adapter
 
     keep_float32(config, record, scored=True)
-    base = load_base(record.pins.base_model, config)
-    # A quantized base is on the GPU already and cannot be moved.
-    if on_gpu() and not (config.load_in_4bit or config.load_in_8bit):
-        base.to("cuda")
-    languages = languages_of(record.recipe)
-    tokenizer = load_tokenizer(record.pins.base_model, record.recipe.get("added_tokens", []), languages)
-    set_target_language(base, tokenizer, record.pins.base_model, languages)
+    base, tokenizer = load_model(record.pins.base_model, record.recipe, config)
     return load_adapter(base, run, record.pins.base_model), tokenizer, config.dtype
 
 
-def predict(model, tokenizer, test, seen: list[str], contract: Contract):
+def load_model(pinned: Pin, recipe: Mapping[str, Any], config, tokenizer_of: Pin | None = None):
+    """A pinned model as it is, on the GPU where there is one, and a tokenizer with the recipe's tokens and languages.
+
+    Parameters:
+        recipe: its resolved keys.
+        tokenizer_of: the model whose tokenizer is taken, if that is another.
+    """
+    from recipes.data.stored_tokenizer import languages_of
+    from recipes.training.dtype import on_gpu
+    from recipes.training.model import load_base, load_tokenizer, set_target_language
+
+    base = load_base(pinned, config)
+    # A quantized base is on the GPU already and cannot be moved.
+    if on_gpu() and not (config.load_in_4bit or config.load_in_8bit):
+        base.to("cuda")
+    languages = languages_of(recipe)
+    tokenizer = load_tokenizer(tokenizer_of or pinned, recipe.get("added_tokens", []), languages)
+    set_target_language(base, tokenizer, pinned, languages)
+    return base.eval(), tokenizer
+
+
+def predict(model, tokenizer, test, seen: list[str], contract: Contract, base=None):
     """Generates with both models for all rows of `test` (columns `prompt`, `target`, `schema`).
 
     Parameters:
         seen: per row what `recipes.data.lineage.find_seen_rows` found.
+        base: the base model, where `model` is no adapter on it but a full model of its own.
 
     Returns:
         The `Predictions`, and the seconds that the base model and the adapter took.
@@ -66,7 +82,7 @@ def predict(model, tokenizer, test, seen: list[str], contract: Contract):
     from scoring.decoding.generate import decode, generate
 
     prompts = test["prompt"][:]
-    base_tokens, base_seconds = generate(model, tokenizer, prompts, contract, adapter=False)
+    base_tokens, base_seconds = generate(base or model, tokenizer, prompts, contract, adapter=base is not None)
     adapter_tokens, adapter_seconds = generate(model, tokenizer, prompts, contract, adapter=True)
     predictions = Predictions(
         prompt=prompts,

@@ -11,7 +11,7 @@ AROUND = {"PUBLISH": "true", "FORCE": "1", "PR": "7", "ORG": "acme", "PRIVATE": 
           "HUB": "local", "REVISION": "dev", "ADAPTER": "a/b", "FORMAT": "int8", "ARGS": "--overwrite abcdefg",
           "HOST": "0.0.0.0", "RUNS": "elsewhere", "SPACE": "acme/page", "CHECK": "1", "VENV": "/none"}  # fmt: skip
 TARGETS = ["train-finance", "evaluate-finance", "publish-finance", "publish", "export-finance", "reproduce", "retrain",
-           "serve", "space", "publish-space", "report", "compare", "claims", "readme", "hub", "bench",
+           "check", "serve", "space", "publish-space", "report", "compare", "claims", "readme", "hub", "bench",
            "demo"]  # fmt: skip
 
 
@@ -72,7 +72,7 @@ def test_the_environment_changes_nothing(target, venv):
     assert make(*words, **AROUND).stdout == make(*words).stdout != ""
 
 
-ADAPTERS = ("reproduce", "retrain", "serve", "space", "publish-space")
+ADAPTERS = ("reproduce", "retrain", "check", "serve", "space", "publish-space")
 
 
 @pytest.mark.parametrize("target", [target for target in TARGETS if target != "demo"])
@@ -98,6 +98,8 @@ def test_what_is_said_is_passed_on(venv):
         (["export-finance", "FORMAT=merged int8"], "[export][runs/finance][--format][merged][--format][int8] "),
         (["export", "ADAPTER=a/b", "FORMAT=ct2", "PUBLISH=1"], "[--format][ct2]"),
         (["reproduce", "ADAPTER=a/b", "LEVEL=score", "SAMPLE=5"], "[reproduce][a/b][--level][score][--sample][5] "),
+        (["check", "ADAPTER=a/b", "RECIPE=finance", "CLAIM=rougeL=0.2 rouge1=0.3", "MODEL=1"],
+         "[check][a/b][--recipe][finance][--claim][rougeL=0.2][--claim][rouge1=0.3][--model] "),
         (["serve", "ADAPTER=a/b c/d@v2", "PORT=1"], "[serve][a/b][c/d@v2][--port][1] "),
         (["report", "RECIPES=finance text2sql"], "[report][runs/finance][runs/text2sql] "),
         (["train-finance", "ACCELERATE=x.yaml"], "[train][finance][--accelerate][x.yaml] "),

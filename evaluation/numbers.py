@@ -1,0 +1,39 @@
+"""The numbers of a release, as they follow from its published predictions and the rows that it pins."""
+
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from evaluation.checks import check_baselines, check_leakage, check_rows, check_scores, read_predictions, rebuild_splits
+from evaluation.evaluate import baseline_table
+from evaluation.findings import Findings, note
+from recipes.data.splits import Splits
+from record.predictions import Predictions
+from record.scored_record import AnyScored
+from record.scores import METRIC_NAMES
+
+
+def check_numbers(findings: Findings, folder: Path, record: AnyScored, tokens: Tokenizer) -> tuple[Splits, Predictions]:
+    """Rebuilds the test rows, and holds all that follows from them and the published predictions against the record."""
+    splits = rebuild_splits(record, tokens)
+    predictions = findings.published = read_predictions(folder, rows=len(splits.test))
+    note(findings, "data", check_rows(record, predictions, splits.test))
+    note(findings, "leakage", check_leakage(record, predictions, splits))
+    note(findings, "scoring", check_scores(folder, record, predictions, tokens, splits.test))
+    note(findings, "scoring", check_baselines(record, predictions, splits))
+    print(f"\n{baseline_table(record.baselines, record.contract)}\n", flush=True)
+    return splits, predictions
+
+
+def decide_by_numbers(findings: Findings, record: AnyScored) -> None:
+    """Where nothing is generated: what was reproduced, and by what."""
+    findings.evidence = "numbers"
+    findings.reason = (
+        f"{leading_score(record)}: every number follows from the published predictions; nothing was generated"
+    )
+
+
+def leading_score(record: AnyScored) -> str:
+    """The published score that the recipe names first."""
+    leading = record.contract.deciding(record.scores.adapter)[0]
+    return f"{METRIC_NAMES[leading]} {record.scores.adapter[leading].mean:.4f}"

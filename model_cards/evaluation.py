@@ -1,0 +1,96 @@
+"""What an evaluation-only record says, for people: a section for the card of what was scored, and a card of its own."""
+
+from datetime import date
+from pathlib import Path
+
+import yaml
+from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+from model_cards.escape import environment, plain
+from record.errors import one_line
+from record.release_files import PREDICTIONS_FILE
+from record.scored_record import EvaluatedRecord
+from record.scores import BASELINES, METRIC_NAMES
+from record.withdrawals import SECTION
+
+BASE_NAMED = {
+    "commit": "as adapter_config.json names it",
+    "name": "adapter_config.json names no commit: that of the day of the check",
+    "recipe": "the repository names none, the recipe does",
+    "option": "as whoever checked names it",
+}
+
+
+def assumptions(record: EvaluatedRecord) -> list[str]:
+    """What the scores rest on besides the weights, and the repository does not state, one line each."""
+    recipe, pins, contract, evaluated = record.recipe, record.pins, record.contract, record.evaluated
+    base, dataset, prompt = pins.base_model, pins.dataset, recipe["prompt"]
+    share = f"{recipe.get('test_size', 0.1):g} of them drawn with seed {recipe.get('split_seed', 2137)}"
+    split = f"its split {recipe['test_split']}" if recipe.get("test_split") else share
+    search = "greedily" if contract.num_beams == 1 else f"with {contract.num_beams} beams"
+    own = "the repository's has the same tokens" if evaluated.own_tokenizer else "the repository holds none"
+    lines = [
+        f"base model: {base.id}@{base.revision}, {BASE_NAMED[evaluated.base_named]}",
+        f"rows: {record.data.test:,} of {dataset.id}@{dataset.revision[:12]}, {split}",
+        f"rules of length: {'; '.join(recipe.get('length_rules') or ['none'])}",
+        *(f"prompt: {one}" for one in ([prompt] if isinstance(prompt, str) else prompt)),
+        f"reference: {recipe['target']}",
+        f"decoding: {search}, {contract.max_new_tokens:,} tokens at most, in {contract.dtype}",
+        f"tokenizer: that of {base.id} ({own})",
+        "training rows: those of the recipe, for the baselines and for which test rows training has seen",
+    ]
+    if evaluated.left_out:
+        lines.append(f"left out of the recipe: {', '.join(evaluated.left_out)}")
+    return [one_line(line, 300) for line in lines]
+
+
+def render_section(record: EvaluatedRecord) -> str:
+    """The section as Markdown; of an id, prompt or column no character acts on the text around it."""
+    template = environment().from_string(
+        Path(__file__).with_name("evaluation.md.jinja").read_text(encoding="utf-8"),
+    )
+    return template.render(
+        record=record,
+        assumed=assumptions(record),
+        scores=record.scores,
+        base=record.pins.base_model,
+        dataset=record.pins.dataset,
+        deciding=record.contract.deciding(record.scores.adapter),
+        metric_names=METRIC_NAMES,
+        baseline_names=BASELINES,
+    )
+
+
+def render_evaluation_card(record: EvaluatedRecord) -> str:
+    """The card of an evaluation-only release."""
+    front = {
+        "tags": ["evaluation-only", *(["miniature"] if record.miniature else [])],
+        "datasets": [plain(record.pins.dataset.id)],
+    }
+    return (
+        f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# Evaluation only\n\n{render_section(record)}\n"
+        f"This repository holds no weights, but the outputs (`{PREDICTIONS_FILE}`) and the record of these scores. "
+        "Anybody repeats them:\n\n```bash\npubrep reproduce OWNER/NAME   # the id of this repository\n```\n\n"
+        f"## Notes\n\n<!-- free: {SECTION} -->\n<!-- Write here, between the two marks. -->\n<!-- /free -->\n"
+    )
+
+
+def result_file(record: EvaluatedRecord, day: date) -> str:
+    """The scores as the Hub's `.eval_results/*.yaml` (https://huggingface.co/docs/hub/eval-results), an entry a metric.
+
+    The Hub shows those of datasets that are registered as benchmarks; a task of such a dataset has an id of its own,
+    which nobody but its owner knows: here it is the metric's name.
+    """
+    entries = [
+        EvalResultEntry(
+            dataset_id=record.pins.dataset.id,
+            task_id=name,
+            value=round(record.scores.adapter[name].mean, 4),
+            dataset_revision=record.pins.dataset.revision,
+            date=day.isoformat(),
+            notes=f"{METRIC_NAMES[name]}, 95 % interval {record.scores.adapter[name].low:.4f} to "
+            f"{record.scores.adapter[name].high:.4f}, {record.scores.rows:,} rows, recipe {record.name}",
+        )
+        for name in record.scores.shown()
+    ]
+    return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
