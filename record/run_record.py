@@ -351,7 +351,7 @@ class Record(Section):
     files: dict[RepoPath, Sha256] = Field(default={}, max_length=100)
 
     @model_validator(mode="after")
-    def _is_of_one_kind(self) -> "Record":
+    def is_of_one_kind(self) -> "Record":
         trained = self.batch is not None or self.training is not None or self.pins.parent_adapter is not None
         if (self.evaluated is None and self.batch is None) or (self.evaluated is not None and trained):
             raise ValueError("a record has either `batch` and what follows from training, or `evaluated`")

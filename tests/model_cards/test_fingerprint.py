@@ -30,7 +30,6 @@ WITHOUT_INFLUENCE = {
     "record.parquet_size": "refuses files",
     "record.published_recipe": "refuses recipes, whose values the record holds as they are",
     "record.redaction": "blanks secrets in what errors print",
-    "record.scored_record": "names records with scores, whose sections the others define",
     "record.whole_file": "writes files whole",
     "scoring.sql.databases": "only the number of databases is shown, which counts",
     "scoring.sql.expressions": "makes rows",
