@@ -41,7 +41,7 @@ from record.release_files import (
     recipe_file,
     required_files,
 )
-from record.run_record import Pin, Record
+from record.run_record import FilePin, Pin, Record
 from record.scored_record import ScoredRecord
 from record.scores import BASELINES, Contract
 from record.verdict import load_verdict, why_unrelated
@@ -77,8 +77,9 @@ def check_lineage(folder: Path, record: ScoredRecord) -> str:
         raise Drift("lineage", f"the record lists another {ADAPTER_FILE} than the one that was trained")
     base, recipe = record.pins.base_model, dict(record.recipe)
     for key, pinned in (("model_name_or_path", base), ("dataset_name", record.pins.dataset)):
-        if not same_repository(str(recipe.get(key)), pinned):
-            raise Drift("lineage", f"the recipe's `{key}` is {recipe.get(key)}, the record pins {pinned.id}")
+        stated = str(recipe.get(key))
+        if stated != pinned.dataset_name if isinstance(pinned, FilePin) else not same_repository(stated, pinned):
+            raise Drift("lineage", f"the recipe's `{key}` is {stated}, the record pins {pinned.id}")
     name, parent = record.recipe.get("parent_adapter"), record.pins.parent_adapter
     if (name is None) != (parent is None):
         raise Drift("lineage", "the recipe and the record's pins differ in whether a parent adapter was continued")
@@ -104,7 +105,7 @@ def _check_pins(record: Record) -> None:
         ("model", pins.parent_adapter),
     )
     for kind, pinned in kinds:
-        if pinned is None or constants.HF_HUB_OFFLINE:
+        if pinned is None or isinstance(pinned, FilePin) or constants.HF_HUB_OFFLINE:
             continue
         commit = f"{pinned.id}@{pinned.revision}"
         on_hub = pin(kind, pinned.id, pinned.revision)
@@ -182,14 +183,19 @@ def _json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def rebuild_splits(record: Record, tokens: Tokenizer) -> Splits:
+def rebuild_splits(record: Record, tokens: Tokenizer, data: Path | None = None) -> Splits:
     """The recipe's splits from the pinned dataset.
+
+    Parameters:
+        data: the file of rows, or the folder, that a `FilePin` pins.
 
     Raises:
         `Drift`: they are not those that the record counts and hashes, or their references can be written otherwise.
     """
-    dataset = record.pins.dataset
-    splits = build_splits(arguments_from_record(dict(record.recipe)), dataset, tokens, record.data.rules)
+    dataset, recipe = record.pins.dataset, arguments_from_record(dict(record.recipe))
+    if isinstance(dataset, FilePin):
+        recipe.dataset_name = str(data)
+    splits = build_splits(recipe, dataset, tokens, record.data.rules)
     if differs := first_difference(splits.counts.where_stated(record.data), record.data):
         where = f"{differs.where}: {differs.ours}, not {differs.theirs}"
         raise Drift("data", f"{dataset.id}@{dataset.revision} gives other rows than the record states ({where})")
@@ -246,7 +252,7 @@ def _first_row(one: list[str], other: list[str]) -> int:
 def check_scores(folder: Path, record: ScoredRecord, predictions: Predictions, tokens: Tokenizer) -> str:
     """Reads the published tokens as text and scores the texts again, those of the parent's test rows too."""
     recipe, contract, scores = arguments_from_record(dict(record.recipe)), record.contract, record.scores
-    _check_texts(predictions, PREDICTIONS_FILE, tokens)
+    check_texts(predictions, PREDICTIONS_FILE, tokens)
     if max(map(len, predictions.base_tokens + predictions.adapter_tokens)) > contract.max_new_tokens:
         raise Drift("data", f"{PREDICTIONS_FILE} holds an output of more than {contract.max_new_tokens} tokens")
     here = contract_of(recipe, contract.dtype, contract.batch_size)
@@ -272,7 +278,7 @@ def check_scores(folder: Path, record: ScoredRecord, predictions: Predictions, t
     if record.forgetting is not None and parent is not None:
         forgetting = read_predictions(folder, FORGETTING_FILE)
         _check_parent_rows(forgetting, load_predictions(pull_parent(parent).folder))
-        _check_texts(forgetting, FORGETTING_FILE, tokens)
+        check_texts(forgetting, FORGETTING_FILE, tokens)
         forgetting_here = score_forgetting(forgetting, contract)
         _check_numbers(forgetting_here, record.forgetting, FORGETTING_FILE, here, contract)
     if compare(recipe.expect, record) != record.expectations:
@@ -301,7 +307,7 @@ def check_baselines(record: ScoredRecord, predictions: Predictions, splits: Spli
     return f"the scores of {len(baselines)} answers without a model, as recorded"
 
 
-def _check_texts(predictions: Predictions, name: str, tokens: Tokenizer) -> None:
+def check_texts(predictions: Predictions, name: str, tokens: Tokenizer) -> None:
     """Only tokens are generated again: the texts, which are scored and read, must be what the tokens say."""
     for who in ("base", "adapter"):
         ids, texts = getattr(predictions, f"{who}_tokens"), getattr(predictions, who)

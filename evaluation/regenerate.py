@@ -226,8 +226,11 @@ def regenerate_parent_rows(loaded: Loaded, pinned: Pin, folder: Path, sample: in
     return f"{len(rows) - len(others):,} of {len(rows):,} outputs for the parent's test rows are equal"
 
 
-def generate_row(folder: Path, record: Record) -> None:
+def generate_row(folder: Path, record: Record, prompt: str) -> None:
     """Generates the first test row's answers with the base model and the published adapter in `folder`.
+
+    Parameters:
+        prompt: the row's, which a release may lack.
 
     Raises:
         `Drift`: they are not the published ones, nor, on another device or other versions, nearly as likely.
@@ -243,11 +246,11 @@ def generate_row(folder: Path, record: Record) -> None:
     for who in MODELS:
         published = getattr(first, f"{who}_tokens")
         adapter = who == "adapter"
-        fresh, _ = generate(model, tokenizer, first.prompt, contract, adapter)
+        fresh, _ = generate(model, tokenizer, [prompt], contract, adapter)
         if fresh == published:
             continue
         # Alone, a row is not rounded as among others.
-        short = shortfalls(model, tokenizer, first.prompt, published, fresh, contract, adapter)
+        short = shortfalls(model, tokenizer, [prompt], published, fresh, contract, adapter)
         if unlikely(short, contract.num_beams) or (same and np.isnan(short).any()):
             raise Drift("weights", f"the {who} output of the first test row is another one")
 

@@ -32,7 +32,7 @@ from record.release_files import (
     largest_size,
     recipe_file,
 )
-from record.run_record import Record
+from record.run_record import FilePin, Record
 
 # A larger file needs an upload in parts. The largest adapter in sight is smaller: FLAN-T5-XXL, all linear layers,
 # r = 256, float32 is 4.5 GB; the shipped finance-xxl is 151 MB.
@@ -333,7 +333,8 @@ def _refuse_other_base(folder: Path, record: Record) -> None:
     """The base model is stated in several places; each must state the pinned one, never a local folder."""
     from huggingface_hub import ModelCard
 
-    base = record.pins.base_model
+    base, dataset = record.pins.base_model, record.pins.dataset
+    dataset_name = dataset.dataset_name if isinstance(dataset, FilePin) else dataset.id
     adapter = strict_json.read(folder / ADAPTER_CONFIG_FILE, "the configuration of an adapter")
     tokenizer = strict_json.read(folder / TOKENIZER_CONFIG_FILE, "the configuration of a tokenizer")
     front = ModelCard.load(folder / CARD_FILE).data.to_dict()
@@ -343,7 +344,7 @@ def _refuse_other_base(folder: Path, record: Record) -> None:
         (ADAPTER_CONFIG_FILE, "revision", adapter, base.revision),
         (CARD_FILE, "base_model", front, base.id),
         (recipe_file(record.name), "model_name_or_path", recipe, base.id),
-        (recipe_file(record.name), "dataset_name", recipe, record.pins.dataset.id),
+        (recipe_file(record.name), "dataset_name", recipe, dataset_name),
         (RECORD_FILE, "model_name_or_path", record.recipe, base.id),
     ]  # fmt: skip
     for path, key, values, pinned in statements:

@@ -52,7 +52,8 @@ class RecipeArguments:
             prompts and of the targets, such as `eng_Latn` and `deu_Latn`.
         dataset_name (`str`):
             Id of the dataset on the Hub; or a file of rows of your own (.csv, .tsv, .json, .jsonl, .parquet), or a
-            folder of them, written as `./folder`. A run on files is published after `pubrep publish-data`.
+            folder of them, written as `./folder`. A run on files is published after `pubrep publish-data`, or without
+            its rows (`pubrep publish --keep-rows`).
         dataset_config (`str`, *optional*):
             Name of the dataset's configuration.
         dataset_revision (`str`, *optional*, defaults to `"main"`):

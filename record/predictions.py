@@ -1,7 +1,7 @@
 """The predictions file: one row per test row, as parquet, so that the Hub's viewer shows it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -57,6 +57,11 @@ class Predictions:
         """Writes the parquet file `name` into the folder `run`, whole or not at all."""
         with replacing(run / name) as temporary:
             pq.write_table(pa.Table.from_pydict(self.__dict__, schema=SCHEMA), temporary)
+
+    def without_rows(self) -> "Predictions":
+        """What the models wrote, without what the dataset holds: its prompts, references and tables are ""."""
+        nothing = [""] * len(self.prompt)
+        return replace(self, prompt=nothing, reference=nothing, schema=nothing)
 
     def take(self, rows: Sequence[int]) -> "Predictions":
         """The predictions for the test rows with these numbers."""

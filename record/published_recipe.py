@@ -6,6 +6,7 @@ each with its type and bounds, and all others are refused before anything is bui
 types and bounds; with other keys, and with other values of those in `OPEN`, you can train, but not publish.
 """
 
+import re
 import reprlib
 from collections.abc import Mapping
 from datetime import date
@@ -19,6 +20,9 @@ from record.field_types import ONE_LINE, PLAIN_NAME, Count, Line, PlainName, Rep
 from record.scores import FAMILIES, Family, Metric
 
 MAX_FIELDS = 30
+# Files of rows, and folders of them, in the place where the recipe is trained.
+ROWS_FILE = re.compile(r"\w[\w.-]{0,89}\.(csv|tsv|json|jsonl|parquet)", re.IGNORECASE)
+ROWS_FOLDER = r"^\./\w[\w.-]{0,89}$"
 
 
 def _few_fields(template: str) -> str:
@@ -28,6 +32,8 @@ def _few_fields(template: str) -> str:
     return template
 
 
+RowsFile = Annotated[PlainName, StringConstraints(pattern=f"^(?i:{ROWS_FILE.pattern})$")]
+RowsFolder = Annotated[str, StringConstraints(pattern=ROWS_FOLDER)]
 Many = Annotated[int, Field(ge=1, le=4096)]
 Steps = Annotated[float, Field(gt=0, le=1e7)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
@@ -78,7 +84,8 @@ class PublishedRecipe(TypedDict, total=False):
     language: Line
     source_language: Line | None
     target_language: Line | None
-    dataset_name: RepoId
+    # Files are named without their place; who checks such a run says where his copy is.
+    dataset_name: RepoId | RowsFile | RowsFolder
     # It becomes part of a folder's name in the cache.
     dataset_config: Annotated[str, StringConstraints(pattern=r"^[\w+=@,-][\w+=@,. -]{0,99}$")] | None
     dataset_revision: Line

@@ -84,7 +84,7 @@ def lay_out(adapter: str, revision: str, folder: Path) -> dict[str, str | None]:
     from recipes.base_model import refuse_unless_flat
     from record.adapter_config import check_adapter_config
     from record.predictions import load_predictions
-    from record.run_record import load_record
+    from record.run_record import FilePin, load_record
 
     if Path(adapter).is_dir():
         release, commit = Path(adapter).resolve(), None
@@ -98,6 +98,8 @@ def lay_out(adapter: str, revision: str, folder: Path) -> dict[str, str | None]:
     base = record.pins.base_model
     check_adapter_config(release, base)
     load_predictions(release, rows=record.scores.rows)
+    if commit is not None and isinstance(record.pins.dataset, FilePin):
+        raise UserError(f"the rows of {adapter} were not published, and the page shows examples of them: no Space")
     refuse_unless_flat(base, "laid out as a Space")
     for path in SPACE.glob("*"):
         if path.suffix in (".py", ".txt"):
