@@ -21,7 +21,7 @@ from model_cards.statements import stated_otherwise
 from recipes.base_model import base_config, family_of
 from recipes.config import arguments_from_record, recipe_yaml
 from recipes.data.lineage import find_seen_rows
-from recipes.data.splits import Splits, build_splits, references
+from recipes.data.splits import Splits, build_splits, equals_of, references
 from recipes.data.tokenizer import audit, download_if_there
 from recipes.expectations import compare
 from record import strict_json
@@ -221,8 +221,9 @@ def check_rows(record: Record, predictions: Predictions, test: Dataset) -> str:
         ("prompts", predictions.prompt, "prompt"),
         ("references", predictions.reference, "target"),
         ("tables", predictions.schema, "schema"),
+        ("further references", predictions.references, "references"),
     ):
-        if theirs != (ours := test[column][:]):
+        if theirs != (ours := equals_of(test) if column == "references" else test[column][:]):
             if len(theirs) != len(ours):
                 raise Drift("data", f"there are predictions for {len(theirs):,} rows, but {len(ours):,} test rows")
             row = _first_row(theirs, ours)

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from evaluation.checks import check_texts, read_predictions
 from evaluation.findings import Drift
 from recipes.data.local_files import pin_files
+from recipes.data.splits import equals_of
 from record.errors import UserError
 from record.predictions import Predictions
 from record.release_files import PREDICTIONS_FILE
@@ -80,7 +81,9 @@ def with_rows(predictions: Predictions, test: Dataset) -> Predictions:
         `Drift`: the release holds rows after all.
     """
     refuse_rows(predictions)
-    return replace(predictions, prompt=test["prompt"][:], reference=test["target"][:], schema=test["schema"][:])
+    columns = {"prompt": "prompt", "reference": "target", "schema": "schema"}
+    rows = {name: test[column][:] for name, column in columns.items()}
+    return replace(predictions, **rows, references=equals_of(test))
 
 
 def how_to_check(record: Record) -> str:

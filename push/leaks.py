@@ -51,7 +51,7 @@ DISGUISES = {
     "a program": re.compile(rb"\x7fELF|MZ"),
 }
 KINDS = (".json", ".md", ".parquet", ".png", ".safetensors", ".sig", ".yaml")
-DATA_COLUMNS = ("prompt", "reference", "schema", "seen", "base", "adapter")
+DATA_COLUMNS = ("prompt", "reference", "references", "schema", "seen", "base", "adapter")
 # What transformers calls the place that a tokenizer was loaded from.
 SOURCE_KEYS = {"name_or_path", "_name_or_path", "base_model_name_or_path", "tokenizer_file", "special_tokens_map_file",
                "vocab_file", "merges_file"}  # fmt: skip

@@ -51,9 +51,8 @@ class RecipeArguments:
             For base models whose texts begin or end with a language's token (mBART, M2M-100, NLLB): the tokens of the
             prompts and of the targets, such as `eng_Latn` and `deu_Latn`.
         dataset_name (`str`):
-            Id of the dataset on the Hub; or a file of rows of your own (.csv, .tsv, .json, .jsonl, .parquet), or a
-            folder of them, written as `./folder`. A run on files is published after `pubrep publish-data`, or without
-            its rows (`pubrep publish --keep-rows`).
+            Id of the dataset on the Hub; or a file of your own (.csv, .tsv, .json, .jsonl, .parquet), or a `./folder`
+            of them: to publish, `pubrep publish-data` puts it on the Hub, or `pubrep publish --keep-rows` keeps it.
         dataset_config (`str`, *optional*):
             Name of the dataset's configuration.
         dataset_revision (`str`, *optional*, defaults to `"main"`):
@@ -72,6 +71,9 @@ class RecipeArguments:
             the one that its texts and `split_seed` choose. Rows whose named columns are all empty are dropped.
         target (`str`):
             Template of the expected output, likewise: rows that lack it are dropped, too.
+        references (`str` or `list[str]`, *optional*):
+            Templates of further right answers, for the scores alone; `{answers.text}` of a list gives one for each
+            text. The best counts (ROUGE, exact match, SQuAD), or all together (BLEU, chrF, TER).
         sql_schema (`str`, *optional*):
             Template of the CREATE TABLE (and INSERT) statements that a row's SQL is about; with it, outputs are scored
             as SQL too, unless `metrics` names others only.
@@ -139,6 +141,7 @@ class RecipeArguments:
     extract: dict | None = None
     prompt: list[str] = field(default_factory=list)
     target: str = ""
+    references: list[str] = field(default_factory=list)
     sql_schema: str | None = None
     length_rules: list[str] = field(default_factory=list)
     test_size: float = 0.1
@@ -162,7 +165,7 @@ class RecipeArguments:
         for key in ("title", "adapter_name", "dataset_name", "prompt", "target"):
             if getattr(self, key) in (None, "", []):
                 raise UserError(f"the recipe lacks `{key}`")
-        for key in ("prompt", "dataset_splits", "length_rules", "added_tokens", "metrics"):
+        for key in ("prompt", "references", "dataset_splits", "length_rules", "added_tokens", "metrics"):
             if isinstance(getattr(self, key), str):
                 setattr(self, key, [getattr(self, key)])
         if refusal := refused_key(vars(self), own=True):
@@ -170,9 +173,9 @@ class RecipeArguments:
         self._check_metrics()
         if self.engine == "ctranslate2" and self.num_beams > 1:
             raise UserError("`engine: ctranslate2` decodes greedily only: set `num_beams: 1`, or leave `engine` out")
-        schema = [] if self.sql_schema is None else [self.sql_schema]
-        for key, templates in (("prompt", self.prompt), ("target", [self.target]), ("sql_schema", schema)):
-            if not all(template_columns(template) for template in templates):
+        for key in ("prompt", "target", "references", "sql_schema"):
+            templates = getattr(self, key) or []
+            if not all(map(template_columns, [templates] if isinstance(templates, str) else templates)):
                 raise UserError(f"`{key}` names no column: write one as {{column}}")
         for token in self.added_tokens:
             if re.search(r"[\s▁]", token):
@@ -213,6 +216,8 @@ class RecipeArguments:
             raise UserError(f"`metrics` names a family twice: {', '.join(self.metrics)}")
         if "sql" in self.metrics and self.sql_schema is None:
             raise UserError("`metrics: sql` needs the tables that a row's SQL is about: set `sql_schema`")
+        if self.references and "sql" in self.metric_families():
+            raise UserError("SQL is scored against the target alone: set `metrics` without `sql`, or no `references`")
         published = (self.expect or {}).get("published", {})
         for metric in [name for who in ("base", "adapter") for name in published.get(who) or {}]:
             if (family := METRICS[metric].family) not in self.metric_families():

@@ -95,6 +95,7 @@ WITHOUT_EFFECT = {
     "task": _CARD,
     "language": _CARD,
     "sql_schema": _SCORING,
+    "references": _SCORING,
     "max_new_tokens": _SCORING,
     "num_beams": _SCORING,
     "engine": _SCORING,

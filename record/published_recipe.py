@@ -96,6 +96,7 @@ class PublishedRecipe(TypedDict, total=False):
     extract: Annotated[dict[Line, Annotated[str, Field(max_length=2_000)]], Field(max_length=10)] | None
     prompt: Template | Annotated[list[Template], Field(min_length=1, max_length=100)]
     target: Template
+    references: Template | Annotated[list[Template], Field(max_length=20)]
     sql_schema: Template | None
     length_rules: Annotated[list[Line], Field(max_length=20)]
     test_size: Between

@@ -66,6 +66,7 @@ def predict(model, tokenizer, test, seen: list[str], contract: Contract):
     Returns:
         The `Predictions`, and the seconds that the base model and the adapter took.
     """
+    from recipes.data.splits import equals_of
     from record.predictions import Predictions
     from scoring.decoding.generate import decode, generate
 
@@ -81,5 +82,6 @@ def predict(model, tokenizer, test, seen: list[str], contract: Contract):
         adapter=decode(tokenizer, adapter_tokens),
         base_tokens=base_tokens,
         adapter_tokens=adapter_tokens,
+        references=equals_of(test),
     )
     return predictions, base_seconds, adapter_seconds

@@ -263,7 +263,8 @@ def compare(predictions, outputs: list[list[int]], tokenizer, contract, of: int)
     from serving.export.export_record import Parity
 
     adapter = metric_rows(predictions, "adapter", contract)
-    ours = rows_of(decode(tokenizer, outputs), predictions.reference, predictions.schema, contract)
+    texts = decode(tokenizer, outputs)
+    ours = rows_of(texts, predictions.reference, predictions.schema, contract, predictions.references)
     scores = compared(adapter, ours, contract)
     same = [mine == theirs for mine, theirs in zip(outputs, predictions.adapter_tokens, strict=True)]
     return Parity(rows=len(outputs), of=of, equal=sum(same) / len(same), adapter=scores["base"],

@@ -120,7 +120,7 @@ def test_a_setting_changes_the_adapter(adapter_of, key):
 
 # Another value than the default for keys that cannot change the adapter, all at once.
 INERT = {
-    "metrics": ["chrf"], "rouge_tokenizer": "characters",
+    "metrics": ["chrf"], "references": ["{question}"], "rouge_tokenizer": "characters",
     "title": "y", "adapter_name": "y", "task": "summarization", "language": "de", "sql_schema": "{question}",
     "max_new_tokens": 5, "num_beams": 2, "expect": {"train_rows": 62}, "strict": True,
     "per_device_eval_batch_size": 3, "eval_accumulation_steps": 1, "eval_on_start": True,
