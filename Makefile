@@ -7,8 +7,8 @@ MAKEFLAGS += --no-print-directory
 
 # What may be set, and by which target; VENV, PYTHON and LOCAL_HUB_ROOT by every one.
 HUBS := HUB HUB_USER RUNS ARGS
-PUBLISHING := $(HUBS) ORG REVISION PR PRIVATE COLLECTION OVERWRITE SIGN VERDICT TIME_LIMIT DRY_RUN
-CHECKING := $(HUBS) ADAPTER REVISION SAMPLE VERIFY_KEY REPORT STRICT JSON OFFLINE
+PUBLISHING := $(HUBS) ORG REVISION PR PRIVATE COLLECTION OVERWRITE SIGN VERDICT KEEP_ROWS TIME_LIMIT DRY_RUN
+CHECKING := $(HUBS) ADAPTER REVISION SAMPLE VERIFY_KEY REPORT DATA STRICT JSON OFFLINE
 EXPORTING := $(HUBS) FORMAT SAMPLE FORCE PUBLISH PRIVATE OVERWRITE
 TAKES_demo :=
 TAKES_train := $(HUBS) ACCELERATE
@@ -33,7 +33,7 @@ TAKES_bench := DEVICE ARGS
 TAKES_test := ARGS
 TAKES_conformance := ARGS
 OWN := $(sort PYTHON VENV LOCAL_HUB_ROOT $(foreach list,$(filter TAKES_%,$(.VARIABLES)),$($(list))))
-SWITCHES := PR PRIVATE PUBLIC DRY_RUN FORCE PUBLISH STRICT JSON OFFLINE CHECK MODEL
+SWITCHES := PR PRIVATE PUBLIC KEEP_ROWS DRY_RUN FORCE PUBLISH STRICT JSON OFFLINE CHECK MODEL
 
 # Taken from make's own command line and from nowhere else: a variable of the environment changes nothing.
 given = $(filter command,$(origin $1))
@@ -74,9 +74,9 @@ ARGUMENTS = $(value ARGS)
 PUBLISH_AS = $(if $(value ORG),$(call option,ORG,org),$(call option,HUB_USER,user)) $(call option,REVISION,revision) \
 	$(call switch,PR,pr) $(call switch,PRIVATE,private) $(call option,COLLECTION,collection) \
 	$(call option,OVERWRITE,overwrite) $(call option,SIGN,sign) $(call option,VERDICT,verdict) \
-	$(call option,TIME_LIMIT,time-limit) $(call switch,DRY_RUN,dry-run) $(HUB_OPTION) $(ARGUMENTS)
+	$(call switch,KEEP_ROWS,keep-rows) $(call option,TIME_LIMIT,time-limit) $(call switch,DRY_RUN,dry-run) $(HUB_OPTION) $(ARGUMENTS)
 CHECK_AS = $(call option,REVISION,revision) $(call option,SAMPLE,sample) $(call option,VERIFY_KEY,verify-key) \
-	$(call option,REPORT,report) $(call switch,STRICT,strict) $(call switch,JSON,json) $(HUB_OPTION) $(ARGUMENTS)
+	$(call option,REPORT,report) $(call option,DATA,data) $(call switch,STRICT,strict) $(call switch,JSON,json) $(HUB_OPTION) $(ARGUMENTS)
 EXPORT_AS = $(foreach form,$(or $(value FORMAT),merged),--format '$(form)') $(call option,HUB_USER,user) \
 	$(call option,SAMPLE,sample) $(call switch,FORCE,force) $(call switch,PUBLISH,publish) \
 	$(call switch,PRIVATE,private) $(call option,OVERWRITE,overwrite) $(HUB_OPTION) $(ARGUMENTS)

@@ -21,7 +21,7 @@ from model_cards.statements import stated_otherwise
 from recipes.base_model import base_kind, family_of, tokenizer_config
 from recipes.config import arguments_from_record, recipe_yaml
 from recipes.data.lineage import find_seen_rows
-from recipes.data.splits import Splits, build_splits, references
+from recipes.data.splits import Splits, build_splits, equals_of, references
 from recipes.data.tokenizer import audit
 from recipes.expectations import compare
 from record import strict_json
@@ -42,7 +42,7 @@ from record.release_files import (
     recipe_file,
     required_files,
 )
-from record.run_record import Pin, Record
+from record.run_record import FilePin, Pin, Record
 from record.scored_record import AnyScored, ScoredRecord
 from record.scores import BASELINES, Contract
 from record.swept_run import own_run
@@ -82,8 +82,9 @@ def check_lineage(folder: Path, record: ScoredRecord) -> str:
         raise Drift("lineage", f"the record lists another {ADAPTER_FILE} than the one that was trained")
     base, recipe = record.pins.base_model, dict(record.recipe)
     for key, pinned in (("model_name_or_path", base), ("dataset_name", record.pins.dataset)):
-        if not same_repository(str(recipe.get(key)), pinned):
-            raise Drift("lineage", f"the recipe's `{key}` is {recipe.get(key)}, the record pins {pinned.id}")
+        stated = str(recipe.get(key))
+        if stated != pinned.dataset_name if isinstance(pinned, FilePin) else not same_repository(stated, pinned):
+            raise Drift("lineage", f"the recipe's `{key}` is {stated}, the record pins {pinned.id}")
     name, parent = record.recipe.get("parent_adapter"), record.pins.parent_adapter
     if (name is None) != (parent is None):
         raise Drift("lineage", "the recipe and the record's pins differ in whether a parent adapter was continued")
@@ -117,7 +118,7 @@ def check_pins(record: Record) -> None:
         ("model", None if record.evaluated is None else record.evaluated.source),
     )
     for kind, pinned in kinds:
-        if pinned is None or constants.HF_HUB_OFFLINE:
+        if pinned is None or isinstance(pinned, FilePin) or constants.HF_HUB_OFFLINE:
             continue
         commit = f"{pinned.id}@{pinned.revision}"
         on_hub = pin(kind, pinned.id, pinned.revision)
@@ -194,14 +195,19 @@ def _json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def rebuild_splits(record: Record, tokens: Tokenizer) -> Splits:
+def rebuild_splits(record: Record, tokens: Tokenizer, data: Path | None = None) -> Splits:
     """The recipe's splits from the pinned dataset.
+
+    Parameters:
+        data: the file of rows, or the folder, that a `FilePin` pins.
 
     Raises:
         `Drift`: they are not those that the record counts and hashes, or their references can be written otherwise.
     """
-    dataset = record.pins.dataset
-    splits = build_splits(arguments_from_record(dict(record.recipe)), dataset, tokens, record.data.rules)
+    dataset, recipe = record.pins.dataset, arguments_from_record(dict(record.recipe))
+    if isinstance(dataset, FilePin):
+        recipe.dataset_name = str(data)
+    splits = build_splits(recipe, dataset, tokens, record.data.rules)
     if differs := first_difference(splits.counts.where_stated(record.data), record.data):
         where = f"{differs.where}: {differs.ours}, not {differs.theirs}"
         raise Drift("data", f"{dataset.id}@{dataset.revision} gives other rows than the record states ({where})")
@@ -227,8 +233,9 @@ def check_rows(record: Record, predictions: Predictions, test: Dataset) -> str:
         ("prompts", predictions.prompt, "prompt"),
         ("references", predictions.reference, "target"),
         ("tables", predictions.schema, "schema"),
+        ("further references", predictions.references, "references"),
     ):
-        if theirs != (ours := test[column][:]):
+        if theirs != (ours := equals_of(test) if column == "references" else test[column][:]):
             if len(theirs) != len(ours):
                 raise Drift("data", f"there are predictions for {len(theirs):,} rows, but {len(ours):,} test rows")
             row = _first_row(theirs, ours)
@@ -258,7 +265,7 @@ def _first_row(one: list[str], other: list[str]) -> int:
 def check_scores(folder: Path, record: AnyScored, predictions: Predictions, tokens: Tokenizer, test: Dataset) -> str:
     """Reads the published tokens as text and scores the texts again, those of the parent's test rows too."""
     recipe, contract, scores = arguments_from_record(dict(record.recipe)), record.contract, record.scores
-    _check_texts(predictions, PREDICTIONS_FILE, tokens)
+    check_texts(predictions, PREDICTIONS_FILE, tokens)
     if max(map(len, predictions.base_tokens + predictions.adapter_tokens)) > contract.max_new_tokens:
         raise Drift("data", f"{PREDICTIONS_FILE} holds an output of more than {contract.max_new_tokens} tokens")
     here = contract_of(recipe, contract.dtype, contract.batch_size)
@@ -285,7 +292,7 @@ def check_scores(folder: Path, record: AnyScored, predictions: Predictions, toke
     if record.forgetting is not None and parent is not None:
         forgetting = read_predictions(folder, FORGETTING_FILE)
         _check_parent_rows(forgetting, load_predictions(pull_parent(parent).folder))
-        _check_texts(forgetting, FORGETTING_FILE, tokens)
+        check_texts(forgetting, FORGETTING_FILE, tokens)
         forgetting_here = score_forgetting(forgetting, contract)
         _check_numbers(forgetting_here, record.forgetting, FORGETTING_FILE, here, contract)
     if compare(recipe.expect, record) != record.expectations:
@@ -314,7 +321,7 @@ def check_baselines(record: AnyScored, predictions: Predictions, splits: Splits)
     return f"the scores of {len(baselines)} answers without a model, as recorded"
 
 
-def _check_texts(predictions: Predictions, name: str, tokens: Tokenizer) -> None:
+def check_texts(predictions: Predictions, name: str, tokens: Tokenizer) -> None:
     """Only tokens are generated again: the texts, which are scored and read, must be what the tokens say."""
     for who in ("base", "adapter"):
         ids, texts = getattr(predictions, f"{who}_tokens"), getattr(predictions, who)

@@ -43,7 +43,7 @@ LIMITS = (
     ),
     Limit(
         "what of the recipe only training reads; losses, steps, the seed",
-        r"recipe\.(?!expect|prompt|target|title|task|language|adapter_name|model_name|dataset|length_rules|test_size"
+        r"recipe\.(?!expect|prompt|target|references|title|task|language|adapter_name|model_name|dataset|length_rules|test_size"
         r"|validation_size|split|lora_|max_new|num_beams|engine).*"
         r"|training\.(history|steps|epochs|seed|best_step|resumed_from).*",
         False,

@@ -7,16 +7,27 @@ from tokenizers import Tokenizer
 from evaluation.checks import check_baselines, check_leakage, check_rows, check_scores, read_predictions, rebuild_splits
 from evaluation.evaluate import baseline_table
 from evaluation.findings import Findings, note
+from evaluation.own_rows import with_rows
 from recipes.data.splits import Splits
 from record.predictions import Predictions
+from record.run_record import FilePin
 from record.scored_record import AnyScored
 from record.scores import METRIC_NAMES
 
 
-def check_numbers(findings: Findings, folder: Path, record: AnyScored, tokens: Tokenizer) -> tuple[Splits, Predictions]:
-    """Rebuilds the test rows, and holds all that follows from them and the published predictions against the record."""
-    splits = rebuild_splits(record, tokens)
-    predictions = findings.published = read_predictions(folder, rows=len(splits.test))
+def check_numbers(
+    findings: Findings, folder: Path, record: AnyScored, tokens: Tokenizer, data: Path | None = None
+) -> tuple[Splits, Predictions]:
+    """Rebuilds the test rows, and holds all that follows from them and the published predictions against the record.
+
+    Parameters:
+        data: the rows of one's own, where they were not published.
+    """
+    splits = rebuild_splits(record, tokens, data)
+    predictions = read_predictions(folder, rows=len(splits.test))
+    if isinstance(record.pins.dataset, FilePin):
+        predictions = with_rows(predictions, splits.test)
+    findings.published = predictions
     note(findings, "data", check_rows(record, predictions, splits.test))
     note(findings, "leakage", check_leakage(record, predictions, splits))
     note(findings, "scoring", check_scores(folder, record, predictions, tokens, splits.test))

@@ -181,8 +181,11 @@ def regenerate_parent_rows(loaded: Loaded, pinned: Pin, folder: Path, sample: in
     return f"{len(rows) - len(others):,} of {len(rows):,} outputs for the parent's test rows are equal"
 
 
-def generate_row(folder: Path, record: Record) -> None:
+def generate_row(folder: Path, record: Record, prompt: str) -> None:
     """Generates the first test row's answers with the base model and the published adapter in `folder`.
+
+    Parameters:
+        prompt: the row's, which a release may lack.
 
     Raises:
         `Drift`: they are not the published ones, nor, on another device or other versions, nearly as likely.
@@ -198,17 +201,17 @@ def generate_row(folder: Path, record: Record) -> None:
     for who in MODELS:
         published = getattr(first, f"{who}_tokens")
         adapter = who == "adapter"
-        fresh, _ = generate(model, tokenizer, first.prompt, contract, adapter)
+        fresh, _ = generate(model, tokenizer, [prompt], contract, adapter)
         if fresh == published:
             continue
         # Alone, a row is not rounded as among others.
         if contract.num_beams > 1:
-            short = shortfalls(model, tokenizer, first.prompt, published, fresh, contract, adapter)
+            short = shortfalls(model, tokenizer, [prompt], published, fresh, contract, adapter)
             other = unlikely(short) or (same and np.isnan(short).any())
         elif why_not_greedy(model, contract) is not None:
             other = same
         else:
-            margins = read_margins(model, tokenizer(first.prompt)["input_ids"], published, contract, adapter)
+            margins = read_margins(model, tokenizer([prompt])["input_ids"], published, contract, adapter)
             precision = precision_of(record, contract)
             other = summarize(margins, precision).unlikely(precision)
         if other:

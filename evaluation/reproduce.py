@@ -28,6 +28,7 @@ from record.command_line import Command, run_command
 from record.errors import UserError, explanation, one_line
 from record.predictions import Predictions
 from record.release_files import ADAPTER_FILE, PREDICTIONS_FILE
+from record.run_record import FilePin
 from record.scored_record import AnyScored, EvaluatedRecord, ScoredRecord, require_evaluation, require_scores
 from record.verdict import Check, Level, Verdict
 
@@ -43,6 +44,7 @@ EXIT_CODES = {"REPRODUCED": 0, "DRIFTED": 1, "UNCHECKED": 2}
         "pubrep reproduce owner/name",
         "pubrep reproduce owner/name --level score",
         "pubrep reproduce owner/name --sample 500 --report page.html",
+        "pubrep reproduce owner/name --data rows.csv",
     ),
 )
 @click.argument("adapter")
@@ -61,6 +63,12 @@ EXIT_CODES = {"REPRODUCED": 0, "DRIFTED": 1, "UNCHECKED": 2}
 @click.option(
     "--report", type=click.Path(path_type=Path), metavar="FILE", help="Write a page (HTML) with the rows that differ."
 )
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="The file or folder of rows, where the publisher kept them to himself.",
+)
 @click.option("--strict", is_flag=True, help="Exit with 1 if REPRODUCED, but with concerns.")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON, and the rest to standard error.")
 def command(
@@ -70,6 +78,7 @@ def command(
     sample: int | None,
     key: Path | None,
     report: Path | None,
+    data: Path | None,
     strict: bool,
     as_json: bool,
 ) -> None:
@@ -93,7 +102,7 @@ def command(
     from hub.retry import waiting_out_limits
 
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout), waiting_out_limits():
-        verdict, findings = reproduce(adapter, revision, level, sample, key)
+        verdict, findings = reproduce(adapter, revision, level, sample, key, data)
         if report:
             from evaluation.verdict_page import render_report
 
@@ -127,13 +136,19 @@ def main(argv: list[str]) -> None:
 
 
 def reproduce(
-    adapter: str, revision: str = "main", level: Level = "generate", sample: int | None = None, key: Path | None = None
+    adapter: str,
+    revision: str = "main",
+    level: Level = "generate",
+    sample: int | None = None,
+    key: Path | None = None,
+    data: Path | None = None,
 ) -> tuple[Verdict, Findings]:
     """Checks `adapter` at `revision`; never raises.
 
     Parameters:
         sample: generates for so many test rows only; all unless given.
         key: public key that must have signed the release; signatures are not looked at unless given.
+        data: the file of rows, or the folder, of a release that pins its rows by their sha256 alone.
 
     Returns:
         The verdict, and the findings that it rests on.
@@ -143,7 +158,7 @@ def reproduce(
     try:
         if sample is not None and sample < 1:
             raise UserError(f"a sample is one row or more, not {sample}")
-        _check(findings, adapter, revision, level, key)
+        _check(findings, adapter, revision, level, key, data)
     except (Drift, Undecided) as end:
         failure = end
     except BaseException as error:
@@ -204,13 +219,14 @@ def _bug(error: BaseException) -> str:
     return f"{type(error).__name__}, see above"
 
 
-def _check(findings: Findings, adapter: str, revision: str, level: Level, key: Path | None) -> None:
+def _check(findings: Findings, adapter: str, revision: str, level: Level, key: Path | None, data: Path | None) -> None:
     """Makes every check of the level, in order, and notes in `findings` what each gives.
 
     Raises:
         `Drift`: what was published and what a check gives differ.
+        `UserError`: the rest of the checks needs rows that are not given.
     """
-    from evaluation import checks, evaluated_checks, numbers
+    from evaluation import checks, evaluated_checks, numbers, own_rows
     from hub.pins import locate, note_commit
     from hub.release import refuse_large_weights
     from hub.withdrawals import find_withdrawal
@@ -226,6 +242,7 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
     folder, record = _pull(findings, adapter, commit, key)
     note_commit(adapter, revision, commit)
     findings.record = record
+    own_rows.refuse_other_rows(record, data)
     if isinstance(record, EvaluatedRecord):
         evaluated_checks.check_evaluation(findings, folder, record, level)
         return
@@ -233,7 +250,14 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
     languages = languages_of(record.recipe)
     tokens = load_tokens(record.pins.base_model, record.recipe.get("added_tokens", []), languages)
     note(findings, "lineage", checks.check_adapter(folder, record, tokens))
-    splits, predictions = numbers.check_numbers(findings, folder, record, tokens)
+    if isinstance(record.pins.dataset, FilePin) and data is None:
+        note(findings, "data", own_rows.check_without_rows(folder, record, tokens))
+        findings.checks += [
+            Check(part=part, outcome="not checked", detail=f"{what}: without the rows")
+            for part, what in own_rows.NEEDS_ROWS.items()
+        ]
+        raise UserError(own_rows.how_to_check(record))
+    splits, predictions = numbers.check_numbers(findings, folder, record, tokens, data)
     named = name_on_card(folder) or adapter
     rest, card = checks.check_card(named, folder, record, predictions)
     note(findings, "card", card)
@@ -241,7 +265,7 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
         numbers.decide_by_numbers(findings, record)
     else:
         refuse_large_weights(record.pins.base_model, record.model.total)
-        run = _retrain(findings, adapter, commit, record) if level == "train" else folder
+        run = _retrain(findings, adapter, commit, record, data) if level == "train" else folder
         _run_models(findings, level, run, commit, folder, record, predictions, splits.test)
     if rest is not None:
         findings.unchecked = rest.part
@@ -254,10 +278,10 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
     findings.concerns += concerns
 
 
-def _retrain(findings: Findings, adapter: str, commit: str, record: ScoredRecord) -> Path:
+def _retrain(findings: Findings, adapter: str, commit: str, record: ScoredRecord, data: Path | None) -> Path:
     from evaluation.retrain import retrain
 
-    run, detail = retrain(adapter, commit, record)
+    run, detail = retrain(adapter, commit, record, data)
     note(findings, "training", detail)
     return run
 

@@ -13,8 +13,11 @@ from record.scored_record import ScoredRecord
 RETRAINED = Path("runs", "retrained")
 
 
-def retrain(adapter: str, commit: str, record: ScoredRecord) -> tuple[Path, str]:
+def retrain(adapter: str, commit: str, record: ScoredRecord, data: Path | None = None) -> tuple[Path, str]:
     """Trains a new adapter from the record alone.
+
+    Parameters:
+        data: the rows, where the record pins a file by its sha256 alone.
 
     Returns:
         The new run's folder, and how its adapter compares with the published one, in one line.
@@ -27,6 +30,8 @@ def retrain(adapter: str, commit: str, record: ScoredRecord) -> tuple[Path, str]
     folder = RETRAINED / f"{adapter.replace('/', '--')}@{commit[:12]}"
     recipe = recipe_from_record(record.name, dict(record.recipe))
     recipe.training.output_dir = str(folder)
+    if data is not None:
+        recipe.arguments.dataset_name = str(data)
     train(recipe, record)
     again = load_record(folder)
     if again.training is None:

@@ -61,14 +61,28 @@ def pull_parent(parent: Pin) -> Published:
     """The parent adapter's files and its record, at its pinned commit.
 
     Raises:
-        `UserError`: it holds no run record with scores, other files than its record names, or an adapter that is of
-            another base model or asks PEFT for what no adapter of this project does.
+        `UserError`: it holds no run record with scores, other files than its record names, an adapter that is of
+            another base model or asks PEFT for what no adapter of this project does, or its rows are not on the Hub.
     """
     published = pull(parent.id, parent.revision, [ADAPTER_CONFIG_FILE, ADAPTER_FILE, PREDICTIONS_FILE]).require_whole()
     if published.record.contract is None or published.record.scores is None:
         raise UserError(f"{published.name} is not scored: an adapter continues only one that is")
+    refuse_own_rows(published)
     check_adapter_config(published.folder, published.record.pins.base_model)
     return published
+
+
+def refuse_own_rows(published: Published) -> None:
+    """Refuses to continue an adapter whose rows are no dataset: which rows the chain has seen could not be told.
+
+    Raises:
+        `UserError`: it is one.
+    """
+    if isinstance(published.record.pins.dataset, FilePin):
+        raise UserError(
+            f"{published.name} was trained on rows that only its publisher has, so nobody can say which rows it has "
+            "seen: continue one whose rows are on the Hub"
+        )
 
 
 def pull(repo_id: str, revision: str, names: list[str] | None = None, cache: Path | None = None) -> Published:
@@ -154,8 +168,6 @@ def _load(repo_id: str, folder: Path) -> Record:
     record = load_record(folder)
     if refusal := refused_key(record.recipe):
         raise UserError(f"the recipe in the {RECORD_FILE} of {repo_id} is not trained here: {refusal}")
-    if isinstance(record.pins.dataset, FilePin):
-        raise UserError(f"{repo_id} was trained on files that only its publisher has: nothing can be checked")
     return record
 
 

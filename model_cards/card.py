@@ -18,7 +18,7 @@ from record.hashes import FREE_SECTION
 from record.predictions import Predictions
 from record.project import PROJECT_URL
 from record.release_files import PLOTS
-from record.run_record import Energy, LossPoint, Pin, Record
+from record.run_record import Energy, FilePin, LossPoint, Pin, Record
 from record.scores import BASELINES, METRIC_NAMES, METRICS
 from record.sweep import mean_and_deviation
 from record.swept_run import own_run
@@ -56,6 +56,8 @@ def render_card(
 
     if record.training is None or record.scores is None:
         raise UserError(f"{record.name} has no scores yet: run {make(f'evaluate-{record.name}')} first")
+    own_rows = isinstance(record.pins.dataset, FilePin)
+    prompts = [record.recipe["prompt"]] if isinstance(record.recipe["prompt"], str) else record.recipe["prompt"]
     jinja = environment()
     jinja.filters |= {"figure": format_figure, "truncate_revision": truncate_revision}
     template = jinja.from_string(Path(__file__).with_name("card.md.jinja").read_text(encoding="utf-8"))
@@ -78,9 +80,10 @@ def render_card(
         mean_and_deviation=mean_and_deviation,
         databases=len(KINDS[record.contract.sql_rules]),
         plots={name: Markup(path) for name, path in PLOTS.items()},
-        samples=sample_rows(predictions),
-        prompt=cut(predictions.prompt[0], SNIPPET_CHARACTERS),
-        prompts=[record.recipe["prompt"]] if isinstance(record.recipe["prompt"], str) else record.recipe["prompt"],
+        own_rows=own_rows,
+        samples=[] if own_rows else sample_rows(predictions),
+        prompt=cut(prompts[0] if own_rows else predictions.prompt[0], SNIPPET_CHARACTERS),
+        prompts=prompts,
         snippet_tokens=min(TASK_SNIPPET_TOKENS, record.contract.max_new_tokens),
         without_pipeline=record.recipe.get("task") in WITHOUT_PIPELINE,
         epochs=loss_by_epoch(record),
@@ -105,7 +108,7 @@ def front_matter(record: Record, repo_id: str):
             dataset_name=dataset_id,
             dataset_config=config and plain(config),
             dataset_split=plain(recipe.get("test_split") or "test"),
-            dataset_revision=dataset.revision,
+            dataset_revision=None if isinstance(dataset, FilePin) else dataset.revision,
             metric_type=METRICS[name].hub,
             metric_name=METRIC_NAMES[name],
             metric_value=round(record.scores.adapter[name].mean, 4),
@@ -119,13 +122,21 @@ def front_matter(record: Record, repo_id: str):
         library_name="peft",
         pipeline_tag=task,
         language=[language.strip() for language in plain(recipe.get("language", "en")).split(",")],
-        datasets=list(dict.fromkeys([dataset_id, *(plain(source.dataset) for source in record.leakage or [])])),
+        datasets=datasets_on_hub(record) or None,
         metrics=_metrics(record),
         tags=["lora", "peft", f"base_model:adapter:{base_id}", *(["miniature"] if record.miniature else [])],
         eval_results=results,
         **licence(base),
         **_emissions(record.energy),
     )
+
+
+def datasets_on_hub(record: Record) -> list[str]:
+    """Ids of the datasets that the chain was trained on; a file of somebody's own has none."""
+    pinned = record.pins.dataset
+    own, sources = pinned.id if isinstance(pinned, FilePin) else "", record.leakage or []
+    names = [pinned.id, *(source.dataset for source in sources)]
+    return [plain(name) for name in dict.fromkeys(names) if name != own]
 
 
 def _metrics(record: Record) -> list[str]:

@@ -19,6 +19,7 @@ from push.one_commit import CHECKED, Progress, find, send_folder
 from push.release import adopt_verdict, stage, tree
 from push.repository import RemoteState, Target
 from record.errors import UserError
+from record.predictions import load_predictions
 from record.release_files import CARD_FILE, SIGNATURE_FILE
 from record.run_record import load_record
 from record.scores import METRIC_NAMES
@@ -34,6 +35,7 @@ class Options:
     overwrite: str | None = None
     sign: Path | None = None
     verdict: Path | None = None
+    keep_rows: bool = False
     dry_run: bool = False
 
 
@@ -114,7 +116,7 @@ def _alone(run: Path) -> Iterator[None]:
 def _lay_out(delivery: Delivery, there: RemoteState, options: Options) -> str:
     """Lays the release out; returns the message of its commit."""
     release = delivery.run / "release"
-    record = stage(delivery.run, delivery.repo_id, there.card, release)
+    record = stage(delivery.run, delivery.repo_id, there.card, release, options.keep_rows)
     if options.sign is not None:
         if SIGNATURE_FILE in there.files:
             # One that still holds is kept, else the same release would be another commit.
@@ -169,7 +171,7 @@ def verify(repo_id: str, commit: str, run: Path, key: Path | None = None) -> Non
         try:
             if key is not None:
                 check(repo_id, commit, published.folder, published.record, write_public_half(key, cache), cache)
-            generate_row(published.folder, published.record)
+            generate_row(published.folder, published.record, load_predictions(run).prompt[0])
         except BadSignature as error:
             raise UserError(f"{repo_id}@{commit} came back with a signature that fails: {error}") from error
         except Drift as drift:

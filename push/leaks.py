@@ -32,7 +32,7 @@ from record.release_files import (
     largest_size,
     recipe_file,
 )
-from record.run_record import Record
+from record.run_record import FilePin, Record
 
 # A larger file needs an upload in parts. The largest adapter in sight is smaller: FLAN-T5-XXL, all linear layers,
 # r = 256, float32 is 4.5 GB; the shipped finance-xxl is 151 MB.
@@ -51,7 +51,7 @@ DISGUISES = {
     "a program": re.compile(rb"\x7fELF|MZ"),
 }
 KINDS = (".json", ".md", ".parquet", ".png", ".safetensors", ".sig", ".yaml")
-DATA_COLUMNS = ("prompt", "reference", "schema", "seen", "base", "adapter")
+DATA_COLUMNS = ("prompt", "reference", "references", "schema", "seen", "base", "adapter")
 # What transformers calls the place that a tokenizer was loaded from.
 SOURCE_KEYS = {"name_or_path", "_name_or_path", "base_model_name_or_path", "tokenizer_file", "special_tokens_map_file",
                "vocab_file", "merges_file"}  # fmt: skip
@@ -333,7 +333,8 @@ def _refuse_other_base(folder: Path, record: Record) -> None:
     """The base model is stated in several places; each must state the pinned one, never a local folder."""
     from huggingface_hub import ModelCard
 
-    base = record.pins.base_model
+    base, dataset = record.pins.base_model, record.pins.dataset
+    dataset_name = dataset.dataset_name if isinstance(dataset, FilePin) else dataset.id
     adapter = strict_json.read(folder / ADAPTER_CONFIG_FILE, "the configuration of an adapter")
     tokenizer = strict_json.read(folder / TOKENIZER_CONFIG_FILE, "the configuration of a tokenizer")
     front = ModelCard.load(folder / CARD_FILE).data.to_dict()
@@ -343,7 +344,7 @@ def _refuse_other_base(folder: Path, record: Record) -> None:
         (ADAPTER_CONFIG_FILE, "revision", adapter, base.revision),
         (CARD_FILE, "base_model", front, base.id),
         (recipe_file(record.name), "model_name_or_path", recipe, base.id),
-        (recipe_file(record.name), "dataset_name", recipe, record.pins.dataset.id),
+        (recipe_file(record.name), "dataset_name", recipe, dataset_name),
         (RECORD_FILE, "model_name_or_path", record.recipe, base.id),
     ]  # fmt: skip
     for path, key, values, pinned in statements:

@@ -57,6 +57,11 @@ LAST_LOOK = 0.2
     metavar="JSON",
     help="Show this verdict of `reproduce --json` on the card.",
 )
+@click.option(
+    "--keep-rows",
+    is_flag=True,
+    help="Publish runs on files of your own without their rows: who has the file can check them.",
+)
 @click.option("--time-limit", type=float, default=60, metavar="MINUTES", show_default=True, help="For each run.")
 @click.option("--dry-run", is_flag=True, help="Print what would be uploaded; upload nothing.")
 def command(every: bool, **options: Any) -> None:

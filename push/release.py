@@ -28,19 +28,22 @@ from record.trained_run import load_trained_run
 from record.verdict import load_verdict, why_unrelated
 
 
-def stage(run: Path, repo_id: str, previous_card: str | None, folder: Path) -> Record:
+def stage(run: Path, repo_id: str, previous_card: str | None, folder: Path, keep_rows: bool = False) -> Record:
     """Writes the release of a scored run into `folder`, replacing what stood there, and takes a last look at it.
 
     Returns and raises as `lay_out`; besides:
         `UserError`: a file holds what must not leave this machine.
     """
-    record = lay_out(run, repo_id, previous_card, folder)
+    record = lay_out(run, repo_id, previous_card, folder, keep_rows)
     refuse_leaks(folder, run, record)
     return record
 
 
-def lay_out(run: Path, repo_id: str, previous_card: str | None, folder: Path) -> Record:
+def lay_out(run: Path, repo_id: str, previous_card: str | None, folder: Path, keep_rows: bool = False) -> Record:
     """Writes the release of a scored run into `folder`, replacing what stood there.
+
+    Parameters:
+        keep_rows: the run's rows are files of one's own, and neither they nor their place are published.
 
     Returns:
         The record as published: with the sha256 of every other file.
@@ -52,7 +55,9 @@ def lay_out(run: Path, repo_id: str, previous_card: str | None, folder: Path) ->
     record = load_trained_run(run)
     if record.scores is None:
         raise UserError(f"{run} is not ready to be published: run {make(f'evaluate-{record.name}')} first")
-    _refuse_unreadable(run, record)
+    if isinstance(record.pins.dataset, FilePin):
+        record.recipe = {**record.recipe, "dataset_name": record.pins.dataset.dataset_name}
+    _refuse_unreadable(run, record, keep_rows)
     forgetting = [FORGETTING_FILE] if record.forgetting is not None else []
     names = (*RUN_FILES, *forgetting)
     refuse_foreign_files(run, (*names, VERDICT_FILE), folder, record)
@@ -63,8 +68,10 @@ def lay_out(run: Path, repo_id: str, previous_card: str | None, folder: Path) ->
         if not (run / name).is_file():
             raise UserError(f"{run} holds no {name}: train and score it again")
         shutil.copyfile(run / name, folder / name)
+    if isinstance(record.pins.dataset, FilePin):
+        predictions.without_rows().save(folder)
     verdict = load_verdict(run)
-    if verdict is not None and (reason := why_unrelated(verdict, repo_id, record, run)):
+    if verdict is not None and (reason := why_unrelated(verdict, repo_id, record, folder)):
         print(f"{run / VERDICT_FILE} is left out: {reason}", flush=True)
         verdict = None
     if verdict is not None:
@@ -81,14 +88,18 @@ def lay_out(run: Path, repo_id: str, previous_card: str | None, folder: Path) ->
     return record
 
 
-def _refuse_unreadable(run: Path, record: Record) -> None:
+def _refuse_unreadable(run: Path, record: Record, keep_rows: bool) -> None:
     """Refuses what a check by others would not even look at."""
     check_adapter_config(run, record.pins.base_model)
-    if isinstance(record.pins.dataset, FilePin):
+    own_rows = isinstance(record.pins.dataset, FilePin)
+    if own_rows and not keep_rows:
         raise UserError(
-            f"{run} was trained on {record.recipe['dataset_name']}, which nobody else has: put it on the Hub first, by "
-            f"`pubrep publish-data {run} owner/name`"
+            f"{run} was trained on {record.pins.dataset.id}, which nobody else has: put it on the Hub first, by "
+            f"`pubrep publish-data {run} owner/name`, or keep it to yourself by --keep-rows: then only who has the "
+            "same file can check the numbers"
         )
+    if keep_rows and not own_rows:
+        raise UserError(f"the rows of {run} are on the Hub, as {record.pins.dataset.id}: leave out --keep-rows")
     if refused := refused_key(record.recipe):
         raise UserError(f"{run} cannot be published, others would not train it: {refused}")
 
@@ -104,8 +115,12 @@ def adopt_verdict(path: Path, run: Path, repo_id: str) -> None:
             shutil.copyfile(path, Path(folder, VERDICT_FILE))
         except OSError as error:
             raise UserError(f"cannot read the verdict {path}: {error.strerror}") from None
-        verdict = load_verdict(Path(folder))
-        if verdict and (reason := why_unrelated(verdict, repo_id, load_record(run), run)):
+        verdict, record = load_verdict(Path(folder)), load_record(run)
+        published = run
+        if isinstance(record.pins.dataset, FilePin):
+            published = Path(folder)
+            load_predictions(run).without_rows().save(published)
+        if verdict and (reason := why_unrelated(verdict, repo_id, record, published)):
             raise UserError(f"{path} does not fit {run}: {reason}")
         shutil.move(Path(folder, VERDICT_FILE), run / VERDICT_FILE)
 

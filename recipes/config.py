@@ -4,7 +4,6 @@
 import math
 import os
 import re
-import string
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from enum import Enum
@@ -15,6 +14,7 @@ import regex
 
 from recipes.length_rules import Rule, parse_rule
 from recipes.settings import refuse_combinations, refuse_keys
+from recipes.templates import template_columns
 from record.errors import Slip, UserError
 from record.field_types import is_plain_name
 from record.published_recipe import refused_key
@@ -30,8 +30,6 @@ COUNTED = re.compile(r"\{\s*(\d*)\s*(?:,\s*(\d*)\s*)?\}")
 LARGEST_PATTERN = 1_000_000
 # The keys that name a dataset's own splits.
 OWN_SPLITS = ("train_split", "validation_split", "test_split")
-# A column's name, and after dots the names and numbers of the part that is meant: `answers.text.0`.
-COLUMN = re.compile(r"(?!\d)\w(?:[\w -]*\w)?(?:\.(?!__)\w(?:[\w -]*\w)?)*")
 
 
 @dataclass
@@ -51,8 +49,8 @@ class RecipeArguments:
             For base models whose texts begin or end with a language's token (mBART, M2M-100, NLLB): the tokens of the
             prompts and of the targets, such as `eng_Latn` and `deu_Latn`.
         dataset_name (`str`):
-            Id of the dataset on the Hub; or a file of rows of your own (.csv, .tsv, .json, .jsonl, .parquet), or a
-            folder of them, written as `./folder`. A run on files is published after `pubrep publish-data`.
+            Id of the dataset on the Hub; or a file of your own (.csv, .tsv, .json, .jsonl, .parquet), or a `./folder`
+            of them: to publish, `pubrep publish-data` puts it on the Hub, or `pubrep publish --keep-rows` keeps it.
         dataset_config (`str`, *optional*):
             Name of the dataset's configuration.
         dataset_revision (`str`, *optional*, defaults to `"main"`):
@@ -71,6 +69,9 @@ class RecipeArguments:
             the one that its texts and `split_seed` choose. Rows whose named columns are all empty are dropped.
         target (`str`):
             Template of the expected output, likewise: rows that lack it are dropped, too.
+        references (`str` or `list[str]`, *optional*):
+            Templates of further right answers, for the scores alone; `{answers.text}` of a list gives one for each
+            text. The best counts (ROUGE, exact match, SQuAD), or all together (BLEU, chrF, TER).
         sql_schema (`str`, *optional*):
             Template of the CREATE TABLE (and INSERT) statements that a row's SQL is about; with it, outputs are scored
             as SQL too, unless `metrics` names others only.
@@ -141,6 +142,7 @@ class RecipeArguments:
     extract: dict | None = None
     prompt: list[str] = field(default_factory=list)
     target: str = ""
+    references: list[str] = field(default_factory=list)
     sql_schema: str | None = None
     sql_database: str | None = None
     length_rules: list[str] = field(default_factory=list)
@@ -165,7 +167,7 @@ class RecipeArguments:
         for key in ("title", "adapter_name", "dataset_name", "prompt", "target"):
             if getattr(self, key) in (None, "", []):
                 raise UserError(f"the recipe lacks `{key}`")
-        for key in ("prompt", "dataset_splits", "length_rules", "added_tokens", "metrics"):
+        for key in ("prompt", "references", "dataset_splits", "length_rules", "added_tokens", "metrics"):
             if isinstance(getattr(self, key), str):
                 setattr(self, key, [getattr(self, key)])
         if refusal := refused_key(vars(self), own=True):
@@ -173,9 +175,9 @@ class RecipeArguments:
         self._check_metrics()
         if self.engine == "ctranslate2" and self.num_beams > 1:
             raise UserError("`engine: ctranslate2` decodes greedily only: set `num_beams: 1`, or leave `engine` out")
-        schema = [] if self.sql_schema is None else [self.sql_schema]
-        for key, templates in (("prompt", self.prompt), ("target", [self.target]), ("sql_schema", schema)):
-            if not all(template_columns(template) for template in templates):
+        for key in ("prompt", "target", "references", "sql_schema"):
+            templates = getattr(self, key) or []
+            if not all(map(template_columns, [templates] if isinstance(templates, str) else templates)):
                 raise UserError(f"`{key}` names no column: write one as {{column}}")
         for token in self.added_tokens:
             if re.search(r"[\s▁]", token):
@@ -216,6 +218,8 @@ class RecipeArguments:
             raise UserError(f"`metrics` names a family twice: {', '.join(self.metrics)}")
         if "sql" in self.metrics and self.sql_schema is None:
             raise UserError("`metrics: sql` needs the tables that a row's SQL is about: set `sql_schema`")
+        if self.references and "sql" in self.metric_families():
+            raise UserError("SQL is scored against the target alone: set `metrics` without `sql`, or no `references`")
         published = (self.expect or {}).get("published", {})
         for metric in [name for who in ("base", "adapter") for name in published.get(who) or {}]:
             if (family := METRICS[metric].family) not in self.metric_families():
@@ -239,22 +243,6 @@ class RecipeArguments:
             if not patterns[column].groupindex:
                 raise UserError(f"`extract` of `{column}` names no group: write (?P<name>…)")
         return patterns
-
-
-def template_columns(template: str) -> list[str]:
-    """Names of the columns that a template uses.
-
-    Raises:
-        `UserError`: a brace is unbalanced, or a field is more than a column or its part (`{a[0]}`, `{a!r}`, `{a:>9}`).
-    """
-    try:
-        parts = [part for part in string.Formatter().parse(template) if part[1] is not None]
-    except ValueError as error:
-        raise UserError(f"the template {template!r} is not valid: {error}") from None
-    for _, name, spec, conversion in parts:
-        if not COLUMN.fullmatch(name) or spec or conversion:
-            raise UserError(f"the template {template!r} is not valid: {{{name}}} is no plain column name")
-    return list(dict.fromkeys(name for _, name, _, _ in parts))
 
 
 @dataclass

@@ -96,6 +96,7 @@ WITHOUT_EFFECT = {
     "language": _CARD,
     "sql_schema": _SCORING,
     "sql_database": _SCORING,
+    "references": _SCORING,
     "max_new_tokens": _SCORING,
     "num_beams": _SCORING,
     "engine": _SCORING,

@@ -74,9 +74,10 @@ def train(recipe: Recipe, published: Record | None = None) -> None:
     if not recipe.training.learning_rate:
         say("Training will change nothing: `learning_rate` is 0")
     pins = earlier.pins if earlier is not None else _pin(recipe)
-    if isinstance(pins.dataset, FilePin):
+    if published is None and isinstance(pins.dataset, FilePin):
         say(
-            f"Rows of {recipe.arguments.dataset_name}: to publish the run, put them on the Hub by `pubrep publish-data`"
+            f"Rows of {recipe.arguments.dataset_name}: to publish the run, put them on the Hub by "
+            "`pubrep publish-data`, or keep them with `pubrep publish --keep-rows`"
         )
     elif refusal := refused_key(recipe.resolved):
         say(f"This run cannot be published: {refusal}")

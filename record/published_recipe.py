@@ -6,6 +6,7 @@ each with its type and bounds, and all others are refused before anything is bui
 types and bounds; with other keys, and with other values of those in `OPEN`, you can train, but not publish.
 """
 
+import re
 import reprlib
 from collections.abc import Mapping
 from datetime import date
@@ -21,6 +22,9 @@ from record.scores import FAMILIES, Family, Metric
 MAX_FIELDS = 30
 MAX_PLACE = 200
 PLACE = r"^[^./~][^:\\]*$"
+# Files of rows, and folders of them, in the place where the recipe is trained.
+ROWS_FILE = re.compile(r"\w[\w.-]{0,89}\.(csv|tsv|json|jsonl|parquet)", re.IGNORECASE)
+ROWS_FOLDER = r"^\./\w[\w.-]{0,89}$"
 
 
 def _few_fields(template: str) -> str:
@@ -30,6 +34,8 @@ def _few_fields(template: str) -> str:
     return template
 
 
+RowsFile = Annotated[PlainName, StringConstraints(pattern=f"^(?i:{ROWS_FILE.pattern})$")]
+RowsFolder = Annotated[str, StringConstraints(pattern=ROWS_FOLDER)]
 Many = Annotated[int, Field(ge=1, le=4096)]
 Steps = Annotated[float, Field(gt=0, le=1e7)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
@@ -81,7 +87,8 @@ class PublishedRecipe(TypedDict, total=False):
     language: Line
     source_language: Line | None
     target_language: Line | None
-    dataset_name: RepoId
+    # Files are named without their place; who checks such a run says where his copy is.
+    dataset_name: RepoId | RowsFile | RowsFolder
     # It becomes part of a folder's name in the cache.
     dataset_config: Annotated[str, StringConstraints(pattern=r"^[\w+=@,-][\w+=@,. -]{0,99}$")] | None
     dataset_revision: Line
@@ -92,6 +99,7 @@ class PublishedRecipe(TypedDict, total=False):
     extract: Annotated[dict[Line, Annotated[str, Field(max_length=2_000)]], Field(max_length=10)] | None
     prompt: Template | Annotated[list[Template], Field(min_length=1, max_length=100)]
     target: Template
+    references: Template | Annotated[list[Template], Field(max_length=20)]
     sql_schema: Template | None
     # In the dataset's repository: what is on this machine alone nobody could check.
     sql_database: Place | None

@@ -8,15 +8,7 @@ numbers and texts out of bounds are refused. record/schemas/ holds the format, `
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    PlainSerializer,
-    SerializeAsAny,
-    ValidationError,
-    WrapValidator,
-    model_validator,
-)
+from pydantic import Field, PlainSerializer, WrapValidator, model_validator
 
 from record import strict_json
 from record.errors import make
@@ -34,7 +26,7 @@ from record.field_types import (
     Sha256,
     check_bounds,
 )
-from record.published_recipe import PublishedRecipe
+from record.published_recipe import ROWS_FILE, PublishedRecipe
 from record.release_files import RECORD_FILE
 from record.scores import Baseline, BaselineName, Contract, Figure, Forgetting, Interval, Metric, Scores
 from record.sweep import Sweep
@@ -61,28 +53,22 @@ class Pin(Section):
 class FilePin(Pin):
     """Rows of one's own: the name of a file or folder without its place, and the sha256 of its contents.
 
-    A run on them is not published.
+    A release of a run on them holds none of the rows: its predictions lack prompts, references and tables.
     """
 
     kind: Literal["file"]  # type: ignore[assignment]
     id: PlainName
     revision: Sha256
 
-
-def _read_file_pin(value: Any) -> Any:
-    if not isinstance(value, dict) or value.get("kind") != "file":
-        return value
-    try:
-        return FilePin.model_validate(value)
-    except ValidationError:
-        # Refused as a pin of the Hub, too, with the place of what is wrong.
-        return value
+    @property
+    def dataset_name(self) -> str:
+        """What the published recipe calls the file or the folder: nothing of where it lies."""
+        return self.id if ROWS_FILE.fullmatch(self.id) else f"./{self.id}"
 
 
 class Pins(Section):
     base_model: Pin
-    # Never a `FilePin` in a published record, so that its schema knows none.
-    dataset: Annotated[SerializeAsAny[Pin], BeforeValidator(_read_file_pin)]
+    dataset: Annotated[Pin | FilePin, Field(discriminator="kind")]
     parent_adapter: Pin | None = None
 
 

@@ -65,7 +65,8 @@ class Contract(Section):
     `metrics` are the families that the recipe names (see `families`). `metric`, `metric_version`, `rouge_tokenizer`,
     `stemmer` and `sentences` are ROUGE's. `rouge_tokenizer` says what ROUGE counts: words of a to z and digits, or the
     characters of any script. `signatures` are sacrebleu's, a family each. A metric that applies to no row is absent, or
-    counts 0, as before version 5 of the record (`without_rows`).
+    counts 0, as before version 5 of the record (`without_rows`). With several `references` a row the best one counts,
+    and sacrebleu counts against all of them together.
 
     `engine` wrote the outputs, `batch_size` rows at once (CTranslate2: a thread). In float32 tokens depend on neither.
     """
@@ -81,6 +82,7 @@ class Contract(Section):
     sql_rules: Literal[1, 2] = 1
     signatures: dict[Family, Line] = Field(default={})
     without_rows: Literal["absent", "zero"] = "zero"
+    references: Literal["one", "several"] = "one"
     max_new_tokens: Positive
     num_beams: Positive
     dtype: Line

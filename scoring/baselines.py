@@ -31,7 +31,7 @@ def score_baselines(splits: Splits, predictions: Predictions, contract: Contract
     adapter = metric_rows(predictions, "adapter", contract)
     scored: dict[BaselineName, Baseline] = {}
     for name, outputs in baseline_outputs(splits, contract.seed).items():
-        rows = rows_of(outputs, predictions.reference, predictions.schema, contract)
+        rows = rows_of(outputs, predictions.reference, predictions.schema, contract, predictions.references)
         both = compared(rows, adapter, contract)
         scored[name] = Baseline(scores=both["base"], difference=both["difference"])
     return scored

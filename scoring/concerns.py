@@ -48,7 +48,9 @@ def _prompt_holds_target(record: Record, predictions: Predictions) -> list[str]:
     recipe, lines = record.recipe, []
     prompts = [recipe["prompt"]] if isinstance(recipe["prompt"], str) else recipe["prompt"]
     read = {column for prompt in prompts for column in _columns(prompt)}
-    if shared := sorted(read & set(_columns(recipe["target"]))):
+    references = recipe.get("references", [])
+    answers = [recipe["target"], *([references] if isinstance(references, str) else references)]
+    if shared := sorted(read & {column for answer in answers for column in _columns(answer)}):
         lines.append(f"the prompt holds {_listed(shared)}, which the model is to write")
     prompts, targets = (
         [" ".join(text.lower().split()) for text in texts] for texts in (predictions.prompt, predictions.reference)

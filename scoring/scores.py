@@ -46,7 +46,9 @@ def metric_rows(predictions, who: str, contract: Contract) -> dict[str, Any]:
     """Every metric of the contract, row by row, of what `who` ("base" or "adapter") wrote."""
     from scoring.metrics import rows_of
 
-    return rows_of(getattr(predictions, who), predictions.reference, predictions.schema, contract)
+    return rows_of(
+        getattr(predictions, who), predictions.reference, predictions.schema, contract, predictions.references
+    )
 
 
 def _comparison(rows: dict[str, dict[str, Any]], numbers: Sequence[int], contract: Contract) -> dict[str, Any]:

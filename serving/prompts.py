@@ -2,8 +2,8 @@
 
 import json
 
-from recipes.config import template_columns
 from recipes.data.columns import fill_template
+from recipes.templates import template_columns
 from record.errors import one_line
 from serving.loading import Served
 from serving.requests import Chat, Completion, Refused, readable

@@ -7,8 +7,8 @@ from datasets import Dataset, Features
 from datasets.fingerprint import Hasher
 
 from recipes import length_rules
-from recipes.config import template_columns
 from recipes.data import columns, tokenizer
+from recipes.templates import template_columns
 from record.cache import BATCH, code_of
 
 

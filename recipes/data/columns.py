@@ -14,8 +14,8 @@ from typing import Any
 import regex
 from tokenizers import Tokenizer
 
-from recipes.config import template_columns
 from recipes.data.tokenizer import count_tokens, encode
+from recipes.templates import template_columns
 from record.errors import UserError
 
 # A pattern from somebody else's record may take forever; an honest one takes microseconds. On one row, and on all rows.
@@ -25,6 +25,8 @@ _taken: Counter[str] = Counter()
 # Not to be mistaken for columns of the dataset: no template can name them.
 INPUT, SCHEMA, EMPTY = "the model's input", "the tables of the SQL", "what is empty"
 DATABASE = "the file of the SQL's tables"
+REFERENCES = "the target's equals"
+MADE = ("prompt", "target", INPUT, SCHEMA, DATABASE, EMPTY, REFERENCES)
 
 
 def as_text(value: Any, column: str, rules: int) -> str:
@@ -108,6 +110,8 @@ def fill(
     schema: str,
     database: str,
     rules: int,
+    references: list[str],
+    reference_fields: dict[str, list[str]],
 ) -> dict[str, list[str]]:
     """The rows' texts, and what is made of them.
 
@@ -115,28 +119,45 @@ def fill(
         fields: columns and parts of columns that are used, each with its path from the column on.
         labels: the names of the classes that the numbers of a field stand for.
         rules: those by which the rows of a record were made (`record.run_record.Data.rules`).
+        references: templates of further right answers, and `reference_fields` their columns, as `fields`.
 
     Returns:
-        The fields' texts, `prompt`, `target`, `INPUT`, `SCHEMA`, `DATABASE`, and `EMPTY`: which of prompt and target
-        has no text from the row's columns, "" if none.
+        The fields' texts, `prompt`, `target`, `INPUT`, `SCHEMA`, `DATABASE`, `REFERENCES` (a JSON list of texts, "" for
+        none), and `EMPTY`: which of prompt and target has no text from the row's columns, "" if none.
     """
     columns = dict.fromkeys(column for template in prompts for column in template_columns(template))
     answers = template_columns(target)
-    rows: dict[str, list[str]] = {name: [] for name in (*fields, "prompt", "target", INPUT, SCHEMA, DATABASE, EMPTY)}
+    rows: dict[str, list[str]] = {name: [] for name in (*fields, *MADE)}
     values = {
         name: _texts([part_of(value, path[1:]) for value in batch[path[0]]], name, labels.get(name), rules)
         for name, path in fields.items()
     }
-    for cells in zip(*values.values(), strict=True):
+    for number, cells in enumerate(zip(*values.values(), strict=True)):
         texts = dict(zip(values, cells, strict=True))
         row = texts | fill_templates(texts, prompts, target, seed)
         row |= {INPUT: " ".join(texts[column] for column in columns).strip(), SCHEMA: fill_template(schema, texts)}
         row[DATABASE] = fill_template(database, texts)
         lacks_target = not any(texts[column].strip() for column in answers)
         row[EMPTY] = "empty prompt" if not row[INPUT] else "empty target" if lacks_target else ""
+        named = {name: part_of(batch[path[0]][number], path[1:]) for name, path in reference_fields.items()}
+        row[REFERENCES] = _equals(row["target"], references, named, rules)
         for name, text in row.items():
             rows[name].append(text)
     return rows
+
+
+def _equals(target: str, references: list[str], values: dict[str, Any], rules: int) -> str:
+    """The right answers of a row besides its target, each once: a JSON list of texts, "" for none."""
+    answers: dict[str, None] = {}
+    for template in references:
+        names = template_columns(template)
+        several = len(names) == 1 and isinstance(values[names[0]], list)
+        for cells in ([cell] for cell in values[names[0]]) if several else [[values[name] for name in names]]:
+            texts = {name: as_text(cell, name, rules) for name, cell in zip(names, cells, strict=True)}
+            if any(text.strip() for text in texts.values()):
+                answers[fill_template(template, texts)] = None
+    others = [text for text in answers if text != target]
+    return json.dumps(others, ensure_ascii=False) if others else ""
 
 
 def _texts(values: list[Any], column: str, labels: list[str] | None, rules: int) -> list[str]:

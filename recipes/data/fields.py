@@ -4,7 +4,8 @@ from typing import Any
 
 from datasets import ClassLabel, Dataset, Json, LargeList, List, Translation, Value
 
-from recipes.config import RecipeArguments, template_columns
+from recipes.config import RecipeArguments
+from recipes.templates import template_columns
 from record.errors import UserError
 
 
@@ -24,21 +25,44 @@ def used_fields(
             raise UserError(f"length rule {rule.text!r} comes after the prompt is filled: cut `prompt` or `target`")
     fields, labels = {}, {}
     for name in names:
-        path = [name] if name in rows.column_names else name.split(".")
-        if path[0] not in rows.column_names:
-            raise UserError(
-                f"{dataset_id} has no column `{path[0]}`, but {', '.join(rows.column_names)}: "
-                "correct `prompt`, `target`, `sql_schema`, `sql_database` or `length_rules`"
-            )
-        fields[name] = path
+        fields[name] = path = _path(rows, name, dataset_id)
         if rules > 1:
-            part = rows.features[path[0]]
-            for number, step in enumerate(path[1:], 1):
-                part = _part_of(part, step, ".".join(path[:number]))
+            part = _kind_of(rows, path)
             check_text(part, name)
             if isinstance(part, ClassLabel) and part.names:
                 labels[name] = part.names
     return fields, labels
+
+
+def reference_fields(rows: Dataset, recipe: RecipeArguments, dataset_id: str) -> dict[str, list[str]]:
+    """As the first of `used_fields`, those of `references`: there a template of one column may name a list of texts."""
+    fields = {}
+    for template in recipe.references:
+        names = template_columns(template)
+        for name in names:
+            fields[name] = path = _path(rows, name, dataset_id)
+            part = _kind_of(rows, path)
+            if isinstance(part, ClassLabel):
+                raise UserError(f"`references` names the classes `{name}`: only the target may be one")
+            check_text(part.feature if len(names) == 1 and isinstance(part, List | LargeList) else part, name)
+    return fields
+
+
+def _path(rows: Dataset, name: str, dataset_id: str) -> list[str]:
+    path = [name] if name in rows.column_names else name.split(".")
+    if path[0] not in rows.column_names:
+        raise UserError(
+            f"{dataset_id} has no column `{path[0]}`, but {', '.join(rows.column_names)}: "
+            "correct `prompt`, `target`, `references`, `sql_schema`, `sql_database` or `length_rules`"
+        )
+    return path
+
+
+def _kind_of(rows: Dataset, path: list[str]) -> Any:
+    part = rows.features[path[0]]
+    for number, step in enumerate(path[1:], 1):
+        part = _part_of(part, step, ".".join(path[:number]))
+    return part
 
 
 def _part_of(kind: Any, step: str, name: str) -> Any:

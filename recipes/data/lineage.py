@@ -6,7 +6,7 @@ from itertools import pairwise
 import pyarrow as pa
 from datasets import Dataset, concatenate_datasets
 
-from hub.release import pull
+from hub.release import pull, refuse_own_rows
 from recipes.config import arguments_from_record
 from recipes.data import leakage
 from recipes.data.splits import Splits, build_splits, tokenize
@@ -97,7 +97,9 @@ def _trainings(splits: Splits, pins: Pins) -> Iterator[tuple[str | None, Pin, Sp
     for _ in range(LONGEST_CHAIN):
         if parent is None:
             return
-        record = pull(parent.id, parent.revision, names=[]).record
+        published = pull(parent.id, parent.revision, names=[])
+        refuse_own_rows(published)
+        record = published.record
         recipe = arguments_from_record(record.recipe)
         tokens = load_tokens(record.pins.base_model, recipe.added_tokens, languages_of(record.recipe))
         theirs = build_splits(recipe, record.pins.dataset, tokens, record.data.rules)

@@ -45,7 +45,7 @@ def row_files(name: str) -> list[Path]:
     ]  # fmt: skip
     if all(file.name == CARD_FILE for file in files):
         kinds = ", ".join(READER_OF)
-        raise UserError(f"{name} is neither a file of rows ({kinds}) nor a folder of them: correct `dataset_name`")
+        raise UserError(f"{name} is neither a file of rows ({kinds}) nor a folder of them: name another")
     return files
 
 

@@ -15,9 +15,21 @@ from tokenizers import Tokenizer
 from recipes.config import RecipeArguments
 from recipes.data import leakage
 from recipes.data.batches import map_batches
-from recipes.data.columns import DATABASE, EMPTY, INPUT, SCHEMA, cut, fill, measure, read_groups, token_ids
+from recipes.data.columns import (
+    DATABASE,
+    EMPTY,
+    INPUT,
+    MADE,
+    REFERENCES,
+    SCHEMA,
+    cut,
+    fill,
+    measure,
+    read_groups,
+    token_ids,
+)
 from recipes.data.dataset_files import load_rows
-from recipes.data.fields import check_text, used_fields
+from recipes.data.fields import check_text, reference_fields, used_fields
 from recipes.data.local_files import load_files
 from recipes.data.own_splits import read_own_splits
 from recipes.length_rules import Rule
@@ -35,8 +47,8 @@ class Splits:
 
     Columns: `prompt`, `target`, `schema`, the tables that a row's SQL is about, `database`, the place of the file that
     holds them (both "" where the recipe names none), and `input`, the texts of the prompt's columns without the
-    template's own words; where `split` is grouped also `group`, the number of the row's group. `tokenizer` is the one
-    that the prompts are read with.
+    template's own words; where `split` is grouped also `group`, the number of the row's group, and where the recipe
+    names `references`, these (see `equals_of`). `tokenizer` is the one that the prompts are read with.
     """
 
     train: Dataset
@@ -63,11 +75,12 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer, ru
     loaded = sum(map(len, parts))
     rows, unmatched, origin = _extract_all(parts, recipe, dataset, rules)
     fields, labels = used_fields(rows, recipe, dataset.id, rules)
+    equals = reference_fields(rows, recipe, dataset.id)
     rows = map_batches(
-        rows.select_columns(list(dict.fromkeys(path[0] for path in fields.values()))),
+        rows.select_columns(list(dict.fromkeys(path[0] for path in (*fields.values(), *equals.values())))),
         fill,
         "Filling the prompt",
-        Features(dict.fromkeys((*fields, "prompt", "target", INPUT, SCHEMA, DATABASE, EMPTY), Value("string"))),
+        Features(dict.fromkeys((*fields, *MADE), Value("string"))),
         fields=fields,
         labels=labels,
         prompts=recipe.prompt,
@@ -76,6 +89,8 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer, ru
         schema=recipe.sql_schema or "",
         database=recipe.sql_database or "",
         rules=rules,
+        references=recipe.references,
+        reference_fields=equals,
     )
     if recipe.test_split is not None:
         rows = rows.add_column(ORIGIN, origin)
@@ -85,6 +100,7 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer, ru
     rows, dropped, truncated, limits = apply_rules(rows, recipe.parsed_rules(), tokenizer, rules)
     dropped = unmatched | empty | dropped
     made = {SCHEMA: "schema", DATABASE: "database", INPUT: "input"}
+    made |= {REFERENCES: "references"} if recipe.references else {}
     rows = rows.select_columns(["prompt", "target", *made, *([ORIGIN] if ORIGIN in rows.column_names else [])])
     rows = rows.rename_columns(made)
     if len(rows) < 2:
@@ -323,10 +339,16 @@ def references(splits: Splits) -> Column:
     return concatenate_datasets([rows.select_columns("target") for rows in parts if rows])["target"]
 
 
+def equals_of(rows: Dataset) -> list[str]:
+    """The rows' right answers besides their targets, each a JSON list of texts; "" for none."""
+    return rows["references"][:] if "references" in rows.column_names else [""] * len(rows)
+
+
 def rows_sha256(rows: Dataset) -> str:
-    """Hex sha256 over the prompts and targets, in order, one JSON array a line."""
+    """Hex sha256 over the prompts and targets, in order, one JSON array a line; over `references` too if there are."""
     digest, line = hashlib.sha256(), json.JSONEncoder(ensure_ascii=False).encode
-    for batch in rows.select_columns(["prompt", "target"]).iter(BATCH):
-        for pair in zip(batch["prompt"], batch["target"], strict=True):
-            digest.update(line(pair).encode() + b"\n")
+    columns = ["prompt", "target", *({"references"} & set(rows.column_names))]
+    for batch in rows.select_columns(columns).iter(BATCH):
+        for texts in zip(*(batch[name] for name in columns), strict=True):
+            digest.update(line(texts).encode() + b"\n")
     return digest.hexdigest()

@@ -78,6 +78,7 @@ def predict(model, tokenizer, test, seen: list[str], contract: Contract, base=No
     Returns:
         The `Predictions`, and the seconds that the base model and the adapter took.
     """
+    from recipes.data.splits import equals_of
     from record.predictions import Predictions
     from scoring.decoding.generate import decode, generate
 
@@ -93,5 +94,6 @@ def predict(model, tokenizer, test, seen: list[str], contract: Contract, base=No
         adapter=decode(tokenizer, adapter_tokens),
         base_tokens=base_tokens,
         adapter_tokens=adapter_tokens,
+        references=equals_of(test),
     )
     return predictions, base_seconds, adapter_seconds

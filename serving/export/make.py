@@ -158,6 +158,7 @@ def make(source: Source, form: str, sample: int | None = None, force: bool = Fal
     from recipes.training.model import load_tokenizer
     from record.hashes import sha256_file
     from record.predictions import load_predictions
+    from record.run_record import FilePin
     from serving.export.export_record import Export
     from serving.export.formats import answers, write
 
@@ -165,6 +166,11 @@ def make(source: Source, form: str, sample: int | None = None, force: bool = Fal
     base = record.pins.base_model
     refuse_format(form, base.id, family_of(base))
     predictions = load_predictions(source.folder)
+    if isinstance(record.pins.dataset, FilePin) and not any(predictions.prompt):
+        raise UserError(
+            f"the rows of {source.folder} were not published, and an export is scored on them: only its publisher can "
+            "make one, from the run's own folder"
+        )
     rows = min(sample or len(predictions.prompt), len(predictions.prompt))
     if (there := _finished(folder, source, form, rows)) is not None:
         print(f"{folder} is made and scored already. To make it again, remove it.", flush=True)
@@ -291,7 +297,8 @@ def compare(predictions, outputs: list[list[int]], tokenizer, contract, of: int)
     from serving.export.export_record import Parity
 
     adapter = metric_rows(predictions, "adapter", contract)
-    ours = rows_of(decode(tokenizer, outputs), predictions.reference, predictions.schema, contract)
+    texts = decode(tokenizer, outputs)
+    ours = rows_of(texts, predictions.reference, predictions.schema, contract, predictions.references)
     scores = compared(adapter, ours, contract)
     same = [mine == theirs for mine, theirs in zip(outputs, predictions.adapter_tokens, strict=True)]
     return Parity(rows=len(outputs), of=of, equal=sum(same) / len(same), adapter=scores["base"],

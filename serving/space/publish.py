@@ -85,7 +85,7 @@ def lay_out(adapter: str, revision: str, folder: Path) -> dict[str, Any]:
     from recipes.base_model import base_config
     from record.adapter_config import check_adapter_config
     from record.predictions import load_predictions
-    from record.run_record import load_record
+    from record.run_record import FilePin, load_record
     from scoring.concerns import find_concerns
 
     if Path(adapter).is_dir():
@@ -100,6 +100,8 @@ def lay_out(adapter: str, revision: str, folder: Path) -> dict[str, Any]:
     base = record.pins.base_model
     check_adapter_config(release, base)
     predictions = load_predictions(release, rows=record.scores.rows)
+    if commit is not None and isinstance(record.pins.dataset, FilePin):
+        raise UserError(f"the rows of {adapter} were not published, and the page shows examples of them: no Space")
     base_config(base)
     for path in SPACE.glob("*"):
         if path.suffix in (".py", ".txt"):

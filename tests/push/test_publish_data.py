@@ -1,6 +1,5 @@
 """A task on one's own CSV: trained and scored from the file, its rows put on the Hub, published, checked."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,12 +9,10 @@ from readme_commands import ROOT, blocks
 from short_runs import SHORT, publish, train_short
 
 from evaluation import evaluate, reproduce
-from hub.release import pull
 from push import publish_data
 from recipes import train
 from record.errors import UserError, one_line
 from record.run_record import load_record
-from record.strict_json import parse
 
 REPO, ADAPTER = "local-user/own-rows", "local-user/own-rows-adapter"
 
@@ -49,7 +46,7 @@ def test_a_run_on_a_file_is_scored_refused_and_published_once_its_rows_are_on_th
     pinned = record.pins.dataset
     assert (pinned.kind, pinned.id, record.data.loaded) == ("file", "my-test.csv", 41) and record.scores.rows == 5
     assert str(rows.parent) not in str(pinned)
-    with pytest.raises(UserError, match=f"which nobody else has.*pubrep publish-data {run} owner/name"):
+    with pytest.raises(UserError, match=f"which nobody else has.*pubrep publish-data {run} owner/name.*--keep-rows"):
         publish(run)
     answer = CliRunner().invoke(publish_data.command, [str(run), REPO], catch_exceptions=False)
     assert answer.exit_code == 0, answer.output
@@ -59,6 +56,8 @@ def test_a_run_on_a_file_is_scored_refused_and_published_once_its_rows_are_on_th
     assert (after.pins.dataset.id, after.pins.dataset.revision) == (REPO, info.sha)
     assert after.recipe["dataset_name"] == after.leakage[0].dataset == REPO
     assert (after.data, after.scores) == (record.data, record.scores)
+    with pytest.raises(UserError, match="are on the Hub, as local-user/own-rows: leave out --keep-rows"):
+        publish(run, keep_rows=True)
     publish(run)
     reproduce.main([ADAPTER])
     assert f"REPRODUCED (miniature) {ADAPTER}@" in capsys.readouterr().out
@@ -89,16 +88,3 @@ def test_rows_go_only_where_they_are_meant_to_go(rows):
     other = write_rows(rows.with_name("other.csv"))
     with pytest.raises(UserError, match=r"local-user/public-rows exists and holds my test\.csv: choose another name"):
         publish_data.publish_data(other, "local-user/public-rows", public=True)
-
-
-def test_a_published_record_that_names_files_of_a_reader_is_not_followed(run, tmp_path):
-    content = parse((run / "record.json").read_bytes())
-    content["recipe"]["dataset_name"] = "data/rows.csv"
-    content["pins"]["dataset"] = {"kind": "file", "id": "rows.csv", "revision": "0" * 64}
-    content["files"] = {}
-    HfApi().create_repo("local-user/hostile-file")
-    commit = HfApi().upload_file(
-        path_or_fileobj=json.dumps(content).encode(), path_in_repo="record.json", repo_id="local-user/hostile-file"
-    )
-    with pytest.raises(UserError, match="was trained on files that only its publisher has: nothing can be checked"):
-        pull("local-user/hostile-file", commit.oid)

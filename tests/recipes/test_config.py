@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from recipes.config import changed_keys, parse_recipe, recipe_from_record, recipe_yaml, template_columns
+from recipes.config import changed_keys, parse_recipe, recipe_from_record, recipe_yaml
+from recipes.templates import template_columns
 from record.errors import Slip
 
 FINANCE = "recipes/finance.yaml"

@@ -120,7 +120,7 @@ def test_a_setting_changes_the_adapter(adapter_of, key):
 
 # Another value than the default for keys that cannot change the adapter, all at once.
 INERT = {
-    "metrics": ["chrf", "sql"], "rouge_tokenizer": "characters",
+    "metrics": ["chrf", "sql"], "references": ["{question}"], "rouge_tokenizer": "characters",
     "title": "y", "adapter_name": "y", "task": "summarization", "language": "de", "sql_schema": "{question}",
     "sql_database": "{question}.sqlite",
     "max_new_tokens": 5, "num_beams": 2, "expect": {"train_rows": 62}, "strict": True,

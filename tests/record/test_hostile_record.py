@@ -138,7 +138,7 @@ def test_a_path_that_leads_elsewhere_is_refused(tmp_path, path):
         ("scores.adapter_outputs.cut", -1),
         ("rendered.matplotlib", "x" * 301),
         ("hub", "h" * 301),
-        ("pins.dataset.license", "x" * 301),
+        ("pins.base_model.license", "x" * 301),
         ("files", {f"f{number}": "0" * 64 for number in range(101)}),
         ("recipe", {"a": {"b": {"c": {"d": {"e": {"f": {}}}}}}}),
         ("recipe", {"a": list(range(5_000))}),
