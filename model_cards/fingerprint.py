@@ -22,6 +22,7 @@ from record import (
     swept_run,
     verdict,
     versions,
+    withdrawals,
 )
 from record.cache import code_of
 from record.run_record import Record, Renderer
@@ -52,6 +53,7 @@ MODULES = (
     swept_run,
     verdict,
     versions,
+    withdrawals,
     concerns,
 )
 # Front matter is written by huggingface_hub and PyYAML; matplotlib has a field of its own.

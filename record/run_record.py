@@ -92,7 +92,7 @@ class Data(Section):
     """
 
     rules: Literal[1, 2] = 2
-    loaded: Count
+    loaded: Positive
     dropped: RuleCounts
     truncated: RuleCounts = Field(default={})
     limits: dict[Line, Amount] = Field(default={}, max_length=50)
