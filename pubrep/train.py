@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -53,10 +54,20 @@ def _exit_code(words: list[str]) -> int:
     """Runs a launch of accelerate, which ends with 1 for whatever its processes end with: a slip has exit code 2."""
     with tempfile.TemporaryDirectory() as folder:
         slip = Path(folder) / "slip"
-        # Ctrl-C reaches `recipes.train` itself: whoever waits for it must not end before it, the launch among them,
-        # which takes this over.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # Signals are for `recipes.train`: whoever waits for it must not end before it, the launch among them, which
+        # takes this over. Ctrl-C reaches it by itself, SIGTERM is passed on.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         process = subprocess.Popen(words, env=os.environ | {SLIP: str(slip)})
-        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        signal.signal(signal.SIGTERM, lambda *_: _pass_on(process))
         code = process.wait()
         return 2 if slip.exists() else code if code >= 0 else 128 - code
+
+
+def _pass_on(launch: subprocess.Popen[bytes]) -> None:
+    # It comes with accelerate, which the package alone does not bring.
+    import psutil
+
+    for process in psutil.Process(launch.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()

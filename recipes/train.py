@@ -31,8 +31,9 @@ def main(argv: list[str]) -> None:
         return
     from recipes.environment import leave_together
 
-    # `pubrep train` starts with Ctrl-C switched off, for the launch in between.
+    # `pubrep train` starts with both switched off, for the launch in between.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with one_line_errors():
         train(parse_recipe(argv))
         leave_together()
@@ -229,6 +230,7 @@ def _make_trainer(recipe: Recipe, prepared: Prepared, model, batch: Batch):
     from transformers import EarlyStoppingCallback
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+    from recipes.training.preemption import StopOnSigterm
     from recipes.training.step_lines import StepLines
     from recipes.training.trainer import AdapterTrainer
 
@@ -245,6 +247,7 @@ def _make_trainer(recipe: Recipe, prepared: Prepared, model, batch: Batch):
             *([EarlyStoppingCallback(patience)] if patience else []),
         ],
     )
+    trainer.add_callback(StopOnSigterm(trainer.accelerator))
     for theirs in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(theirs)
     if batch.tokens is None:
@@ -262,7 +265,9 @@ def fit(trainer, record: Record, prepared: Prepared, run: Path) -> Record:
     """
     from accelerate import PartialState
 
+    from recipes.environment import leave_together
     from recipes.training.energy import start_meter, stop_meter
+    from recipes.training.preemption import StopOnSigterm
     from recipes.training.trainer import last_whole_checkpoint
 
     if trainer.args.process_index == 0:
@@ -277,6 +282,10 @@ def fit(trainer, record: Record, prepared: Prepared, run: Path) -> Record:
         result = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     finally:
         record.energy = stop_meter(meter)
+    if trainer.state.global_step < trainer.state.max_steps and trainer.pop_callback(StopOnSigterm).stopped:
+        say(f"Stopped by SIGTERM after step {trainer.state.global_step:,}: run the same command again to go on")
+        leave_together()
+        sys.exit(0)
     # On every process, since with FSDP or ZeRO each holds a part.
     trainer.save_model(str(run))
     if trainer.is_world_process_zero():

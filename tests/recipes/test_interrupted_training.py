@@ -1,6 +1,8 @@
 """Ctrl-C in the middle of training, and the line that a log gets."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +12,7 @@ import record.progress
 from record.progress import progress
 
 
-def test_ctrl_c_ends_in_a_line_and_leaves_a_checkpoint(tmp_path):
+def test_ctrl_c_and_sigterm_end_in_a_line_and_leave_a_checkpoint(tmp_path):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "pubrep", "train", "finance", "--output_dir", run, "--save_steps", "1",
                "--eval_steps", "1", "--max_steps", "5000"]  # fmt: skip
@@ -25,7 +27,19 @@ def test_ctrl_c_ends_in_a_line_and_leaves_a_checkpoint(tmp_path):
     assert training.returncode != 0
     assert printed.splitlines()[-1] == "Interrupted: run the same command again to go on."
     assert "Traceback" not in printed
-    assert list(run.glob("checkpoint-*/trainer_state.json"))
+    last = max(int(path.name.partition("-")[2]) for path in run.glob("checkpoint-*"))
+    # As Slurm sends it, before it takes the machine away.
+    training = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while training.poll() is None and not (run / f"checkpoint-{last + 2}").exists():
+        time.sleep(0.1)
+    training.terminate()
+    printed, _ = training.communicate(timeout=30)
+    assert training.returncode == 0, printed
+    stopped = re.fullmatch(
+        r"Stopped by SIGTERM after step ([\d,]+): run the same command again to go on", printed.splitlines()[-1]
+    )
+    assert f"Continuing from {run}/checkpoint-" in printed
+    assert json.loads((run / f"checkpoint-{stopped[1]}" / "trainer_state.json").read_text())["global_step"] > last
 
 
 def test_a_log_gets_a_line_now_and_then(capsys, monkeypatch):
