@@ -49,7 +49,7 @@ def test_help_imports_nothing_heavy(verb):
 SLIPS = {
     "publsh finance": "did you mean publish?",
     "reproduce": "Missing argument 'ADAPTER'",
-    "reproduce a/b --level sore": "'sore' is not one of 'score', 'generate', 'train'",
+    "reproduce a/b --level sore": "'sore' is not one of 'score', 'prefill', 'generate', 'train'",
     "reproduce a/b --sampel 3": "Did you mean '--sample'?",
     "reproduce a/b --sample many": "'many' is not a valid integer",
     "reproduce a/b c/d": "unexpected extra argument",
@@ -80,7 +80,7 @@ SLIPS = {
     "space a/b --private": "No such option '--private'",
     "publish-data rows.csv": "Missing argument 'OWNER/NAME'",
     "publish-space": "Missing argument 'ADAPTER'",
-    "claims --level train": "'train' is not one of 'score', 'generate'",
+    "claims --level train": "'train' is not one of 'score', 'prefill', 'generate'",
     "hub --port 99999": "99999 is not in the range",
     "bench --only speed": "'speed' is not one of",
     "compare --into": "requires an argument",
@@ -132,7 +132,7 @@ def test_help_for_programs_holds_every_verb_with_its_options_and_exit_codes():
             assert option["help"] and (told is None or option["opts"][0] in told), (verb, option["name"])
     reproduce = verbs["reproduce"]
     (level,) = [param for param in reproduce["params"] if param["name"] == "level"]
-    assert (level["default"], level["type"]["choices"]) == ("generate", ["score", "generate", "train"])
+    assert (level["default"], level["type"]["choices"]) == ("generate", ["score", "prefill", "generate", "train"])
     assert reproduce["exit_codes"]["1"].startswith("DRIFTED") and verbs["train"]["exit_codes"]["2"].startswith("a slip")
     one = json.loads(pubrep("--json", "help", "train").stdout)["command"]
     assert one == verbs["train"]
