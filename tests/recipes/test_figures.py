@@ -82,7 +82,7 @@ def test_nllb_has_the_parameters_that_arithmetic_says():
     parsed = parse_recipe(["--config", "recipes/nllb-en-de.yaml"])
     with torch.device("meta"):
         pin = Pin(kind="model", id="facebook/nllb", revision="0" * 40)
-        model = size_of(add_adapter(M2M100ForConditionalGeneration(config), pin, parsed.model, seed=0))
+        model = size_of(add_adapter(M2M100ForConditionalGeneration(config), pin, parsed.model, seed=0), "m2m_100")
     # q and v of an attention in each encoder layer and of two in each decoder layer; fc1 and fc2 of all.
     adapter = 3 * layers * 2 * 16 * (d + d) + 2 * layers * 2 * 16 * (d + ff)
     assert model.trainable == adapter == parsed.arguments.expect["trainable_parameters"]
