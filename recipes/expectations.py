@@ -61,7 +61,7 @@ def block(expectations: list[Expectation]) -> str:
         for item in comparable
     ]
     if others := len(expectations) - len(comparable):
-        lines.append(f"  {others} figures of another commit of the base model, not comparable with this one")
+        lines.append(f"  {others} figures of another base model or commit, not comparable with this one")
     return "\n".join(["Expected by the recipe:", *lines])
 
 
