@@ -28,9 +28,10 @@ SHARE_OF_GAIN, MARGIN, LARGEST_MARGIN = 0.1, 0.01, 0.02
 Precision = Literal["float32", "bfloat16", "quantized"]
 # Standard deviation, in nats, of the difference of two logits between an honest writer and an honest reader, by the
 # coarser precision of the two. Where both compute in float32, as much is let pass as weights off by .05 % give the
-# trained miniature: about the rounding of TF32. bfloat16 gives the miniature .06, and a model of FLAN-T5-small's shape
-# whose logits deviate by 4 (`benchmarks.prefill_models`) .09. There int8 differs from float32 by .10, NF4 by 1.4; of
-# two quantized models the activations are rounded as well.
+# trained miniature: about the rounding of TF32. bfloat16 gives the miniature .06, and gave one model of FLAN-T5-small's
+# shape, trained once by hand and read over 799 tokens, .09; int8 differed there from float32 by .10, NF4 by 1.4. No
+# command repeats these figures: benchmarks/prefill.py is to measure more such models. `quantized` is a guess from them:
+# of two quantized models the activations are rounded as well.
 NOISE: dict[Precision, float] = {"float32": 0.01, "bfloat16": 0.15, "quantized": 0.2}
 # Tokens whose two likeliest are no further apart, in nats, tell how many near-ties a text holds.
 NEAR = 0.5

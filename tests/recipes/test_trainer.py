@@ -3,7 +3,7 @@ from unittest.mock import ANY
 
 import pytest
 import torch
-from datasets import Dataset
+from family_processes import rows_of
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models
 from torch._dynamo.utils import counters
@@ -45,19 +45,6 @@ def token_mean_loss(outputs, labels, num_items_in_batch):
     """The loss that T5 of transformers 5.23 should have: over the step's real target tokens."""
     logits = outputs["logits"].flatten(0, 1)
     return cross_entropy(logits, labels.flatten(), ignore_index=-100, reduction="sum") / num_items_in_batch
-
-
-def rows_of(lengths):
-    generator = torch.Generator().manual_seed(1)
-    return Dataset.from_list(
-        [
-            {
-                "input_ids": torch.randint(3, 40, (source,), generator=generator).tolist(),
-                "labels": torch.randint(3, 40, (target,), generator=generator).tolist(),
-            }
-            for source, target in lengths
-        ]
-    )
 
 
 def arguments_for(folder, rows, accumulation, **more):
