@@ -195,7 +195,7 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
     def load() -> dict:
         from benchmarks.load import measure_miniature
 
-        return measure_miniature(4, 8) if quick else measure_miniature()
+        return measure_miniature(4, 8, "tiny") if quick else measure_miniature()
 
     def profiles() -> dict:
         from benchmarks.profiles import measure

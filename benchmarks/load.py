@@ -91,6 +91,11 @@ def running(adapters: list[str], *options: str, environ: dict[str, str] | None =
         process.end()
 
 
+def models_of(service: Process) -> list[str]:
+    """The ids that a request's `model` may be."""
+    return [one["id"] for one in json.loads(service.get("/v1/models")[1])["data"]]
+
+
 # One load from start to end: every step needs the process and the clients of the one before.
 def measure(service: Process, seconds: float, clients: int, kill: bool = False) -> dict:
     """Clients that ask one question after another, each time one of the adapters or the base model.
@@ -104,7 +109,7 @@ def measure(service: Process, seconds: float, clients: int, kill: bool = False) 
         `rss_after` in bytes: of the service after a first eighth of the time, and at the end (of the second process
         after a kill).
     """
-    models = [one["id"] for one in json.loads(service.get("/v1/models")[1])["data"]]
+    models = models_of(service)
     over, lock = threading.Event(), threading.Lock()
     statuses, latencies, failures = Counter(), [], Counter()
 
@@ -171,9 +176,13 @@ def measure(service: Process, seconds: float, clients: int, kill: bool = False) 
     }
 
 
-def measure_miniature(seconds: float = 60, clients: int = 64) -> dict:
-    """A miniature's adapter served under load, and again, killed half-way, for half the time (`killed`)."""
+def measure_miniature(seconds: float = 60, clients: int = 64, size: str = "base") -> dict:
+    """A miniature's adapter served under load; killed half-way, for half the time (`killed`).
+
+    And streams (`streams`), whose first token is timed with a model of that size.
+    """
     from benchmarks.scoring import run
+    from benchmarks.streams import measure_first_token, measure_streams
     from local_hub.miniatures import repositories
     from local_hub.testing import running as running_hub
 
@@ -188,8 +197,10 @@ def measure_miniature(seconds: float = 60, clients: int = 64) -> dict:
             )  # fmt: skip
             with running([str(root / "finance")], environ=environ) as service:
                 result = measure(service, seconds, clients)
+                streams = measure_streams(service, seconds, clients)
             with running([str(root / "finance")], environ=environ) as service:
-                return result | {"killed": measure(service, seconds / 2, clients, kill=True)}
+                killed = measure(service, seconds / 2, clients, kill=True)
+    return result | {"streams": streams | {"first_token": measure_first_token(size)}, "killed": killed}
 
 
 def main(argv: list[str]) -> None:

@@ -92,6 +92,15 @@ def test_the_load_is_told(tmp_path):
     told = block("load", tmp_path)
     assert "1,000 answers" in told and " 3 failed, 17 a second" in told and "95 % within 1.25 seconds" in told
     assert "from 700 to 710 MB" in told and told.endswith("after 8.0 seconds.")
+    waited = {"first": 0.05, "read": 0.03, "step": 0.02, "steps": 1.02}
+    load["streams"] = {
+        "streams": 5_000, "wrong": 0, "failed": {"OSError: broken": 2}, "first_p50": 0.008, "first_p95": 0.014,
+        "first_token": {"size": "base", "others": 31, "alone": waited, "among": waited | {"steps": 1.31}},
+    }  # fmt: skip
+    (results / "cpu.json").write_text(json.dumps({"parts": {"load": load}}))
+    told = block("load", tmp_path)
+    assert "5,000 came whole, 2 failed, 0 differed" in told and told.endswith("1.3 among 31 others.")
+    assert "long as 1.0 steps of the decoder where a stream is alone (50 ms in all, 30 of them" in told
 
 
 def test_parts_that_are_not_measured_again_stay(measured):

@@ -14,6 +14,7 @@ from service_client import ask, send, texts
 from short_runs import SHORT, publish, train_short
 
 from benchmarks.load import Process, measure, running
+from benchmarks.streams import measure_streams
 from evaluation import evaluate
 from local_hub.miniatures import finance as questions
 from recipes import train
@@ -355,6 +356,11 @@ def test_a_port_that_is_taken_is_told_at_once(service, finance):
     assert process.process.wait(60) == 1
     assert re.fullmatch(r"error: cannot listen on 127.0.0.1:\d+: .*: choose another PORT\n", process.log)
     process.end()
+
+
+def test_many_streams_at_once_come_whole(service):
+    found = measure_streams(service, seconds=2, clients=16)
+    assert not found["failed"] and not found["wrong"] and found["streams"] > 16
 
 
 def test_under_load_and_killed_in_between(service, expected):
