@@ -1,7 +1,7 @@
 """`pubrep demo`: the whole loop on the local Hub, each step a process of its own.
 
-Loading PyTorch takes each of them seconds. While the first one trains, this process loads it; those that score and
-publish are forks of it. The stranger's starts from nothing.
+Loading PyTorch takes each of them seconds. While the first one trains, this process and the stranger's load it; those
+that score and publish are forks of this one. The stranger's has an empty folder, an empty cache and no token.
 """
 
 import os
@@ -30,6 +30,18 @@ STEPS = {
     "Reproduce: a stranger with nothing but the id": ["reproduce", ADAPTER, "--json"],
     "Publish the verdict: the card tells what was found": ["publish", "finance", "--verdict", VERDICT_FILE],
 }
+# What takes seconds to load.
+HEAVY = ("recipes.training.model", "scoring.decoding.generate")
+# A process that loads it, and runs a verb when it is told to.
+WAITING = """
+import sys
+from importlib import import_module
+for name in {heavy}:
+    import_module(name)
+if sys.stdin.read(1):
+    from pubrep.__main__ import main
+    main({words})
+"""
 NEXT = (
     "make report HUB=local",
     "make export-finance HUB=local",
@@ -53,14 +65,20 @@ def demo() -> None:
         os.execve(sys.executable, words, environ)
     line = ""
     with tempfile.TemporaryDirectory() as folder:
+        verdict = Path(folder) / VERDICT_FILE
         for number, (title, words) in enumerate(STEPS.items(), 1):
             bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
             print(f"\n{bold}{number}/{len(STEPS)}  {title}{plain}", flush=True)
-            stranger = words[0] == "reproduce"
-            code = _reproduce(words, Path(folder)) if stranger else _step(words, Path(folder))
-            if stranger and (verdict := load_verdict(Path(folder))):
-                line = verdict.line
-                print(line, flush=True)
+            if words[0] == "train":
+                code, stranger = _train(words, Path(folder))
+            elif words[0] == "reproduce":
+                stranger.communicate("\n")
+                code = stranger.returncode
+                if found := load_verdict(verdict.parent):
+                    line = found.line
+                    print(line, flush=True)
+            else:
+                code = _fork([str(verdict) if word == VERDICT_FILE else word for word in words])
             if code:
                 sys.exit(code)
     offer_run(root)
@@ -68,26 +86,38 @@ def demo() -> None:
     print(f"\n{line}", flush=True)
 
 
-def _step(words: Sequence[str], folder: Path) -> int:
-    """Runs one verb; the verdict is in `folder`."""
-    words = [str(folder / word) if word == VERDICT_FILE else word for word in words]
-    if words[0] == "train":
-        with subprocess.Popen([sys.executable, "-m", "pubrep", *words]) as training:
-            import_module("scoring.decoding.predict")
-        return training.returncode
+def _train(words: Sequence[str], folder: Path) -> tuple[int, subprocess.Popen[str]]:
+    """Trains; meanwhile this process and the stranger's load what the next steps need."""
+    with subprocess.Popen([sys.executable, "-m", "pubrep", *words]) as training:
+        for name in HEAVY:
+            import_module(name)
+        stranger = _stranger(folder)
+    return training.returncode, stranger
+
+
+def _stranger(folder: Path) -> subprocess.Popen[str]:
+    """A process in an empty folder, an empty cache and no token, that reproduces once it is sent a line.
+
+    Its verdict goes to `folder`.
+    """
+    empty = folder / "empty"
+    empty.mkdir()
+    words = next(words for words in STEPS.values() if words[0] == "reproduce")
+    environ = {key: value for key, value in os.environ.items() if key != "HF_TOKEN"} | {"HF_HOME": f"{empty}/cache"}
+    code = WAITING.format(heavy=HEAVY, words=words)
+    # With --json the rest goes to standard error.
+    with (folder / VERDICT_FILE).open("w") as verdict:
+        return subprocess.Popen(
+            [sys.executable, "-c", code], cwd=empty, env=environ, stdin=subprocess.PIPE, stdout=verdict, text=True
+        )
+
+
+def _fork(words: Sequence[str]) -> int:
+    """Runs one verb in a fork of this process."""
     step = get_context("fork").Process(target=main, args=(words,))
     step.start()
     step.join()
     return step.exitcode or 0
-
-
-def _reproduce(words: Sequence[str], folder: Path) -> int:
-    """Runs one verb as a stranger in an empty folder, an empty cache and no token; the verdict goes to `folder`."""
-    with tempfile.TemporaryDirectory() as empty, (folder / VERDICT_FILE).open("w") as verdict:
-        environ = {key: value for key, value in os.environ.items() if key != "HF_TOKEN"} | {"HF_HOME": f"{empty}/cache"}
-        # With --json the rest goes to standard error.
-        command = [sys.executable, "-m", "pubrep", *words]
-        return subprocess.run(command, cwd=empty, env=environ, stdout=verdict).returncode
 
 
 def offer_run(root: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from recipes.quantization import bring_in_bitsandbytes
 from record.errors import UserError, one_line
 
 _OWN_STEP = "training here has a step of its own, without padding, which this does not reach: remove it"
@@ -196,6 +197,8 @@ def refuse_combinations(arguments: Any, training: Any, model: Any, given: Mappin
         `UserError`: one of them.
     """
     quantized = model.load_in_4bit or model.load_in_8bit
+    if quantized or training.optim.value in OPTIMIZERS_OF_BITSANDBYTES:
+        bring_in_bitsandbytes()
     if quantized and importlib.util.find_spec("bitsandbytes") is None:
         raise UserError("`load_in_4bit` and `load_in_8bit` need bitsandbytes: pip install bitsandbytes")
     defaults = {item.name: item.default for part in (training, model) for item in fields(part)}

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from local_hub.testing import running
+from pubrep.demo import HEAVY
 from record.predictions import load_predictions
 from record.run_record import load_record
 
@@ -124,6 +125,12 @@ print(one.tolist() == other.tolist(), one.tolist() != bare.tolist(), sum("lora" 
 """
     # 2 encoder and 2 decoder blocks, the decoder's with self- and cross-attention: 6 q and 6 v, with an A and a B each.
     assert stranger(code) == "True True 24"
+
+
+def test_what_the_demo_loads_beforehand_is_what_takes_long():
+    code = f"import sys\nfor name in {HEAVY}: __import__(name)\nprint('torch' in sys.modules, 'peft' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.stdout == "True True\n", answer.stderr
 
 
 @pytest.mark.parametrize("module", MODULES)

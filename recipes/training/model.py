@@ -26,6 +26,7 @@ from hub.pins import refuse_local
 from recipes.base_model import base_config, base_kind, download_if_there, family_of, tokenizer_config
 from recipes.data.tokenizer import load_tokens
 from recipes.families import FAMILIES
+from recipes.quantization import bring_in_bitsandbytes
 from recipes.training.dtype import pick_dtype
 from record.adapter_config import check_adapter_config
 from record.errors import UserError, chain, explain, explanation, one_line
@@ -124,6 +125,8 @@ def load_base(base: Pin, config: ModelConfig) -> PreTrainedModel:
     refuse_local(base.id)
     base_config(base)
     config.dtype = str(pick_dtype(config.dtype, base)).removeprefix("torch.")
+    if config.load_in_4bit or config.load_in_8bit:
+        bring_in_bitsandbytes()
     try:
         model = AutoModelForSeq2SeqLM.from_pretrained(
             base.id,

@@ -9,6 +9,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig,
 from benchmarks.generation import measure
 from benchmarks.shapes import make_model, make_rows
 from recipes.config import RecipeArguments
+from recipes.quantization import bring_in_bitsandbytes
 from record.errors import UserError
 from record.scores import Contract
 from scoring.contract import contract_of
@@ -171,6 +172,7 @@ def test_added_tokens_are_read_and_written():
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_quantized_layers_are_called_as_they_are(bits):
+    bring_in_bitsandbytes()
     from bitsandbytes.nn import Linear4bit, Linear8bitLt
 
     base = random_model(tie_word_embeddings=False, d_model=64, d_kv=32, d_ff=64, num_heads=2)
