@@ -85,7 +85,7 @@ def models(record: Record, own: tuple[str, str | None]) -> dict[str, tuple[str, 
     return {"adapter": own, "base": (record.pins.base_model.id, record.pins.base_model.revision)}
 
 
-def compare_eval_results(folder: Path, record: Record) -> None:
+def compare_eval_results(folder: Path, record: Record, published: bool) -> None:
     (path,) = (folder / ".eval_results").iterdir()
     entries = {entry.task_id: entry for entry in parse_eval_result_entries(yaml.safe_load(path.read_text()))}
     assert {name: entry.value for name, entry in entries.items()} == {
@@ -93,10 +93,15 @@ def compare_eval_results(folder: Path, record: Record) -> None:
     }
     dataset = record.pins.dataset
     for name, entry in entries.items():
+        assert (entry.source_url or "").endswith("/record.json") == published
         assert (entry.dataset_id, entry.dataset_revision, entry.date) == (dataset.id, dataset.revision, None)
         interval = record.scores.adapter[name]
         assert f"95 % interval {interval.low:.4f} to {interval.high:.4f}, {record.scores.rows:,} rows" in entry.notes
         assert f"at most {record.contract.max_new_tokens} tokens, beams: {record.contract.num_beams}" in entry.notes
+
+
+def _parts(record: Record) -> dict[str, Any]:
+    return {"": record.scores, "/clean": record.scores.clean, "/databases": record.scores.databases}
 
 
 def validate_every_eval_ever(folder: Path) -> None:
@@ -106,6 +111,23 @@ def validate_every_eval_ever(folder: Path) -> None:
     words = [python.with_name("every_eval_ever"), "validate", "--format", "json", *files]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and all(file["valid"] for file in json.loads(done.stdout)), done.stdout + done.stderr
+
+
+def convert_lm_eval(folder: Path, into: Path, record: Record) -> None:
+    """Fails where its converter does not find the adapter's scores and rows in exported results for lm-eval."""
+    python = python_clients.install(*EVERY_EVAL_EVER, bare="every-eval-ever==0.3.0")
+    words = [python.with_name("every_eval_ever"), "convert", "lm_eval", "--log_path", folder, "--output_dir", into,
+             "--include_samples"]  # fmt: skip
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    # Its validator, 0.3.0, takes U+2028 for the end of a line, and its converter writes it as it is: not validated.
+    (path,) = into.rglob("*.json")
+    log = json.loads(path.read_text())
+    assert log["detailed_evaluation_results"]["total_rows"] >= record.scores.rows
+    for result in log["evaluation_results"]:
+        name, score = result["metric_config"]["metric_name"], result["score_details"]["score"]
+        scale = 100 if METRICS[name].family in CLASSES else 1
+        assert score == scale * record.scores.adapter[name].mean
 
 
 def compare_every_eval_ever(
@@ -124,7 +146,7 @@ def compare_every_eval_ever(
         if who == "adapter":
             base = record.pins.base_model
             assert log["model_info"]["additional_details"]["base_model_revision"] == base.revision
-        for part, scores in {"": record.scores, "/clean": record.scores.clean}.items():
+        for part, scores in _parts(record).items():
             results = [one for one in log["evaluation_results"] if one["evaluation_name"] == record.name + part]
             assert bool(results) == (scores is not None)
             for result in results:
@@ -193,7 +215,8 @@ def compare_lm_eval(folder: Path, record: Record, predictions: Predictions | Non
         kept = config["metadata"]["scores"]["all"]
         assert {metric: tuple(one.values()) for metric, one in kept["scores"].items()} == intervals(scores)
         assert {m: tuple(x.values()) for m, x in kept["difference"].items()} == intervals(record.scores.difference)
-        assert ("clean" in config["metadata"]["scores"]) == (record.scores.clean is not None)
+        parts = {name.removeprefix("/") or "all" for name, one in _parts(record).items() if one is not None}
+        assert config["metadata"]["scores"].keys() == parts
         assert found["n-samples"][task]["effective"] == record.scores.rows
         assert config["dataset_path"] == record.pins.dataset.id
         assert config["metadata"]["dataset_revision"] == record.pins.dataset.revision
@@ -223,6 +246,10 @@ def compare_aibom(folder: Path, record: Record, own: tuple[str, str | None]) -> 
         assert parts[f"{pin.kind}:{pin.id}"]["version"] == pin.revision
     for package, version in record.environment.packages.items():
         assert parts[f"pypi:{package}"]["version"] == version
+    properties = {one["name"].partition(":")[2]: one["value"] for one in model["properties"]}
+    assert json.loads(properties["recipe"]) == {key: record.recipe[key] for key in ("prompt", "target")}
+    contract = record.contract
+    assert properties["decoding"] == f"beams {contract.num_beams}, max_new_tokens {contract.max_new_tokens}"
     metrics = model["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]
     for who, (name, _) in models(record, own).items():
         found = {
@@ -235,7 +262,8 @@ def compare_aibom(folder: Path, record: Record, own: tuple[str, str | None]) -> 
 
 def compare_all(adapter: str, folder: Path, record: Record, predictions: Predictions, own: tuple[str, str | None]):
     """Exports `adapter` in every format, and holds each against its record."""
-    compare_eval_results(export(adapter, "eval-results", folder), record)
+    published = own[1] is not None
+    compare_eval_results(export(adapter, "eval-results", folder), record, published)
     compare_every_eval_ever(export(adapter, "every-eval-ever", folder), record, predictions, own)
     compare_lm_eval(export(adapter, "lm-eval", folder), record, predictions, own)
     compare_aibom(export(adapter, "aibom", folder), record, own)

@@ -77,6 +77,8 @@ def _model(results: Results) -> dict[str, Any]:
             for name, digest in hashes.items()
         ],
     }
+    if results.record_url is not None:
+        component["externalReferences"] = [{"type": "evidence", "url": results.record_url}]
     if own.revision is not None:
         component["version"] = own.revision
         if not record.miniature:

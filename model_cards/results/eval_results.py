@@ -4,7 +4,7 @@ from datetime import date
 from pathlib import Path
 
 import yaml
-from huggingface_hub import EvalResultEntry, constants, eval_result_entries_to_yaml
+from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
 from model_cards.results.source import Results
 from record.errors import UserError, one_line
@@ -60,11 +60,7 @@ def write(results: Results, folder: Path) -> list[Path]:
         raise UserError(
             f"the Hub's result files name a dataset on the Hub, and {results.dataset} is none: choose another format"
         )
-    source = None
-    if results.release is not None:
-        name, commit = results.release.split("@")
-        source = f"{constants.ENDPOINT}/{name}/blob/{commit}/{RECORD_FILE}"
     path = folder / ".eval_results" / f"{record.name}.yaml"
     path.parent.mkdir(parents=True)
-    path.write_text(result_file(record, source=source), encoding="utf-8")
+    path.write_text(result_file(record, source=results.record_url), encoding="utf-8")
     return [path]

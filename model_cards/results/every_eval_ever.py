@@ -44,8 +44,6 @@ def write(results: Results, folder: Path, now: datetime) -> list[Path]:
 def evaluation_log(results: Results, model: Model, now: datetime) -> dict[str, Any]:
     """The scores of one model, without its rows."""
     record, stamp = results.record, str(int(now.timestamp()))
-    # Only of what was trained here is it known that who made it scored it.
-    own = model.who == "adapter" and record.evaluated is None
     details = {
         "record_name": record.name,
         "release": results.release or UNPUBLISHED,
@@ -60,13 +58,20 @@ def evaluation_log(results: Results, model: Model, now: datetime) -> dict[str, A
             "source_name": TOOL,
             "source_type": "evaluation_run",
             "source_organization_name": (results.release or UNPUBLISHED).partition("/")[0],
-            "evaluator_relationship": "first_party" if own else "other",
+            "evaluator_relationship": _relationship(results, model),
             "additional_details": details,
         },
         "eval_library": {"name": TOOL, "version": results.code},
         "model_info": _model_info(results, model),
         "evaluation_results": _evaluation_results(results, model),
     }
+
+
+def _relationship(results: Results, model: Model) -> str:
+    """Whose model it is: of whoever published the scores, or somebody else's."""
+    if results.release is not None:
+        return "first_party" if results.release.partition("/")[0] == model.owner else "third_party"
+    return "first_party" if model.owner == UNPUBLISHED else "other"
 
 
 def _model_info(results: Results, model: Model) -> dict[str, Any]:

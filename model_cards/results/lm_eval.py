@@ -73,13 +73,18 @@ def evaluation(results: Results, model: Model) -> dict[str, Any]:
         "n-samples": {task: {"original": record.data.test, "effective": record.scores.rows}},
         "config": _config(results, model),
         "git_hash": where.code_commit,
-        "model_source": record.contract.engine,
+        "model_source": _source(results),
         "model_name": model.id,
         "model_name_sanitized": _plain(model.id),
     }
     if version := where.packages.get("transformers"):
         found["transformers_version"] = version
     return found
+
+
+def _source(results: Results) -> str:
+    """What wrote the outputs, by its name for transformers."""
+    return results.record.contract.engine.replace("transformers", "hf")
 
 
 def _metrics(results: Results, model: Model) -> dict[str, float | str]:
@@ -153,8 +158,7 @@ def _config(results: Results, model: Model) -> dict[str, Any]:
     if not full:
         weights = {"pretrained": base.id, "revision": base.revision, "peft": model.id}
     return {
-        # Its name for transformers.
-        "model": "hf" if record.contract.engine == "transformers" else record.contract.engine,
+        "model": _source(results),
         "model_args": {**weights, "dtype": record.contract.dtype},
         **({"model_num_parameters": record.model.total} if model.who == "adapter" else {}),
         "model_dtype": record.contract.dtype,
@@ -163,7 +167,6 @@ def _config(results: Results, model: Model) -> dict[str, Any]:
         "batch_size": str(record.contract.batch_size),
         "device": (record.scored_in or record.environment).device,
         "bootstrap_iters": record.contract.resamples,
-        "numpy_seed": record.contract.seed,
     }
 
 

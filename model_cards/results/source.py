@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from huggingface_hub import constants
+
 from record.errors import UserError, make
 from record.predictions import Predictions, load_predictions
-from record.release_files import PREDICTIONS_FILE
+from record.release_files import PREDICTIONS_FILE, RECORD_FILE
 from record.run_record import FilePin, Record, load_record
 from record.scored_record import AnyScored, require_evaluation, require_scores
 from record.scores import Interval, Intervals
@@ -61,6 +63,14 @@ class Results:
     def dataset(self) -> str:
         """What others call the dataset: nothing of where files of one's own lie."""
         return self.record.pins.dataset.id
+
+    @property
+    def record_url(self) -> str | None:
+        """Where the record lies, which holds all that a format has no place for."""
+        if self.release is None:
+            return None
+        name, commit = self.release.split("@")
+        return f"{constants.ENDPOINT}/{name}/blob/{commit}/{RECORD_FILE}"
 
     @property
     def code(self) -> str:

@@ -3,13 +3,13 @@
 import json
 
 import pytest
-from result_files import compare_all, compare_every_eval_ever, compare_lm_eval, export
+from result_files import compare_all, compare_every_eval_ever, compare_lm_eval, convert_lm_eval, export
 
 from model_cards.results.export import command
 from record.command_line import run_command
 from record.predictions import Predictions
-from record.run_record import FilePin
-from record.scores import FAMILIES
+from record.run_record import FilePin, Pin
+from record.scores import FAMILIES, OwnDatabases
 from scoring.contract import contract_of
 from scoring.scores import score_predictions
 
@@ -42,6 +42,11 @@ def run(record, predictions, tmp_path):
     wanted = SimpleRecipe(list(FAMILIES), "{schema}", "words", "{more}")
     record.contract = contract_of(wanted, "float32", 8).model_copy(update={"max_new_tokens": 3})
     record.scores = score_predictions(predictions, record.contract, 1.0, 2.0)
+    clean = record.scores.clean.model_dump()
+    record.scores.databases = OwnDatabases(
+        **clean, not_executable=1, both=2, base_agree=1, adapter_agree=1, files=1, bytes=1, sha256="9" * 64
+    )
+    record.pins.parent_adapter = Pin(kind="model", id="somebody/first-stage", revision="7" * 40)
     record.data.test = ROWS
     folder = tmp_path / "finance"
     folder.mkdir()
@@ -63,6 +68,11 @@ class SimpleRecipe:
 def test_a_run_of_every_metric_comes_back_from_every_format(run, record, predictions, tmp_path):
     assert set(record.scores.adapter) >= {"rougeL", "bleu", "ter", "squad_f1", "sql_execution_match"}
     compare_all(str(run), tmp_path, record, predictions, ("unpublished/flan-t5-large-finance", None))
+
+
+def test_every_eval_ever_s_own_converter_reads_what_lm_eval_would_have_written(run, record, tmp_path):
+    folder = export(str(run), "lm-eval", tmp_path)
+    convert_lm_eval(folder / "unpublished__flan-t5-large-finance", tmp_path / "converted" / "data", record)
 
 
 def test_no_row_of_files_of_ones_own_stands_in_any_file(run, record, predictions, tmp_path, capsys):
