@@ -44,7 +44,7 @@ for folder in Path(os.environ["FOLDER"]).iterdir():
             assert own == (sample["doc_hash"], sample["prompt_hash"], sample["target_hash"])
             hashes += "".join(own)
         assert found["task_hashes"][task] == hash_string(hashes)
-        one["again"] = {}
+        one["again"], one["errors"] = {}, {}
         for name in found["higher_is_better"][task]:
             values = [sample[name] for sample in samples if name in sample]
             if name in ("bleu", "chrf", "ter"):
@@ -52,7 +52,7 @@ for folder in Path(os.environ["FOLDER"]).iterdir():
                 pairs = list(zip(answers, [sample["resps"][0][0] for sample in samples]))
                 one["again"][name] = getattr(metrics, name)(pairs)
             else:
-                one["again"][name] = metrics.mean(values)
+                one["again"][name], one["errors"][name] = metrics.mean(values), metrics.mean_stderr(values)
 print(json.dumps(told))
 """
 CYCLONEDX = """
@@ -96,6 +96,7 @@ def compare_eval_results(folder: Path, record: Record, published: bool) -> None:
         assert (entry.source_url or "").endswith("/record.json") == published
         assert (entry.dataset_id, entry.dataset_revision, entry.date) == (dataset.id, dataset.revision, None)
         interval = record.scores.adapter[name]
+        assert entry.notes.endswith(", on a miniature") == record.miniature
         assert f"95 % interval {interval.low:.4f} to {interval.high:.4f}, {record.scores.rows:,} rows" in entry.notes
         assert f"at most {record.contract.max_new_tokens} tokens, beams: {record.contract.num_beams}" in entry.notes
 
@@ -143,6 +144,7 @@ def compare_every_eval_ever(
     for who, (name, revision) in models(record, own).items():
         path, log = logs[name]
         assert log["model_info"]["additional_details"].get("revision") == revision
+        assert log["source_metadata"]["additional_details"]["miniature"] == json.dumps(record.miniature)
         if who == "adapter":
             base = record.pins.base_model
             assert log["model_info"]["additional_details"]["base_model_revision"] == base.revision
@@ -208,10 +210,12 @@ def compare_lm_eval(folder: Path, record: Record, predictions: Predictions | Non
             assert f"{scale * score.mean:.4f}".rstrip("0").rstrip(".") in told[name]["table"]
             if predictions is not None:
                 assert abs(told[name]["again"][metric] - scale * score.mean) < 1e-6
-                # Almost all resampled scores lie within two standard errors: they are a fourth of the interval.
-                error = found["results"][task][f"{metric}_stderr,none"] / scale
-                assert abs(error - (score.high - score.low) / 3.92) < 0.3 * error + 1e-9
+                error = found["results"][task][f"{metric}_stderr,none"]
+                # Of a mean its own formula, of a corpus the normal distribution's: ours is that of some resamples.
+                theirs = told[name]["errors"].get(metric, scale * (score.high - score.low) / 3.92)
+                assert abs(error - theirs) <= 0.2 * theirs + 1e-9, metric
         config = found["configs"][task]
+        assert config["metadata"]["miniature"] == record.miniature
         kept = config["metadata"]["scores"]["all"]
         assert {metric: tuple(one.values()) for metric, one in kept["scores"].items()} == intervals(scores)
         assert {m: tuple(x.values()) for m, x in kept["difference"].items()} == intervals(record.scores.difference)
@@ -248,6 +252,7 @@ def compare_aibom(folder: Path, record: Record, own: tuple[str, str | None]) -> 
         assert parts[f"pypi:{package}"]["version"] == version
     properties = {one["name"].partition(":")[2]: one["value"] for one in model["properties"]}
     assert json.loads(properties["recipe"]) == {key: record.recipe[key] for key in ("prompt", "target")}
+    assert properties["miniature"] == json.dumps(record.miniature)
     contract = record.contract
     assert properties["decoding"] == f"beams {contract.num_beams}, max_new_tokens {contract.max_new_tokens}"
     metrics = model["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]
