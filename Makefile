@@ -84,7 +84,7 @@ EXPORT_AS = $(foreach form,$(or $(value FORMAT),merged),--format '$(form)') $(ca
 
 .PHONY: help install demo test lint hub publish publish-data withdraw reproduce retrain check claims compare report readme bench serve space publish-space export export-results conformance
 help: ## print this list
-	@sed -nE 's/^([a-zA-Z][a-zA-Z0-9_%-]*):.*## (.*)/\1\t\2/p' Makefile | sed 's/%/R/' | expand -t 14
+	@sed -nE 's/^([a-zA-Z][a-zA-Z0-9_%-]*):.*## (.*)/\1\t\2/p' Makefile | sed 's/%/R/' | expand -t 15
 	echo
 	echo 'R is a recipe: $(patsubst recipes/%.yaml,%,$(wildcard recipes/*.yaml)).' | fold -s -w 79 | sed 's/ *$$//'
 	echo

@@ -25,8 +25,14 @@ FORMATS = ("eval-results", "every-eval-ever", "lm-eval", "aibom")
     ),
 )
 @click.argument("adapter", type=RunOrId(), metavar="RUN_OR_ID")
-@click.option("--format", "form", type=click.Choice(FORMATS), required=True, metavar="FORMAT")
-@click.option("--into", type=click.Path(path_type=Path, file_okay=False), required=True, metavar="FOLDER")
+@click.option("--format", "form", type=click.Choice(FORMATS), required=True, metavar="FORMAT", help="See above.")
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    metavar="FOLDER",
+    help="A new folder for the files.",
+)
 @click.option("--revision", default="main", show_default=True, help="Branch, tag or commit of a published one.")
 def command(adapter: str, form: str, into: Path, revision: str) -> None:
     """Write the scores of a run or a release in a format that others read.
