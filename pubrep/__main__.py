@@ -30,6 +30,11 @@ VERBS: dict[str, tuple[str, str, bool]] = {
     "serve": ("serving.server:command", "Answer over HTTP as OpenAI does.", True),
     "space": ("serving.space.publish:space", "Try an adapter in a browser, on this machine.", True),
     "publish-space": ("serving.space.publish:command", "Publish that page as a Space.", True),
+    "export-results": (
+        "model_cards.results.export:command",
+        "Write scores in formats that others read.",
+        True,
+    ),
     "report": ("model_cards.overview:command", "Put scored runs on one page, row by row.", True),
     "compare": ("model_cards.compare:command", "Put base models side by side.", False),
     "claims": ("readme.claims:command", "Bring README's results up to date from the Hub.", True),

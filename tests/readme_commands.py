@@ -42,6 +42,7 @@ READ = {
     "make publish-data ROWS=.local_hub/runs/mine DATASET=local-user/rows HUB=local": "tests/push/test_publish_data.py",
     "make publish-mine HUB=local": "tests/push/test_publish_data.py",
     "make reproduce ADAPTER=local-user/mine HUB=local": "tests/push/test_publish_data.py",
+    "make export-results ADAPTER=owner/name FORMAT=every-eval-ever INTO=results": "tests/test_published.py",
     "make space ADAPTER=owner/name": "tests/serving/test_space.py",
     "make publish-space ADAPTER=owner/name": "tests/serving/test_space.py",
     'make serve ADAPTER="owner/name owner/other@revision runs/finance"': "tests/serving/test_server.py",

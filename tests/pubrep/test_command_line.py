@@ -75,6 +75,8 @@ SLIPS = {
     "--json train": "--json stands before `help` alone",
     "export finance": "Missing option '--format'",
     "export finance --format int4": "'int4' is not one of",
+    "export-results a/b --into x --format xml": "'xml' is not one of 'eval-results', 'every-eval-ever'",
+    "export-results a/b --format lm-eval": "Missing option '--into'",
     "serve": "Missing argument 'ADAPTER...'",
     "serve a/b --port http": "'http' is not a valid integer",
     "space a/b --private": "No such option '--private'",

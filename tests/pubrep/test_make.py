@@ -54,6 +54,8 @@ SLIPS = {
     ("serve",): "no adapter was named",
     ("publish-data", "ROWS=rows.csv"): "name a run, file or folder and a repository",
     ("export", "FORMAT=int8"): "no adapter was named",
+    ("export-results", "ADAPTER=a/b", "FORMAT=lm-eval"): "name an adapter and a folder",
+    ("export-results", "ADAPTER=a/b", "INTO=x", "PUBLISH=1"): "make export-results does not take PUBLISH",
     ("sweep-finance",): "no settings were named",
 }
 
@@ -105,6 +107,8 @@ def test_what_is_said_is_passed_on(venv):
         (["train-finance", "ACCELERATE=x.yaml"], "[train][finance][--accelerate][x.yaml] "),
         (["publish-data", "ROWS=my rows.csv", "DATASET=a/b"], "[publish-data][my rows.csv][a/b] "),
         (["sweep-finance", "SET=seed=1,2 lora_r=8"], "[sweep][finance][--set][seed=1,2][--set][lora_r=8] "),
+        (["export-results", "ADAPTER=a/b", "FORMAT=lm-eval", "INTO=my folder", "REVISION=v2"],
+         "[export-results][a/b][--format][lm-eval][--into][my folder][--revision][v2] "),
         (["claims", "CHECK=1"], "[claims][--check] "),
     ):  # fmt: skip
         answer = make(*words, f"VENV={venv}")
