@@ -90,6 +90,26 @@ def peak_resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def free_memory() -> int:
+    """Bytes of the machine's memory that this process may still take: what is free, and what its limits leave."""
+    import resource
+
+    import psutil
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    free = [psutil.virtual_memory().available]
+    if limit != resource.RLIM_INFINITY:
+        free.append(max(0, limit - psutil.Process().memory_info().vms))
+    # A container's: https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files
+    group = Path("/sys/fs/cgroup")
+    with suppress(OSError, ValueError):
+        most, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        # What the files it has read take is given back when it is needed.
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        free.append(max(0, most - used + int(stat["inactive_file"])))
+    return min(free)
+
+
 def _code() -> tuple[str | None, bool]:
     root = Path(__file__).parents[1]
     environ = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
