@@ -2,12 +2,15 @@
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from recipes.summary import size
+from record.errors import UserError
 from record.run_record import Environment
 
 PACKAGES = (
@@ -88,6 +91,25 @@ def peak_resident_bytes() -> int:
 
     # Linux counts kibibytes, macOS bytes (getrusage(2) of each).
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def free_disk(place: Path) -> int:
+    """Bytes that are free where a file or folder lies, or would lie."""
+    there = next(path for path in (place.absolute(), *place.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
+def refuse_full_disk(needed: int, place: Path, cure: str) -> None:
+    """Refuses what will not fit on the disk, before hours of work end there.
+
+    Raises:
+        `UserError`: it will not.
+    """
+    if needed > (free := free_disk(place)):
+        raise UserError(
+            f"the disk is too full: {size(needed)} are needed in {place}, {size(free)} are free: free some space, or "
+            f"{cure}"
+        )
 
 
 def free_memory() -> int:

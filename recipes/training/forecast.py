@@ -1,7 +1,6 @@
 """What training will take, before it starts: steps, tokens and FLOP counted, the rate measured on this device."""
 
 import math
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +12,19 @@ import torch
 from accelerate.utils import gather_object, send_to_device
 from datasets import Dataset
 
-from recipes.summary import duration, say, size
+from recipes.environment import refuse_full_disk
+from recipes.summary import duration, say
 from recipes.training.flop import row_flop
 from recipes.training.trainer import AdapterTrainer, saved_bytes, tokens_of
-from record.errors import UserError
 from record.run_record import Forecast, Record
 
-# What measuring the rate may take: seconds, and of the training's own time the share.
-SECONDS, SHARE = 4.0, 0.02
+# What measuring the rate may take: seconds, and of the training's own time the share, but so many seconds in any case.
+SECONDS, SHARE, SHORTEST = 4.0, 0.02, 0.3
 # Bytes of state that an optimizer keeps for each trained number; AdamW's two moments unless named here.
 MOMENTS = {"sgd": 0, "adafactor": 0, "adamw_bnb_8bit": 2, "adamw_8bit": 2, "paged_adamw_8bit": 2, "lomo": 0}
 ADAMW = 8
+# What to do where a run's folder will not fit on the disk.
+SMALLER_RUN = "set a smaller `save_total_limit`, or name another folder (--output_dir)"
 
 
 @dataclass(frozen=True)
@@ -129,15 +130,15 @@ def measure_rates(trainer: AdapterTrainer, work: Work, seconds: float = SECONDS)
 
     with torch.random.fork_rng():
         done, took = rate(1)
-        left = min(seconds, SHARE * work.flop * took / done)
         runs: list[tuple[int, float, float]] = []
+        spent = took
         while True:
-            fits = int(whole * (left / 2) * (done / took) / (flop.mean() * whole))
+            fits = int(whole * max(0.0, seconds - spent) / 2 * (done / took) / (flop.mean() * whole))
             count = max(1, runs[-1][0] if runs else 1, min(whole, fits))
             done, took = rate(count)
             runs.append((count, done, took))
-            left -= took
-            if took > left:
+            spent += took
+            if spent + took > max(SHORTEST, min(seconds, SHARE * work.flop * took / done)):
                 break
         largest = [run for run in runs if run[0] == runs[-1][0]]
         # The first of a size makes place for it.
@@ -186,25 +187,6 @@ def disk_of(trainer: AdapterTrainer, work: Work) -> int:
     return trained * (4 + kept * (4 + MOMENTS.get(str(trainer.args.optim), ADAMW)))
 
 
-def free_disk(place: Path) -> int:
-    """Bytes that are free where a file or folder lies, or would lie."""
-    there = next(path for path in (place.absolute(), *place.absolute().parents) if path.exists())
-    return shutil.disk_usage(there).free
-
-
-def refuse_full_disk(needed: int, place: Path) -> None:
-    """Refuses what will not fit on the disk, before hours of work end there.
-
-    Raises:
-        `UserError`: it will not.
-    """
-    if needed > (free := free_disk(place)):
-        raise UserError(
-            f"the disk is too full: {size(needed)} are needed in {place}, {size(free)} are free: free some space, set "
-            "a smaller `save_total_limit`, or name another folder (--output_dir)"
-        )
-
-
 def make_forecast(trainer: AdapterTrainer, steps_done: int, run: Path) -> Forecast | None:
     """What the training that is about to start will take, printed in at most three lines.
 
@@ -218,7 +200,7 @@ def make_forecast(trainer: AdapterTrainer, steps_done: int, run: Path) -> Foreca
         `UserError`: the run does not fit on the disk.
     """
     work = count_work(trainer)
-    refuse_full_disk(disk_of(trainer, work), run)
+    refuse_full_disk(disk_of(trainer, work), run, SMALLER_RUN)
     left = 1 - steps_done / work.steps
     if left <= 0:
         return None
