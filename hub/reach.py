@@ -48,7 +48,9 @@ def missing_bytes(pinned: Pin, names: list[str] | None = None) -> int:
     """
     if constants.HF_HUB_OFFLINE:
         return 0
-    info = HfApi().repo_info(pinned.id, repo_type=pinned.kind, revision=pinned.revision, files_metadata=True)
+    api = HfApi()
+    ask = api.model_info if pinned.kind == "model" else api.dataset_info
+    info = ask(pinned.id, revision=pinned.revision, files_metadata=True)
     sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
     if names is None:
         names = [name for name in sizes if WEIGHTS.fullmatch(name) or ("/" not in name and name.endswith(".json"))]

@@ -97,12 +97,12 @@ def count_work(trainer: AdapterTrainer) -> Work:
 
 
 def _times(strategy: Any, interval: float | None, steps: int, epochs: float) -> int:
-    """How often something happens; an interval below 1 is a share of all steps (transformers 5.23)."""
+    """How often something happens, the end included, in transformers 5.23: below 1 an interval is a share of all steps."""
     if strategy == "epoch":
         return math.ceil(epochs)
     if strategy != "steps" or not interval:
         return 0
-    return steps // (math.ceil(steps * interval) if interval < 1 else int(interval))
+    return math.ceil(steps / (math.ceil(steps * interval) if interval < 1 else interval))
 
 
 def measure_rates(trainer: AdapterTrainer, work: Work, seconds: float = SECONDS) -> Rates | None:
