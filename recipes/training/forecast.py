@@ -97,7 +97,7 @@ def count_work(trainer: AdapterTrainer) -> Work:
 
 
 def _times(strategy: Any, interval: float | None, steps: int, epochs: float) -> int:
-    """How often something happens, the end included, in transformers 5.23: below 1 an interval is a share of all steps."""
+    """How often transformers 5.23 does it, the end included; an interval below 1 is a share of all steps."""
     if strategy == "epoch":
         return math.ceil(epochs)
     if strategy != "steps" or not interval:
@@ -128,7 +128,8 @@ def measure_rates(trainer: AdapterTrainer, work: Work, seconds: float = SECONDS)
         _step(trainer, send_to_device(inputs, trainer.args.device), evaluating)
         return flop[rows].sum(), time.perf_counter() - begun
 
-    with torch.random.fork_rng():
+    # To compile would take longer than the measurement: what follows is then an upper bound.
+    with torch.random.fork_rng(), torch.compiler.set_stance("force_eager"):
         done, took = rate(1)
         runs: list[tuple[int, float, float]] = []
         spent = took
