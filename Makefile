@@ -11,6 +11,7 @@ PUBLISHING := $(HUBS) ORG REVISION PR PRIVATE COLLECTION OVERWRITE SIGN VERDICT 
 CHECKING := $(HUBS) ADAPTER REVISION SAMPLE VERIFY_KEY REPORT DATA STRICT JSON OFFLINE
 EXPORTING := $(HUBS) FORMAT SAMPLE FORCE PUBLISH PRIVATE OVERWRITE
 TAKES_demo :=
+TAKES_plan := $(HUBS)
 TAKES_train := $(HUBS) ACCELERATE
 TAKES_sweep := $(HUBS) SET ACCELERATE
 TAKES_evaluate := $(HUBS)
@@ -107,6 +108,9 @@ $(READY): requirements.txt
 
 demo: $(READY) ## the whole loop on the local Hub, no account needed
 	@$(PUBREP) demo
+
+plan-%: $(READY) ## what R needs and how long it takes, before hours are spent
+	@$(PUBREP) plan '$*' $(HUB_OPTION) $(ARGUMENTS)
 
 train-%: $(READY) ## train recipe R; continue an interrupted run: [ACCELERATE=]
 	@$(PUBREP) train '$*' $(call option,ACCELERATE,accelerate) $(HUB_OPTION) $(ARGUMENTS)

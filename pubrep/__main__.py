@@ -17,6 +17,7 @@ from record.errors import ON_LOCAL_HUB
 
 # By verb: where its command stands, what it does, and whether it speaks with a Hub.
 VERBS: dict[str, tuple[str, str, bool]] = {
+    "plan": ("pubrep.plan:plan", "Say what a recipe needs, before hours are spent.", True),
     "train": ("pubrep.train:train", "Train a recipe's adapter; continue an interrupted run.", True),
     "sweep": ("pubrep.sweep:sweep", "Train and score a recipe with several settings.", True),
     "evaluate": ("evaluation.evaluate:command", "Score base model and adapter on the test rows.", True),

@@ -208,6 +208,19 @@ class Training(Section):
         return losses[-1] if losses else None
 
 
+class Forecast(Section):
+    """What was said of the session that finished the training before it started.
+
+    `tokens` (source and target, no padding) and `teraflop` are counted from the rows, `seconds` follow from a rate that
+    was measured for moments; `ratio` is what the session took over that, for the steps that it did.
+    """
+
+    tokens: Count
+    teraflop: Amount
+    seconds: Amount
+    ratio: Amount | None = None
+
+
 class Energy(Section):
     """Electricity of the session that finished the training, the whole machine's, as codecarbon gives it.
 
@@ -327,6 +340,7 @@ class Record(Section):
     training: Training | None = None
     evaluated: Evaluated | None = None
     energy: Energy | None = None
+    forecast: Forecast | None = None
     contract: Contract | None = None
     scored_in: Environment | None = None
     scores: Scores | None = None

@@ -28,6 +28,7 @@ ALONE = {"make demo": "tests/test_demo.py"}
 READ = {
     "make reproduce ADAPTER=owner/name REVISION=commit LEVEL=score": "tests/test_levels.py",
     "make check ADAPTER=owner/name RECIPE=finance CLAIM=rougeL=0.2285": "tests/evaluation/test_check.py",
+    "make plan-finance": "tests/pubrep/test_plan.py",
     "make publish-finance DRY_RUN=1": "tests/test_demo.py",
     "make publish-finance": "tests/test_demo.py",
     "make publish": "tests/test_demo.py",
