@@ -54,9 +54,7 @@ def verify(voucher: Voucher, key: Key | None = None) -> None:
     """
     signer, envelope = voucher.contents.signer, voucher.envelope
     if signer is None or envelope is None:
-        raise BadSignature(
-            f"it is not signed, and {voucher.checker} is known to sign by the {key.label if key else ''}"
-        )
+        raise BadSignature("it is not signed" + (f", and should be by the {key.label}" if key else ""))
     if key is not None and signer.label != key.label:
         raise BadSignature(f"it is signed by the {signer.label}, not by the {key.label}")
     serialization = _serialization()

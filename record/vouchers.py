@@ -319,3 +319,9 @@ def row_numbers(rows: list[int]) -> str:
     """The first numbers of rows, and how many more there are."""
     told = ", ".join(f"{row:,}" for row in rows[:ROWS])
     return f"{told} and {len(rows) - ROWS:,} more" if len(rows) > ROWS else told
+
+
+def days_ago(date: datetime) -> str:
+    """How old a verdict is now, in words."""
+    days = max(0, (datetime.now(UTC) - date).days)
+    return {0: "today", 1: "yesterday"}.get(days, f"{days:,} days ago")
