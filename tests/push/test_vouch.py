@@ -5,6 +5,7 @@ import base64
 import json
 import os
 import re
+import time
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import short_runs
 from click.testing import CliRunner
+from html_page import Page
 from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download
 from key_pairs import key_pair
 from publishers import copy_of, told
@@ -23,6 +25,8 @@ from hub.vouchers import accepted, read_proposed, read_release, read_vouchers
 from model_cards.overview import read_all, render_overview
 from model_cards.vouchers import section_of
 from push.vouch import command
+from readme.claims import renew_all
+from readme.history import HISTORY_FILE, load_history, render_claims
 from record.release_files import may_lie_beside
 from record.vouchers import FOLDER, LARGEST, Contents, agreement, statement, voucher_path
 
@@ -277,6 +281,27 @@ def test_card_and_page_show_who_agrees_on_what_and_where_they_part(merged, files
     for text in ("3 accounts checked it: 2 found what is published, 1 did not", "carol: DRIFTED at level generate on",
                  "(today)", "They part: carol, of 2 who ran the models"):  # fmt: skip
         assert text in page, text
+
+
+def test_claims_count_them_and_keep_every_verdict(merged, tmp_path, capsys):
+    (tmp_path / "claims.yaml").write_text(f"- {{adapter: {REPO}, hub: local}}\n")
+    (tmp_path / "README.md").write_text("<!-- rendered: results -->\n<!-- /rendered -->\n")
+    assert "Whether others vouch for it" not in render_claims(tmp_path)
+    for _ in range(2):
+        assert renew_all(tmp_path, check=True, level="score") == []
+        # Two checks are at least a second apart.
+        time.sleep(1)
+    assert "<br>2 of 3 other accounts agree |" in (tmp_path / "README.md").read_text()
+    (folder,) = (tmp_path / "docs/claims").iterdir()
+    history = load_history(folder)
+    by = [past.checker for past in history.verdicts]
+    assert by[:2] == ["", ""] and sorted(by[2:]) == ["alice", "bob", "carol"]
+    assert [past.verdict for past in history.verdicts if past.checker == "carol"] == ["DRIFTED"]
+    assert (folder / HISTORY_FILE).stat().st_size < 10_000
+    page = Page(render_claims(tmp_path))
+    for text in ("REPRODUCED at level score, today, of the commit", "2 of 3 other accounts that checked this release",
+                 "carol: other outputs of the adapter in row", "5 verdicts, the newest first"):  # fmt: skip
+        assert text in page.text, text
 
 
 def test_a_card_that_shows_other_verdicts_than_its_files_is_told(merged, files, capsys):
