@@ -46,8 +46,7 @@ class PastVerdict(Section):
     @property
     def age(self) -> str:
         """How old it is now, in words."""
-        date = datetime.fromisoformat(self.date)
-        return days_ago(date if date.tzinfo else date.replace(tzinfo=UTC))
+        return age(self.date)
 
 
 class History(Section):
@@ -104,6 +103,12 @@ def _past(verdict: Verdict, voucher: Voucher | None = None) -> PastVerdict:
     )
 
 
+def age(date: str) -> str:
+    """How old a verdict of this date is now, in words."""
+    then = datetime.fromisoformat(date)
+    return days_ago(then if then.tzinfo else then.replace(tzinfo=UTC))
+
+
 def render_claims(root: Path) -> str:
     """The page over the adapters that the listing in the folder `root` names, as one HTML file that loads nothing."""
     entries: list[tuple[Listed, Claim | None, Record | None, History]] = []
@@ -111,5 +116,5 @@ def render_claims(root: Path) -> str:
         folder = folder_of(root, entry)
         claim = load_claim(folder)
         entries.append((entry, claim, load_record(folder) if claim else None, load_history(folder)))
-    values: dict[str, Any] = {"entries": entries, "now": f"{datetime.now(UTC):%Y-%m-%d}"}
+    values: dict[str, Any] = {"entries": entries, "age": age, "now": f"{datetime.now(UTC):%Y-%m-%d}"}
     return render_page(HERE / "claims.html.jinja", style=source(PAGE_STYLE, HERE / "claims.css"), **values)

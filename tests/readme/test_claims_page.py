@@ -6,7 +6,7 @@ import pytest
 from contrast import CONTRAST
 from html_page import Page
 
-from readme.history import HISTORY_FILE, History, PastVerdict, load_history, render_claims
+from readme.history import HISTORY_FILE, History, PastVerdict, age, load_history, render_claims
 from readme.render import Claim
 from record.errors import UserError
 from record.verdict import Verdict
@@ -49,7 +49,7 @@ def test_it_tells_age_agreement_and_every_verdict(root):
     html = render_claims(root)
     page = Page(html)
     for text in (
-        "REPRODUCED at level prefill",
+        f"REPRODUCED at level prefill, {age(DATE.format(3))}, of the commit",
         "of the commit 111111111111; now it is 222222222222, which is not checked.",
         "1 of 2 other accounts that checked this release found what is published, 1 did not.",
         "Whether others vouch for it was not asked yet.",
