@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from model_cards.escape import cut, environment, plain
 from model_cards.plots import badge_text
+from model_cards.vouchers import render_vouchers
 from recipes.expectations import format_figure
 from recipes.families import family_of_record
 from record.errors import UserError, make
@@ -69,6 +70,7 @@ def render_card(
         project_url=PROJECT_URL,
         scores=record.scores,
         verdict=verdict,
+        vouchers=Markup(render_vouchers([], "").strip()),
         badge=badge_text(verdict),
         evidence=EVIDENCE,
         metric_names=METRIC_NAMES,
