@@ -66,10 +66,26 @@ class FilePin(Pin):
         return self.id if ROWS_FILE.fullmatch(self.id) else f"./{self.id}"
 
 
+DatasetPin = Annotated[Pin | FilePin, Field(discriminator="kind")]
+
+
 class Pins(Section):
+    """What a run was made of; `more_datasets` are those after the first, where the recipe has several `datasets`."""
+
     base_model: Pin
-    dataset: Annotated[Pin | FilePin, Field(discriminator="kind")]
+    dataset: DatasetPin
+    more_datasets: list[DatasetPin] = Field(default=[], max_length=19)
     parent_adapter: Pin | None = None
+
+    @property
+    def datasets(self) -> list[Pin | FilePin]:
+        """All datasets, in the recipe's order."""
+        return [self.dataset, *self.more_datasets]
+
+    @property
+    def file(self) -> FilePin | None:
+        """The first dataset that is files of somebody's own; None where all are on the Hub."""
+        return next((dataset for dataset in self.datasets if isinstance(dataset, FilePin)), None)
 
 
 class Lengths(Section):
@@ -81,14 +97,25 @@ class Lengths(Section):
     p99: Count | None = None
 
 
+class DatasetRows(Section):
+    """Rows of one of several datasets: as it has them, as its share takes them, and those of each split."""
+
+    dataset: RepoId | PlainName
+    rows: Count
+    loaded: Count
+    train: Count
+    validation: Count
+    test: Count
+
+
 class Data(Section):
     """Row counts: `loaded` = the sum of `dropped` + train + validation + test; `dropped` and `truncated` by rule.
 
     `limits` holds what each percentile rule came to, `lengths` those of the training rows and of the references, the
     targets of the test rows. `test_sha256` is the hash of
     the test rows, in order. `test_dropped` counts those of the dropped rows that the dataset's own test split held,
-    where the recipe names one. `rules` says by which rules rows were made and compared: records before version 5 by the
-    first.
+    where the recipe names one. `by_dataset` counts by dataset where there are several. `rules` says by which rules rows
+    were made and compared: records before version 5 by the first.
     """
 
     rules: Literal[1, 2] = 2
@@ -101,6 +128,7 @@ class Data(Section):
     validation: Count
     test: Count
     test_dropped: Count = 0
+    by_dataset: list[DatasetRows] = Field(default=[], max_length=20)
     test_sha256: Sha256
 
     def where_stated(self, other: "Data") -> "Data":
@@ -360,7 +388,7 @@ class Record(Section):
     @property
     def miniature(self) -> bool:
         """Whether the base model or the dataset is a local stand-in, so that no number speaks of the real one."""
-        pins = [self.pins.base_model, self.pins.dataset, *([self.evaluated.source] if self.evaluated else [])]
+        pins = [self.pins.base_model, *self.pins.datasets, *([self.evaluated.source] if self.evaluated else [])]
         return any(pin.miniature for pin in pins)
 
     def to_bytes(self) -> bytes:

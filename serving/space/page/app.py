@@ -86,9 +86,10 @@ def on_tables(schema: str, inserts: str, answers: list[str]) -> tuple[list[str],
 def build(release: Release, models: Models) -> gr.Blocks:
     """The page; nothing in it starts before somebody asks."""
     recipe = release.record["recipe"]
-    sql = recipe.get("sql_schema") is not None
-    prompts = recipe["prompt"]
-    template = Template(prompts if isinstance(prompts, str) else prompts[0], recipe.get("sql_schema"))
+    # Of several datasets the first one's template is asked with.
+    keys = recipe | (recipe.get("datasets") or [{}])[0]
+    sql, prompts = keys.get("sql_schema") is not None, keys["prompt"]
+    template = Template(prompts if isinstance(prompts, str) else prompts[0], keys.get("sql_schema"))
     rows = [row | {"boxes": boxes} for row in examples(release) if (boxes := template.read(row["prompt"])) is not None]
     with gr.Blocks(title=recipe["title"], analytics_enabled=False) as page:
         gr.HTML(heading(release.record, release.name, release.address))
