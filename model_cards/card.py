@@ -83,6 +83,7 @@ def render_card(
         plots={name: Markup(path) for name, path in PLOTS.items()},
         own_rows=own_rows,
         own_splits=_own_test_splits(record),
+        by_dataset=[pair for pair in zip(record.pins.datasets, record.scores.by_dataset, strict=False) if pair[1]],
         samples=[] if own_rows else sample_rows(predictions),
         prompt=cut(prompts[0] if own_rows else predictions.prompt[0], SNIPPET_CHARACTERS),
         prompts=prompts,
@@ -148,7 +149,7 @@ def _own_test_splits(record: Record) -> list[tuple[str, str]]:
     """Of several datasets each one's id and own test split; none where the test rows are drawn."""
     if not record.pins.more_datasets:
         return []
-    pairs = zip(record.pins.datasets, dataset_recipes(record.recipe), strict=True)
+    pairs = zip(record.pins.datasets, dataset_recipes(record.recipe), strict=False)
     return [(dataset.id, keys["test_split"]) for dataset, keys in pairs if keys.get("test_split")]
 
 

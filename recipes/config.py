@@ -176,7 +176,8 @@ class RecipeArguments:
         for key in ("prompt", "references", "dataset_splits", "length_rules", "added_tokens", "metrics"):
             if isinstance(getattr(self, key), str):
                 setattr(self, key, [getattr(self, key)])
-        if refusal := refused_key(vars(self), own=True):
+        stated = {key: value for key, value in vars(self).items() if value not in ("", []) or not self.datasets}
+        if refusal := refused_key(stated, own=True):
             raise UserError(refusal)
         self._check_metrics()
         if self.engine == "ctranslate2" and self.num_beams > 1:

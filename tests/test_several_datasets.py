@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import yaml
 from datasets import Dataset
-from forger import check, found_out, predictions, stated
+from forger import check, found_out
+from forger import record as changed_record
 from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, hf_hub_download
 from short_runs import SHORT, publish, reproduced
 
@@ -20,7 +21,8 @@ from record.run_record import load_record
 REPO = "local-user/mixed"
 BONDS, TOWNS = "local-user/bonds", "local-user/towns"
 DATASETS = [
-    {"dataset_name": "Local-User/bonds", "prompt": "Question: {question}", "target": "{answer}", "dataset_splits": ["train"]},
+    {"dataset_name": "Local-User/bonds", "prompt": "Question: {question}", "target": "{answer}",
+     "dataset_splits": ["train"]},
     {"dataset_name": TOWNS, "prompt": ["Where is {town.name}?", "Say where {town.name} is."], "target": "{place}",
      "share": 0.4},
 ]  # fmt: skip
@@ -113,11 +115,10 @@ def test_the_card_names_every_dataset_with_its_own_rows_and_scores(published, co
     }
     for (name, commit), scores in zip(zip((BONDS, TOWNS), commits, strict=True), record.scores.by_dataset, strict=True):
         assert (name, "chrf", commit, round(scores.adapter["chrf"].mean, 4)) in stated
-        assert (
-            f"Of these, the {scores.rows} rows of {name}" in card.text
-            and f"`dataset_revision: {commit}` below {name}" in card.text
-        )
-    assert f"trained on {BONDS} (a miniature)" not in card.text
+        link = f"[{name}](https://huggingface.co/datasets/{name}/tree/{commit})"
+        assert f"Of these, the {scores.rows} rows of {link}:" in card.text
+        assert f"| training data | {link} at `{commit[:12]}` |" in card.text
+        assert f"`dataset_revision: {commit}` below {name}" in card.text
     assert re.search(rf"trained on \[{BONDS}\]\(\S+\) and \[{TOWNS}\]\(\S+\)\.", card.text)
     assert "| local-user/towns | 20 of 50 |" in card.text
     means = [one.adapter["squad_f1"].mean * one.rows for one in record.scores.by_dataset]
@@ -132,3 +133,19 @@ def test_a_stranger_reproduces_it_at_every_level(published, level, tmp_path, mon
     assert code == 0 and said.splitlines()[-1].startswith(f"REPRODUCED (miniature) {REPO}@{commit} SQuAD F1"), said
     assert f"15 test rows rebuilt from {BONDS}, {TOWNS}, as recorded" in said
     assert level != "train" or "trained again: the same adapter, bit for bit" in said
+
+
+@pytest.mark.parametrize(
+    ("part", "line", "changes"),
+    [
+        ("data", "gives other rows than the record states", {"recipe__datasets__1__share": 0.42}),
+        ("data", "gives other rows than the record states", {"data__by_dataset__1__train": lambda rows: rows + 1}),
+        ("scoring", "predictions give by_dataset", {"scores__by_dataset__0__rows": lambda rows: rows + 1}),
+        ("lineage", "the recipe names 2 datasets, the record pins 1", {"pins__more_datasets": []}),
+        ("lineage", "the recipe's `dataset_name` is local-user/towns, the record pins local-user/bonds", {
+            "pins__more_datasets": lambda pins: [pins[0] | {"id": BONDS}]}),
+        ("leakage", "the training rows hold other copies", {"leakage__1__exact": lambda rows: rows + 1}),
+    ],
+)  # fmt: skip
+def test_what_is_changed_in_the_record_is_found(published, part, line, changes, tmp_path):
+    found_out(check(REPO, published, changed_record(**changes), tmp_path, level="score"), part, line)

@@ -122,11 +122,14 @@ def _by_dataset(pins: Pins, splits: Splits) -> Iterator[tuple[Pin, Splits]]:
         yield pins.dataset, splits
         return
     for number, dataset in enumerate(pins.datasets):
-        train, validation = (
-            None if rows is None else rows.select(np.flatnonzero(np.array(rows["dataset"][:]) == number))
+        own = [
+            rows.select(np.flatnonzero(np.array(rows["dataset"][:]) == number))
             for rows in (splits.train, splits.validation)
-        )
-        yield dataset, replace(splits, train=train, validation=validation)
+            if rows is not None
+        ]
+        # Of a small dataset either may be empty.
+        if parts := [rows for rows in own if len(rows)]:
+            yield dataset, replace(splits, train=parts[0], validation=parts[1] if parts[1:] else None)
 
 
 def _stated_verdict(adapter: Pin, record: Record) -> str | None:
