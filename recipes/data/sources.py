@@ -50,7 +50,11 @@ def fill_sources(recipe: RecipeArguments, pins: Sequence[Pin], rules: int) -> li
     each = sources(recipe)
     if len(each) != len(pins):
         raise UserError(f"the recipe names {len(each)} datasets, the record pins {len(pins)}")
-    return [_fill(*one, rules) for one in zip(each, shares(recipe), pins, strict=True)]
+    filled = [_fill(*one, rules) for one in zip(each, shares(recipe), pins, strict=True)]
+    for source, pinned in zip(filled, pins, strict=True):
+        if not len(source.rows):
+            raise UserError(f"no row of {pinned.id} is left: `extract` matches none of {source.loaded:,}, correct it")
+    return filled
 
 
 def join(filled: Sequence[Filled], recipe: RecipeArguments) -> Dataset:
