@@ -2,14 +2,17 @@
 
 import json
 import math
+import re
+from pathlib import Path
 
 import pytest
+import yaml
 
 from evaluation.own_rows import refuse_other_rows
 from hub.pins import pin
 from push.publish_data import publish_data
 from push.release import _refuse_unreadable
-from recipes.config import RecipeArguments
+from recipes.config import RecipeArguments, arguments_from_record
 from recipes.data.local_files import pin_files
 from recipes.data.splits import build_splits, datasets_of
 from recipes.data.tokenizer import load_tokens
@@ -168,6 +171,15 @@ def test_a_key_above_that_each_overrides_is_refused(files):
     with pytest.raises(UserError, match="`prompt` has no effect: each of `datasets` has its own: remove it above them"):
         refuse_idle_keys(recipe(entries(files), prompt="{x}"))
     refuse_idle_keys(recipe([*entries(files), {"dataset_name": "a/b", "target": "{y}"}], prompt="{x}"))
+
+
+def test_the_recipe_in_the_docs_is_one():
+    page = Path("docs/several-datasets.md").read_text(encoding="utf-8")
+    keys = yaml.safe_load(re.search("```yaml\n(.*?)```", page, re.DOTALL)[1])
+    assert refused_key(keys) is None
+    support, manuals = sources(arguments_from_record(keys))
+    assert (support.dataset_name, support.target) == ("acme/support", "{answer}")
+    assert (manuals.dataset_splits, manuals.prompt, manuals.target) == (["train"], ["Explain {topic.name}."], "{text}")
 
 
 def test_files_train_here_and_are_published_and_checked_only_from_the_hub(files, record, tmp_path, monkeypatch):
