@@ -10,13 +10,16 @@ import yaml
 from datasets import Dataset
 from forger import check, found_out
 from forger import record as changed_record
-from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, hf_hub_download
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, SpaceCard, hf_hub_download
 from short_runs import SHORT, publish, reproduced
 
 from evaluation import evaluate
 from recipes import train
 from record.predictions import load_predictions
 from record.run_record import load_record
+from serving.export import make
+from serving.space import publish as space
+from serving.space.page.template import Template, asked_keys
 
 REPO = "local-user/mixed"
 BONDS, TOWNS = "local-user/bonds", "local-user/towns"
@@ -125,7 +128,7 @@ def test_the_card_names_every_dataset_with_its_own_rows_and_scores(published, co
     assert sum(means) / 15 == pytest.approx(record.scores.adapter["squad_f1"].mean)
 
 
-@pytest.mark.parametrize("level", ["score", "generate", "train"])
+@pytest.mark.parametrize("level", ["generate", "train"])
 def test_a_stranger_reproduces_it_at_every_level(published, level, tmp_path, monkeypatch, capsys):
     _, commit = published
     monkeypatch.chdir(tmp_path)
@@ -133,6 +136,24 @@ def test_a_stranger_reproduces_it_at_every_level(published, level, tmp_path, mon
     assert code == 0 and said.splitlines()[-1].startswith(f"REPRODUCED (miniature) {REPO}@{commit} SQuAD F1"), said
     assert f"15 test rows rebuilt from {BONDS}, {TOWNS}, as recorded" in said
     assert level != "train" or "trained again: the same adapter, bit for bit" in said
+
+
+def test_export_space_and_verdict_page_know_both(published, tmp_path, monkeypatch, capsys):
+    run, commit = published
+    make.main(["--adapter", REPO, "--format", "merged", "--into", str(tmp_path / "exports"), "--force"])
+    card = ModelCard.load(next((tmp_path / "exports").rglob("README.md")))
+    assert card.data.datasets == [BONDS, TOWNS]
+    folder = tmp_path / "space"
+    folder.mkdir()
+    space.lay_out(REPO, commit, folder)
+    assert SpaceCard.load(folder / "README.md").data.datasets == [BONDS, TOWNS]
+    keys, rows = asked_keys(load_record(run).recipe), load_predictions(run)
+    template = Template(keys["prompt"], keys.get("sql_schema"))
+    shown = [target for target, prompt in zip(rows.reference, rows.prompt, strict=True) if template.read(prompt)]
+    assert shown and all(target.startswith("a price") for target in shown)
+    code, _ = reproduced(capsys, REPO, "--level", "score", "--report", str(tmp_path / "page.html"))
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert code == 0 and page.count('<th scope="row">Dataset</th>') == 2 and "Parent adapter" not in page
 
 
 @pytest.mark.parametrize(
