@@ -13,13 +13,14 @@ from model_cards.escape import cut, environment, plain
 from model_cards.plots import badge_text
 from recipes.expectations import format_figure
 from recipes.families import family_of_record
+from record.energy import Energy
 from record.errors import UserError, make
 from record.hashes import FREE_SECTION
 from record.predictions import Predictions
 from record.project import PROJECT_URL
 from record.recipe_datasets import dataset_recipes, templates_of
 from record.release_files import PLOTS
-from record.run_record import Energy, FilePin, LossPoint, Pin, Record
+from record.run_record import FilePin, LossPoint, Pin, Record
 from record.scores import BASELINES, METRIC_NAMES, METRICS
 from record.sweep import mean_and_deviation
 from record.swept_run import own_run

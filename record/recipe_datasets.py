@@ -1,7 +1,9 @@
-"""What a recipe says of each of its datasets: the keys of one of `datasets`, else those above all of them."""
+"""What a recipe says of each of its datasets: the keys of one of `datasets`, else those above all of them; its rows."""
 
 from collections.abc import Mapping
 from typing import Any
+
+from record.field_types import Count, PlainName, RepoId, Section
 
 
 def dataset_recipes(recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -19,3 +21,14 @@ def templates_of(recipe: Mapping[str, Any], key: str) -> list[str]:
     """The templates that a recipe has under `key`, those of all its datasets, each once."""
     values = [one.get(key) or [] for one in dataset_recipes(recipe)]
     return list(dict.fromkeys(text for value in values for text in ([value] if isinstance(value, str) else value)))
+
+
+class DatasetRows(Section):
+    """Rows of one of several datasets: as it has them, as its share takes them, and those of each split."""
+
+    dataset: RepoId | PlainName
+    rows: Count
+    loaded: Count
+    train: Count
+    validation: Count
+    test: Count

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainSerializer, WrapValidator, model_validator
 
 from record import strict_json
+from record.energy import Energy
 from record.errors import make
 from record.field_types import (
     Amount,
@@ -27,6 +28,7 @@ from record.field_types import (
     check_bounds,
 )
 from record.published_recipe import ROWS_FILE, PublishedRecipe
+from record.recipe_datasets import DatasetRows
 from record.release_files import RECORD_FILE
 from record.scores import Baseline, BaselineName, Contract, Figure, Forgetting, Interval, Metric, Scores
 from record.sweep import Sweep
@@ -95,17 +97,6 @@ class Lengths(Section):
     mean: Amount
     max: Count
     p99: Count | None = None
-
-
-class DatasetRows(Section):
-    """Rows of one of several datasets: as it has them, as its share takes them, and those of each split."""
-
-    dataset: RepoId | PlainName
-    rows: Count
-    loaded: Count
-    train: Count
-    validation: Count
-    test: Count
 
 
 class Data(Section):
@@ -247,26 +238,6 @@ class Forecast(Section):
     teraflop: Amount
     seconds: Amount
     ratio: Amount | None = None
-
-
-class Energy(Section):
-    """Electricity of the session that finished the training, the whole machine's, as codecarbon gives it.
-
-    `cpu_measured` says whether the CPU's was read from its own counters or estimated from its load and thermal design
-    power; a GPU's is read from its driver, the memory's estimated from its size. `co2_grams` is the energy times the
-    yearly mean carbon intensity of the grid of `country` (ISO 3166-1 alpha-3), or of its `region`.
-    """
-
-    kwh: Amount
-    cpu_kwh: Amount
-    gpu_kwh: Amount
-    ram_kwh: Amount
-    co2_grams: Amount
-    country: str = Field(pattern=r"^[A-Z]{3}$")
-    region: Line | None = None
-    hardware: Line
-    cpu_measured: bool
-    codecarbon: Line
 
 
 class Leakage(Section):

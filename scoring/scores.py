@@ -14,7 +14,7 @@ def score_forgetting(predictions, contract: Contract) -> Forgetting:
 
 
 def score_predictions(
-    predictions, contract: Contract, base_seconds: float, adapter_seconds: float, datasets: Sequence[int] = ()
+    predictions, contract: Contract, base_seconds: float, adapter_seconds: float, *, datasets: Sequence[int] = ()
 ) -> Scores:
     """Scores of published or fresh predictions under a contract; needs no model.
 

@@ -31,7 +31,8 @@ from recipes.length_rules import Rule
 from recipes.mixture import sources
 from record.cache import BATCH, cached_value
 from record.errors import UserError
-from record.run_record import Data, DatasetRows, Lengths, Pin
+from record.recipe_datasets import DatasetRows
+from record.run_record import Data, Lengths, Pin
 
 
 @dataclass
