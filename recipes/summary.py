@@ -2,8 +2,9 @@
 
 import os
 
+from record.energy import Forecast
 from record.errors import one_line
-from record.run_record import Forecast, Record, Unwritable
+from record.run_record import Record, Unwritable
 
 
 def say(line: str) -> None:

@@ -1,8 +1,8 @@
-"""The electricity of a training, as a section of the record."""
+"""The forecast of a training and the electricity that it took, as sections of the record."""
 
 from pydantic import Field
 
-from record.field_types import Amount, Line, Section
+from record.field_types import Amount, Count, Line, Section
 
 
 class Energy(Section):
@@ -23,3 +23,16 @@ class Energy(Section):
     hardware: Line
     cpu_measured: bool
     codecarbon: Line
+
+
+class Forecast(Section):
+    """What was said of the session that finished the training before it started.
+
+    `tokens` (source and target, no padding) and `teraflop` are counted from the rows, `seconds` follow from a rate that
+    was measured for moments; `ratio` is what the session took over that, for the steps that it did.
+    """
+
+    tokens: Count
+    teraflop: Amount
+    seconds: Amount
+    ratio: Amount | None = None

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainSerializer, WrapValidator, model_validator
 
 from record import strict_json
-from record.energy import Energy
+from record.energy import Energy, Forecast
 from record.errors import make
 from record.field_types import (
     Amount,
@@ -225,19 +225,6 @@ class Training(Section):
         kept = self.steps if self.best_step is None else self.best_step
         losses = [point.eval_loss for point in self.history if point.step == kept and point.eval_loss is not None]
         return losses[-1] if losses else None
-
-
-class Forecast(Section):
-    """What was said of the session that finished the training before it started.
-
-    `tokens` (source and target, no padding) and `teraflop` are counted from the rows, `seconds` follow from a rate that
-    was measured for moments; `ratio` is what the session took over that, for the steps that it did.
-    """
-
-    tokens: Count
-    teraflop: Amount
-    seconds: Amount
-    ratio: Amount | None = None
 
 
 class Leakage(Section):
