@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import click
 
 from evaluation.findings import Drift, Findings, Undecided, note
+from recipes.launch import accelerate_option, launch_again
 from record.command_line import Command, run_command
-from record.errors import UserError, explanation, one_line
+from record.errors import UserError, explanation, last_word, one_line, one_line_errors
 from record.predictions import Predictions
 from record.release_files import ADAPTER_FILE, PREDICTIONS_FILE
 from record.run_record import FilePin
@@ -52,6 +53,7 @@ EXIT_CODES = {"REPRODUCED": 0, "DRIFTED": 1, "UNCHECKED": 2}
 @click.option(
     "--level", type=click.Choice(get_args(Level)), default="generate", show_default=True, help="How much is done again."
 )
+@accelerate_option
 @click.option("--sample", type=int, metavar="ROWS", help="Generate for so many rows only, drawn by the commit.")
 @click.option(
     "--verify-key",
@@ -75,6 +77,7 @@ def command(
     adapter: str,
     revision: str,
     level: Level,
+    accelerate: Path | None,
     sample: int | None,
     key: Path | None,
     report: Path | None,
@@ -100,7 +103,14 @@ def command(
     the cache alone.
     """
     from hub.retry import waiting_out_limits
+    from scoring.decoding.processes import dismiss, follow_first
 
+    if accelerate is not None and level == "score":
+        raise click.UsageError("--accelerate shares out a model's work, and level score runs none: leave it out.")
+    launch_again("retrain" if level == "train" else "reproduce", accelerate)
+    with one_line_errors(f"UNCHECKED {adapter}", 2):
+        if follow_first():
+            return
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout), waiting_out_limits():
         verdict, findings = reproduce(adapter, revision, level, sample, key, data)
         if report:
@@ -110,7 +120,12 @@ def command(
             report.write_text(render_report(verdict, findings), encoding="utf-8")
             print(f"Report: {report}", flush=True)
     print(verdict.model_dump_json(indent=1) if as_json else verdict.line, flush=True)
-    sys.exit(EXIT_CODES[verdict.verdict] or int(strict and bool(verdict.concerns)))
+    code = EXIT_CODES[verdict.verdict] or int(strict and bool(verdict.concerns))
+    last_word(code)
+    if verdict.verdict != "UNCHECKED":
+        # Else the others may be in the middle of something.
+        dismiss()
+    sys.exit(code)
 
 
 def _at_level_train(**options: Any) -> None:

@@ -39,6 +39,7 @@ def describe_environment() -> Environment:
         platform=f"{platform.system()} {platform.machine()}",
         device=device_name(),
         threads=torch.get_num_threads(),
+        processes=torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1,
         packages=versions(),
         code_commit=commit,
         code_dirty=dirty,

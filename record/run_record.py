@@ -281,12 +281,16 @@ class Evaluated(Section):
 
 
 class Environment(Section):
-    """Where the run happened: versions by package, the device, and the commit of the code (None outside git)."""
+    """Where the run happened: versions by package, the device, and the commit of the code (None outside git).
+
+    `threads` are those of one process, of which there were so many (`processes`).
+    """
 
     python: Line
     platform: Line
     device: Line
     threads: Count
+    processes: Count = 1
     packages: dict[Line, Line] = Field(max_length=100)
     code_commit: Line | None
     code_dirty: bool
