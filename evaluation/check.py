@@ -91,7 +91,7 @@ def command(
     if stray := next((word for word in keys[:1] if not word.startswith("--")), None):
         raise click.UsageError(f"{stray!r} is not an override: write --KEY VALUE.")
     path = None if recipe is None else find_recipe(recipe)
-    launch_again("check", accelerate)
+    launch_again("check", accelerate, f"UNCHECKED {adapter}", 2)
     with one_line_errors(f"UNCHECKED {adapter}", 2, sys.stdout), waiting_out_limits():
         if follow_first():
             return

@@ -107,8 +107,8 @@ def command(
 
     if accelerate is not None and level == "score":
         raise click.UsageError("--accelerate shares out a model's work, and level score runs none: leave it out.")
-    launch_again("retrain" if level == "train" else "reproduce", accelerate)
-    with one_line_errors(f"UNCHECKED {adapter}", 2):
+    launch_again("retrain" if level == "train" else "reproduce", accelerate, f"UNCHECKED {adapter}", 2)
+    with one_line_errors(f"UNCHECKED {adapter}", 2, sys.stdout):
         if follow_first():
             return
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout), waiting_out_limits():

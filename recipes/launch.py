@@ -30,32 +30,41 @@ def is_launched() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def launch_again(verb: str, accelerate: Path | None) -> None:
+def launch_again(verb: str, accelerate: Path | None, prefix: str = "error:", code: int = 1) -> None:
     """Runs this process's command line once more as accelerate's configuration says, and ends with its exit code.
 
     Returns where there is no configuration, or where this process was itself launched so.
+
+    Parameters:
+        prefix, code: of the line where a process is lost, as `record.errors.one_line_errors` has them.
     """
     if accelerate is None or LAST_WORD in os.environ:
         return
     given = sys.argv[1:] if click.get_current_context().parent is not None else [verb, *sys.argv[1:]]
-    sys.exit(launch(["--quiet", "--config_file", str(accelerate), "-m", "pubrep", *given]))
+    sys.exit(launch(["--quiet", "--config_file", str(accelerate), "-m", "pubrep", *given], prefix, code))
 
 
-def launch(words: list[str]) -> int:
-    """Runs a launch with the words of `accelerate launch`; the exit code of the process that was first to end."""
+def launch(words: list[str], prefix: str = "error:", code: int = 1) -> int:
+    """Runs a launch with the words of `accelerate launch`; the exit code of the process that was first to end.
+
+    Parameters:
+        prefix, code: as for `launch_again`.
+    """
     with tempfile.TemporaryDirectory() as folder:
         said = Path(folder) / "exit-code"
         # Signals are for the processes: whoever waits for them must not end before them, the launcher among them, which
         # takes this over. Ctrl-C reaches them by itself, SIGTERM is passed on.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-        command = [sys.executable, "-c", "from recipes.launch import start; start()", *words]
-        process = subprocess.Popen(command, env=os.environ | {LAST_WORD: str(said)})
+        command = [sys.executable, "-c", "from recipes.launch import start; start()", prefix, str(code), *words]
+        # torch's warnings of a host without a name in DNS, and of a connection that ends, say nothing more.
+        environ = {"TORCH_CPP_LOG_LEVEL": "ERROR"} | os.environ | {LAST_WORD: str(said)}
+        process = subprocess.Popen(command, env=environ)
         signal.signal(signal.SIGTERM, lambda *_: _pass_on(process))
-        code = process.wait()
+        ended = process.wait()
         if said.exists():
             return int(said.read_text())
-        return code if code >= 0 else 128 - code
+        return ended if ended >= 0 else 128 - ended
 
 
 def start() -> None:
@@ -68,27 +77,27 @@ def start() -> None:
 
     # Its log tells in a hundred lines what ended; what it would warn of is refused or said here.
     logging.disable(logging.CRITICAL)
-    arguments = launch_command_parser().parse_args()
+    prefix, code, *words = sys.argv[1:]
+    arguments = launch_command_parser().parse_args(words)
+    line = None
     try:
         _share_threads(arguments)
         launch_command(arguments)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         how = failure.signal_name() if failure.exitcode < 0 else f"exit code {failure.exitcode}"
-        _end(f"process {rank} of this run has ended with {how}, and so have the others: run the same command again")
+        line = f"process {rank} of this run has ended with {how}, and so have the others: run the same command again"
     except SignalException as error:
-        _end(f"ended by {error.sigval.name}: run the same command again to go on", 128 + error.sigval)
+        line = f"ended by {error.sigval.name}: run the same command again to go on"
     except SystemExit as end:
         if end.code:
-            _end("the process has ended without a word: it was killed, for lack of memory maybe; run it again")
+            line = "the process was killed, for lack of memory maybe: run the same command again"
     except (ValueError, ConnectionError, RuntimeError) as error:
-        _end(f"accelerate cannot launch this: {' '.join(str(error).split())}")
-
-
-def _end(line: str, code: int = 1) -> None:
-    if last_word(code):
-        print(f"error: {line}", file=sys.stderr, flush=True)
-    sys.exit(code)
+        line = f"accelerate cannot launch this: {' '.join(str(error).split())}"
+    if line is not None:
+        if last_word(int(code)):
+            print(f"{prefix} {line}", file=sys.stderr if prefix == "error:" else sys.stdout, flush=True)
+        sys.exit(int(code))
 
 
 def _share_threads(arguments) -> None:
