@@ -109,15 +109,20 @@ def _code() -> tuple[str | None, bool]:
     return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
 
 
+def uses_cpu() -> bool:
+    """Whether models are run on the CPU here: where accelerate was told so, and where there is nothing else."""
+    import torch
+
+    return os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" or not torch.accelerator.is_available()
+
+
 def leave_together() -> None:
-    """Ends what the processes share, when nothing is left to do: one that ends before the others makes them abort.
+    """Ends what the processes share: one that ends before the others makes them abort.
 
     They meet once more first: a thread of gloo's that still gives back a tensor of the last collective waits for
-    Python's lock, which the process holds while it takes its groups apart, for ever. One that is slow to notice that
-    they have met finds the others gone: gloo lets the end of a connection overtake what came before it.
+    Python's lock, which the process holds while it takes its groups apart, for ever.
     """
     from accelerate import PartialState
 
-    with suppress(RuntimeError):
-        PartialState().wait_for_everyone()
+    PartialState().wait_for_everyone()
     PartialState().destroy_process_group()

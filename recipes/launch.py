@@ -81,7 +81,7 @@ def start() -> None:
     arguments = launch_command_parser().parse_args(words)
     line = None
     try:
-        _share_threads(arguments)
+        _keep_to_cpu(arguments)
         launch_command(arguments)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
@@ -100,13 +100,19 @@ def start() -> None:
         sys.exit(int(code))
 
 
-def _share_threads(arguments) -> None:
-    """Gives each process on a CPU its share of the threads: each with all of them, they wait for one another."""
+def _keep_to_cpu(arguments) -> None:
+    """Where the configuration says `use_cpu`: tells the processes, and gives each its share of the threads.
+
+    accelerate 1.15 tells one process alone, and gives several one thread each, or each as many as there are.
+    """
     from accelerate.commands.config.config_args import load_config_from_file
 
     config = load_config_from_file(arguments.config_file)
+    if not config.use_cpu:
+        return
+    os.environ["ACCELERATE_USE_CPU"] = "true"
     processes = (arguments.num_processes or config.num_processes) // (arguments.num_machines or config.num_machines)
-    if arguments.num_cpu_threads_per_process is None and config.use_cpu and processes > 1:
+    if arguments.num_cpu_threads_per_process is None and processes > 1:
         threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
         arguments.num_cpu_threads_per_process = max(1, threads // processes)
 

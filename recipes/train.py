@@ -288,7 +288,7 @@ def fit(trainer, record: Record, prepared: Prepared, run: Path) -> Record:
         last_word(0)
         leave_together()
         sys.exit(0)
-    # On every process, since with FSDP or ZeRO each holds a part.
+    # On every process, since with FSDP each would hold a part.
     trainer.save_model(str(run))
     if trainer.is_world_process_zero():
         record.training = _training(trainer, result, checkpoint, int(prepared.lengths.sum()), run)

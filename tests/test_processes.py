@@ -17,7 +17,7 @@ from record.release_files import PREDICTIONS_FILE
 from record.run_record import load_record
 from scoring.decoding.processes import deal
 
-TWO = "recipes/accelerate/ddp-cpu.yaml"
+TWO = "recipes/accelerate/ddp.yaml"
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
 

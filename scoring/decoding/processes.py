@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from recipes.environment import leave_together
+from recipes.environment import leave_together, uses_cpu
 from recipes.launch import is_launched
 from record.errors import UserError, explanation
 from record.release_files import ADAPTER_CONFIG_FILE, ADAPTER_FILE
@@ -138,7 +138,8 @@ def _channel():
     import torch
     from accelerate import PartialState
 
-    PartialState()
+    # Without `cpu` accelerate 1.15 takes several processes without an accelerator for strangers to each other.
+    PartialState(cpu=uses_cpu())
     return torch.distributed.new_group(backend="gloo", timeout=timedelta(days=30))
 
 

@@ -34,7 +34,8 @@ def training(run: Path, base: str, save_steps: int = 5) -> list[str]:
     """The module that trains five steps into `run`, and its words."""
     recipe = ["-m", "recipes.train", "--config", "recipes/finance.yaml", "--output_dir", str(run)]
     overrides = {"model_name_or_path": base, "lora_dropout": 0, "validation_size": 0.0195, "max_steps": 5,
-                 "logging_steps": 1, "eval_steps": 5, "save_steps": save_steps, "disable_tqdm": True}  # fmt: skip
+                 "logging_steps": 1, "eval_steps": save_steps, "save_steps": save_steps,
+                 "disable_tqdm": True}  # fmt: skip
     return [*recipe, *(word for key, value in overrides.items() for word in (f"--{key}", str(value)))]
 
 
@@ -83,7 +84,7 @@ def test_two_hosts_train_what_one_process_does_and_go_on_after_one_was_lost(one,
         kill(names[1])
         printed, errors = first.communicate(timeout=120)
         second.communicate()
-        assert first.returncode == 1 and "Trained: " not in printed
+        assert first.returncode == 1 and "Trained: " not in printed, printed + errors
         assert errors.startswith("error: ") and errors.count("\n") == 1 and "run the same command again" in errors
         again = [start(name, rank, *words) for rank, name in enumerate(names)]
         printed, errors = again[0].communicate(timeout=300)
@@ -100,12 +101,6 @@ def test_accelerate_reads_the_configuration(path):
     config = load_config_from_file(str(path))
     assert path.read_text().startswith("#")
     assert config.mixed_precision == "no" and config.num_processes >= 1
-    kinds = {"cpu": "NO", "gpu": "NO", "fsdp": "FSDP", "deepspeed-zero3": "DEEPSPEED"}
-    assert config.distributed_type == kinds.get(path.stem, "MULTI_GPU")
-    if path.stem == "fsdp":
-        assert config.fsdp_config["fsdp_version"] == 2
-        assert config.fsdp_config["fsdp_transformer_layer_cls_to_wrap"] == "T5Block"
-    if path.stem == "deepspeed-zero3":
-        assert config.deepspeed_config["zero_stage"] == 3
+    assert config.distributed_type == ("NO" if path.stem in ("cpu", "gpu") else "MULTI_GPU")
     if path.stem == "ddp-multinode":
         assert config.num_machines > 1
