@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recipes.launch import accelerate_option, launch_again
+from recipes.launch import accelerate_option
 from record.command_line import Command, find_recipe
 from record.errors import Slip, UserError, last_word, one_line_errors, refuse_unwritable
 
@@ -86,15 +86,14 @@ def command(
     CONTRADICTED (1), UNDECIDED, or UNCHECKED where it could not be scored (2).
     """
     from hub.retry import waiting_out_limits
-    from scoring.decoding.processes import dismiss, follow_first
+    from scoring.decoding.processes import dismiss, share_command
 
     if stray := next((word for word in keys[:1] if not word.startswith("--")), None):
         raise click.UsageError(f"{stray!r} is not an override: write --KEY VALUE.")
     path = None if recipe is None else find_recipe(recipe)
-    launch_again("check", accelerate, f"UNCHECKED {adapter}", 2)
+    if share_command("check", accelerate, f"UNCHECKED {adapter}", 2):
+        return
     with one_line_errors(f"UNCHECKED {adapter}", 2, sys.stdout), waiting_out_limits():
-        if follow_first():
-            return
         for folder in filter(None, (card, release)):
             _refuse_full(folder)
         record, predictions = score(adapter, revision, path, keys, claims, tolerance, full, base)

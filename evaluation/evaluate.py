@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from recipes.launch import accelerate_option, launch_again
+from recipes.launch import accelerate_option
 from record.command_line import Command, Run, run_command
 from record.errors import UserError, make, one_line_errors
 from record.predictions import Predictions, load_predictions
@@ -23,7 +23,7 @@ from record.trained_run import load_trained_run
 from scoring.concerns import find_concerns
 from scoring.contract import contract_of
 from scoring.decoding.predict import load_for_scoring, parent_predictions, predict
-from scoring.decoding.processes import dismiss, follow_first
+from scoring.decoding.processes import dismiss, share_command
 from scoring.scores import score_forgetting, score_predictions
 
 
@@ -38,10 +38,9 @@ def command(run: Path, accelerate: Path | None, intervals: bool) -> None:
     the outputs into predictions.parquet. A scored run is not scored again unless its
     adapter has changed or its predictions are gone.
     """
-    launch_again("evaluate", accelerate)
+    if share_command("evaluate", accelerate):
+        return
     with one_line_errors():
-        if follow_first():
-            return
         print_scores(evaluate(run), load_predictions(run), intervals)
         print(f"\nNext: {make(f'publish-{run.name}')}", flush=True)
         dismiss()

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import click
 
 from evaluation.findings import Drift, Findings, Undecided, note
-from recipes.launch import accelerate_option, launch_again
+from recipes.launch import accelerate_option
 from record.command_line import Command, run_command
-from record.errors import UserError, explanation, last_word, one_line, one_line_errors
+from record.errors import UserError, explanation, last_word, one_line
 from record.predictions import Predictions
 from record.release_files import ADAPTER_FILE, PREDICTIONS_FILE
 from record.run_record import FilePin
@@ -103,14 +103,12 @@ def command(
     the cache alone.
     """
     from hub.retry import waiting_out_limits
-    from scoring.decoding.processes import dismiss, follow_first
+    from scoring.decoding.processes import dismiss, share_command
 
     if accelerate is not None and level == "score":
         raise click.UsageError("--accelerate shares out a model's work, and level score runs none: leave it out.")
-    launch_again("retrain" if level == "train" else "reproduce", accelerate, f"UNCHECKED {adapter}", 2)
-    with one_line_errors(f"UNCHECKED {adapter}", 2, sys.stdout):
-        if follow_first():
-            return
+    if share_command("retrain" if level == "train" else "reproduce", accelerate, f"UNCHECKED {adapter}", 2):
+        return
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout), waiting_out_limits():
         verdict, findings = reproduce(adapter, revision, level, sample, key, data)
         if report:

@@ -5,6 +5,7 @@ what it is called with, which each of them calls, too. So hosts may differ, and 
 """
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from recipes.environment import leave_together, uses_cpu
-from recipes.launch import is_launched
-from record.errors import UserError, explanation
+from recipes.launch import is_launched, launch_again
+from record.errors import UserError, explanation, one_line_errors
 from record.release_files import ADAPTER_CONFIG_FILE, ADAPTER_FILE
 
 # The models that jobs name by their place, each with its tokenizer, loaded on every process in the same order.
@@ -37,6 +38,20 @@ def follow_first() -> bool:
             work(*arguments)
     leave_together()
     return True
+
+
+def share_command(verb: str, accelerate: Path | None, prefix: str = "error:", code: int = 1) -> bool:
+    """Starts a command's processes where it is to have several; in each of these but the first, helps that one.
+
+    Parameters:
+        verb, accelerate, prefix, code: as for `recipes.launch.launch_again`.
+
+    Returns:
+        Whether this process has helped, so that nothing is left for it to do.
+    """
+    launch_again(verb, accelerate, prefix, code)
+    with one_line_errors(prefix, code, sys.stderr if prefix == "error:" else sys.stdout):
+        return follow_first()
 
 
 def dismiss() -> None:
