@@ -49,8 +49,8 @@ def test_two_score_reproduce_and_check_what_one_does(where, trained, scored, hub
             # The second host sees neither the run nor the first one's cache.
             first = start(names[0], 0, script, str(run))
             second = start(names[1], 1, script, "elsewhere", HF_HOME=str(tmp_path / "home"))
-            printed, errors = first.communicate(timeout=300)
-            silent = second.communicate(timeout=60)
+            printed, errors = first.communicate(timeout=900)
+            silent = second.communicate(timeout=300)
         assert (second.returncode, *silent) == (0, "", "")
     else:
         if os.geteuid() == 0:
@@ -58,7 +58,7 @@ def test_two_score_reproduce_and_check_what_one_does(where, trained, scored, hub
         launch = ["-m", "recipes.launch", "--config_file", TWO, "--main_process_port", "0", script, str(run)]
         environ = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ".:tests"}
         first = subprocess.Popen([sys.executable, *launch], **PIPES, env=environ)
-        printed, errors = first.communicate(timeout=300)
+        printed, errors = first.communicate(timeout=900)
     assert first.returncode == 0, errors
     one, two = load_record(scored), load_record(run)
     assert (one.scored_in.processes, two.scored_in.processes) == (1, 2)
@@ -79,7 +79,7 @@ def test_one_process_killed_ends_all_in_one_line(trained, tmp_path):
         below = psutil.Process(scoring.pid).children(recursive=True)
         second = next((one for one in below if one.environ().get("RANK") == "1"), None)
     second.send_signal(signal.SIGKILL)
-    printed, errors = scoring.communicate(timeout=60)
+    printed, errors = scoring.communicate(timeout=300)
     line = "error: process 1 of this run has ended with SIGKILL, and so have the others: run the same command again\n"
     assert (scoring.returncode, printed, errors) == (1, "", line)
     assert load_record(run).scores is None and not (run / PREDICTIONS_FILE).exists()
