@@ -11,6 +11,7 @@ PUBLISHING := $(HUBS) ORG REVISION PR PRIVATE COLLECTION OVERWRITE SIGN VERDICT 
 CHECKING := $(HUBS) ADAPTER REVISION SAMPLE VERIFY_KEY REPORT DATA STRICT JSON OFFLINE ACCELERATE
 EXPORTING := $(HUBS) FORMAT SAMPLE FORCE PUBLISH PRIVATE OVERWRITE
 TAKES_demo :=
+TAKES_plan := $(HUBS)
 TAKES_train := $(HUBS) ACCELERATE
 TAKES_sweep := $(HUBS) SET ACCELERATE
 TAKES_evaluate := $(HUBS) ACCELERATE
@@ -18,6 +19,7 @@ TAKES_publish := $(PUBLISHING)
 TAKES_reproduce := $(CHECKING) LEVEL
 TAKES_retrain := $(CHECKING)
 TAKES_check := $(HUBS) ACCELERATE ADAPTER REVISION RECIPE CLAIM TOLERANCE MODEL BASE CARD RECORD
+TAKES_export-results := $(HUBS) ADAPTER REVISION FORMAT INTO
 TAKES_withdraw := $(HUBS) ADAPTER REVISION WHY
 TAKES_export := $(EXPORTING) ADAPTER REVISION
 TAKES_serve := $(HUBS) ADAPTER HOST PORT
@@ -40,7 +42,7 @@ given = $(filter command,$(origin $1))
 $(foreach name,$(OWN),$(if $(call given,$(name)),,$(eval override $(name) :=)))
 GIVEN := $(sort $(foreach name,$(.VARIABLES),$(if $(call given,$(name)),$(name))))
 # The verb of a goal: `train` of `train-finance`.
-verb = $(or $(filter publish-space publish-data,$1),$(firstword $(subst -, ,$1)))
+verb = $(or $(filter publish-space publish-data export-results,$1),$(firstword $(subst -, ,$1)))
 takes = PYTHON VENV LOCAL_HUB_ROOT $(foreach goal,$(MAKECMDGOALS),$(TAKES_$(call verb,$(goal))))
 
 override PYTHON := $(or $(PYTHON),$(shell for p in python3.12 python3.11 python3.13 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done))
@@ -82,9 +84,9 @@ EXPORT_AS = $(foreach form,$(or $(value FORMAT),merged),--format '$(form)') $(ca
 	$(call option,SAMPLE,sample) $(call switch,FORCE,force) $(call switch,PUBLISH,publish) \
 	$(call switch,PRIVATE,private) $(call option,OVERWRITE,overwrite) $(HUB_OPTION) $(ARGUMENTS)
 
-.PHONY: help install demo test lint hub publish publish-data withdraw reproduce retrain check claims compare report readme bench serve space publish-space export conformance
+.PHONY: help install demo test lint hub publish publish-data withdraw reproduce retrain check claims compare report readme bench serve space publish-space export export-results conformance
 help: ## print this list
-	@sed -nE 's/^([a-zA-Z][a-zA-Z0-9_%-]*):.*## (.*)/\1\t\2/p' Makefile | sed 's/%/R/' | expand -t 14
+	@sed -nE 's/^([a-zA-Z][a-zA-Z0-9_%-]*):.*## (.*)/\1\t\2/p' Makefile | sed 's/%/R/' | expand -t 15
 	echo
 	echo 'R is a recipe: $(patsubst recipes/%.yaml,%,$(wildcard recipes/*.yaml)).' | fold -s -w 79 | sed 's/ *$$//'
 	echo
@@ -108,6 +110,9 @@ $(READY): requirements.txt
 demo: $(READY) ## the whole loop on the local Hub, no account needed
 	@$(PUBREP) demo
 
+plan-%: $(READY) ## what R needs and how long it takes, before hours are spent
+	@$(PUBREP) plan '$*' $(HUB_OPTION) $(ARGUMENTS)
+
 train-%: $(READY) ## train recipe R; continue an interrupted run: [ACCELERATE=]
 	@$(PUBREP) train '$*' $(call option,ACCELERATE,accelerate) $(HUB_OPTION) $(ARGUMENTS)
 
@@ -130,6 +135,11 @@ export-%: $(READY) ## R's adapter for CPU hosts: [FORMAT="int8 ct2" PUBLISH=1 â€
 export: $(READY) ## the same of a published one: ADAPTER=owner/name FORMAT=int8
 	@[ -n $(call quoted,ADAPTER) ] || { echo 'error: no adapter was named: make export ADAPTER=owner/name FORMAT=int8' >&2; exit 1; }
 	$(PUBREP) export $(call option,ADAPTER,adapter) $(call option,REVISION,revision) $(EXPORT_AS)
+
+export-results: $(READY) ## scores for others' tools: ADAPTER= FORMAT=lm-eval INTO=folder
+	@[ -n $(call quoted,ADAPTER) ] && [ -n $(call quoted,INTO) ] || { echo 'error: name an adapter and a folder: make export-results ADAPTER=owner/name FORMAT=lm-eval INTO=folder' >&2; exit 1; }
+	$(PUBREP) export-results $(call quoted,ADAPTER) $(call option,FORMAT,format) $(call option,INTO,into) \
+		$(call option,REVISION,revision) $(HUB_OPTION) $(ARGUMENTS)
 
 reproduce: $(READY) ## check numbers: ADAPTER=owner/name [LEVEL=score|prefill]
 	@[ -n $(call quoted,ADAPTER) ] || { echo 'UNCHECKED no adapter was named: make reproduce ADAPTER=owner/name'; exit 2; }

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch.overrides import TorchFunctionMode
 
+from recipes.training.flop import linear_layers, row_flop, stream
+
 Row = dict[str, list[int]]
 
 
@@ -18,18 +20,7 @@ def real_tokens(rows: list[Row]) -> tuple[int, int]:
 
 def linear_weights(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """The weights of all linear layers by name, LoRA's own among them."""
-    return {
-        f"{name}.weight": module.weight for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)
-    }
-
-
-def stream(name: str) -> int:
-    """Which tokens pass through a T5 weight: 0 the source's, 1 the target's.
-
-    The decoder's cross-attention takes keys and values from the source.
-    """
-    from_source = "encoder" in name.split(".") or ".EncDecAttention.k." in name or ".EncDecAttention.v." in name
-    return int(not from_source)
+    return {f"{name}.weight": layer.weight for name, layer in linear_layers(model).items()}
 
 
 class Positions(TorchFunctionMode):
@@ -114,33 +105,6 @@ def saved_bytes(model: torch.nn.Module) -> Iterator[Saved]:
         yield saved
 
 
-def linear_flop(model: torch.nn.Module) -> tuple[int, int]:
-    """FLOP of a training step in linear layers, a source token and a target token.
-
-    A frozen weight costs 2 FLOP a parameter and token forward and 2 backward (the activations' gradient alone), a
-    trained one 2 more: the usual count of two a multiply-add. (The first encoder layer needs no gradient of its input;
-    that is not subtracted.)
-    """
-    flop = [0, 0]
-    for name, weight in linear_weights(model).items():
-        flop[stream(name)] += (6 if weight.requires_grad else 4) * weight.numel()
-    return flop[0], flop[1]
-
-
-def attention_flop(model: torch.nn.Module, rows: list[Row]) -> int:
-    """FLOP of the products of queries with keys and of weights with values, forward and backward.
-
-    12 a pair of positions and channel: two products of 2 FLOP forward, twice that backward; half of the pairs in the
-    decoder's own attention, which is causal.
-    """
-    config = model.config
-    pairs = 0
-    for row in rows:
-        source, target = len(row["input_ids"]), len(row["labels"])
-        pairs += config.num_layers * source**2 + config.num_decoder_layers * (target**2 / 2 + source * target)
-    return int(12 * config.num_heads * config.d_kv * pairs)
-
-
-def step_flop(model: torch.nn.Module, rows: list[Row]) -> int:
-    """Useful FLOP of training on rows once: nothing for padding, recomputing or the optimizer."""
-    return sum(a * b for a, b in zip(linear_flop(model), real_tokens(rows), strict=True)) + attention_flop(model, rows)
+def step_flop(model: torch.nn.Module, rows: list[Row]) -> float:
+    """Useful FLOP of training on rows once (`recipes.training.flop.row_flop`)."""
+    return float(row_flop(model, [(len(row["input_ids"]), len(row["labels"])) for row in rows]).sum())

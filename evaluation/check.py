@@ -15,7 +15,7 @@ import click
 
 from recipes.launch import accelerate_option
 from record.command_line import Command, find_recipe
-from record.errors import Slip, UserError, last_word, one_line_errors, refuse_unwritable
+from record.errors import UserError, last_word, one_line_errors, refuse_full
 
 if TYPE_CHECKING:
     from record.predictions import Predictions
@@ -95,7 +95,7 @@ def command(
         return
     with one_line_errors(f"UNCHECKED {adapter}", 2, sys.stdout), waiting_out_limits():
         for folder in filter(None, (card, release)):
-            _refuse_full(folder)
+            refuse_full(folder)
         record, predictions = score(adapter, revision, path, keys, claims, tolerance, full, base)
         if card is not None:
             _write_card(record, card)
@@ -105,12 +105,6 @@ def command(
         last_word(code)
         dismiss()
         sys.exit(code)
-
-
-def _refuse_full(folder: Path) -> None:
-    refuse_unwritable(folder)
-    if folder.exists() and any(folder.iterdir()):
-        raise Slip(f"{folder} is not empty: name a new folder")
 
 
 def score(
@@ -153,7 +147,8 @@ def score(
 
 
 def _write_card(record: "EvaluatedRecord", folder: Path) -> None:
-    from model_cards.evaluation import render_section, result_file
+    from model_cards.evaluation import render_section
+    from model_cards.results.eval_results import result_file
 
     result = folder / ".eval_results" / f"{record.name}.yaml"
     result.parent.mkdir(parents=True)

@@ -2,16 +2,7 @@
 
     python -m evaluation.reproduce owner/name [--revision COMMIT] [--level LEVEL] [--sample ROWS]
 
-Takes everything from the Hub at the commits that the published record pins. Every level checks all hashes, rebuilds the
-test rows, looks for them among the training rows, scores the published predictions again and renders the card again.
-
-    score      no more than that: no model, no GPU, no torch
-    prefill    then has base model and adapter read their published outputs: each token must be the likeliest
-    generate   or generates again with base model and adapter, and compares (the default)
-    train      then trains a new adapter from the record alone, generates with it, and compares
-
-The last line starts with REPRODUCED (exit 0), DRIFTED (exit 1) or UNCHECKED (exit 2). With HF_HUB_OFFLINE=1 it works
-from the cache alone.
+Takes everything from the Hub at the commits that the published record pins; `command` says what each level checks.
 """
 
 import contextlib
@@ -118,10 +109,8 @@ def command(
             report.write_text(render_report(verdict, findings), encoding="utf-8")
             print(f"Report: {report}", flush=True)
     print(verdict.model_dump_json(indent=1) if as_json else verdict.line, flush=True)
-    code = EXIT_CODES[verdict.verdict] or int(strict and bool(verdict.concerns))
-    last_word(code)
+    last_word(code := EXIT_CODES[verdict.verdict] or int(strict and bool(verdict.concerns)))
     if verdict.verdict != "UNCHECKED":
-        # Else the others may be in the middle of something.
         dismiss()
     sys.exit(code)
 

@@ -1,10 +1,8 @@
 """What an evaluation-only record says, for people: a section for the card of what was scored, and a card of its own."""
 
-from datetime import date
 from pathlib import Path
 
 import yaml
-from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
 from model_cards.escape import environment, plain
 from record.errors import one_line
@@ -73,24 +71,3 @@ def render_evaluation_card(record: EvaluatedRecord) -> str:
         "Anybody repeats them:\n\n```bash\npubrep reproduce OWNER/NAME   # the id of this repository\n```\n\n"
         f"## Notes\n\n<!-- free: {SECTION} -->\n<!-- Write here, between the two marks. -->\n<!-- /free -->\n"
     )
-
-
-def result_file(record: EvaluatedRecord, day: date) -> str:
-    """The scores as the Hub's `.eval_results/*.yaml` (https://huggingface.co/docs/hub/eval-results), an entry a metric.
-
-    The Hub shows those of datasets that are registered as benchmarks; a task of such a dataset has an id of its own,
-    which nobody but its owner knows: here it is the metric's name.
-    """
-    entries = [
-        EvalResultEntry(
-            dataset_id=record.pins.dataset.id,
-            task_id=name,
-            value=round(record.scores.adapter[name].mean, 4),
-            dataset_revision=record.pins.dataset.revision,
-            date=day.isoformat(),
-            notes=f"{METRIC_NAMES[name]}, 95 % interval {record.scores.adapter[name].low:.4f} to "
-            f"{record.scores.adapter[name].high:.4f}, {record.scores.rows:,} rows, recipe {record.name}",
-        )
-        for name in record.scores.shown()
-    ]
-    return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)

@@ -17,6 +17,7 @@ from record.errors import ON_LOCAL_HUB
 
 # By verb: where its command stands, what it does, and whether it speaks with a Hub.
 VERBS: dict[str, tuple[str, str, bool]] = {
+    "plan": ("pubrep.plan:plan", "Say what a recipe needs, before hours are spent.", True),
     "train": ("pubrep.train:train", "Train a recipe's adapter; continue an interrupted run.", True),
     "sweep": ("pubrep.sweep:sweep", "Train and score a recipe with several settings.", True),
     "evaluate": ("evaluation.evaluate:command", "Score base model and adapter on the test rows.", True),
@@ -30,6 +31,11 @@ VERBS: dict[str, tuple[str, str, bool]] = {
     "serve": ("serving.server:command", "Answer over HTTP as OpenAI does.", True),
     "space": ("serving.space.publish:space", "Try an adapter in a browser, on this machine.", True),
     "publish-space": ("serving.space.publish:command", "Publish that page as a Space.", True),
+    "export-results": (
+        "model_cards.results.export:command",
+        "Write scores in formats that others read.",
+        True,
+    ),
     "report": ("model_cards.overview:command", "Put scored runs on one page, row by row.", True),
     "compare": ("model_cards.compare:command", "Put base models side by side.", False),
     "claims": ("readme.claims:command", "Bring README's results up to date from the Hub.", True),

@@ -2,12 +2,15 @@
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from recipes.summary import size
+from record.errors import UserError
 from record.run_record import Environment
 
 PACKAGES = (
@@ -89,6 +92,45 @@ def peak_resident_bytes() -> int:
 
     # Linux counts kibibytes, macOS bytes (getrusage(2) of each).
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def free_disk(place: Path) -> int:
+    """Bytes that are free where a file or folder lies, or would lie."""
+    there = next(path for path in (place.absolute(), *place.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
+def refuse_full_disk(needed: int, place: Path, cure: str) -> None:
+    """Refuses what will not fit on the disk, before hours of work end there.
+
+    Raises:
+        `UserError`: it will not.
+    """
+    if needed > (free := free_disk(place)):
+        raise UserError(
+            f"the disk is too full: {size(needed)} are needed in {place}, {size(free)} are free: free some space, or "
+            f"{cure}"
+        )
+
+
+def free_memory() -> int:
+    """Bytes of the machine's memory that this process may still take: what is free, and what its limits leave."""
+    import resource
+
+    import psutil
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    free = [psutil.virtual_memory().available]
+    if limit != resource.RLIM_INFINITY:
+        free.append(max(0, limit - psutil.Process().memory_info().vms))
+    # A container's: https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files
+    group = Path("/sys/fs/cgroup")
+    with suppress(OSError, ValueError):
+        most, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        # What the files it has read take is given back when it is needed.
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        free.append(max(0, most - used + int(stat["inactive_file"])))
+    return min(free)
 
 
 def _code() -> tuple[str | None, bool]:

@@ -31,7 +31,7 @@ def pin_recipe(recipe) -> Pins:
         base = pin("model", recipe.model.model_name_or_path, recipe.model.model_revision)
         _rename(recipe, recipe.model, "model_name_or_path", base.id)
         return Pins(base_model=base, dataset=dataset)
-    parent = pin("model", *_parent_id(recipe.arguments.parent_adapter))
+    parent = pin("model", *parent_id(recipe.arguments.parent_adapter))
     pulled = pull_parent(parent)
     record, base = pulled.record, pulled.record.pins.base_model
     if not same_repository(recipe.model.model_name_or_path, base):
@@ -80,7 +80,12 @@ def _as_set(modules: Any) -> Any:
     return frozenset(modules) if isinstance(modules, list) else frozenset({modules})
 
 
-def _parent_id(parent: str) -> tuple[str, str]:
+def parent_id(parent: str) -> tuple[str, str]:
+    """The id and the revision of a `parent_adapter`, which without an owner is one's own.
+
+    Raises:
+        `UserError`: nobody is signed in whose it could be.
+    """
     repo_id, _, revision = parent.partition("@")
     if "/" not in repo_id:
         owner = os.environ.get("HUB_USER") or (HfApi().whoami(cache=True)["name"] if get_token() else None)

@@ -3,7 +3,7 @@
 import os
 
 from record.errors import one_line
-from record.run_record import Record, Unwritable
+from record.run_record import Forecast, Record, Unwritable
 
 
 def say(line: str) -> None:
@@ -82,3 +82,26 @@ def _unwritable_line(references: Unwritable) -> str:
 def last_loss(record: Record) -> float:
     """The last training loss; NaN if none was logged."""
     return next((point.loss for point in reversed(record.training.history) if point.loss is not None), float("nan"))
+
+
+def size(number: float) -> str:
+    """Bytes as `3.2 GB`."""
+    unit, name = next((pair for pair in ((10**9, "GB"), (10**6, "MB")) if number >= pair[0]), (1000, "kB"))
+    return f"{number / unit:.1f} {name}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `9.4 h`, `12 min` or `40 s`."""
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
+def forecast_line(forecast: Forecast, seconds: float) -> str:
+    """How far the forecast was off, where it has been judged.
+
+    Parameters:
+        seconds: what training took.
+    """
+    off = 100 * (forecast.ratio - 1)
+    return f"Took {duration(seconds)}, {abs(off):.0f} % {'more' if off > 0 else 'less'} than foretold"

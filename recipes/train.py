@@ -17,7 +17,7 @@ from hub.release import pull_parent
 from recipes.config import Recipe, changed_keys, parse_recipe, recipe_help
 from recipes.expectations import block, compare
 from recipes.pin_recipe import pin_recipe
-from recipes.summary import last_loss, length_remarks, longest_row, say, say_shapes
+from recipes.summary import forecast_line, last_loss, length_remarks, longest_row, say, say_shapes
 from record.errors import UserError, last_word, make, one_line_errors, refuse_unwritable
 from record.hashes import sha256_file
 from record.published_recipe import refused_key
@@ -49,9 +49,10 @@ def train(recipe: Recipe, published: Record | None = None) -> None:
     Raises:
         `UserError`: the folder holds a run of another recipe, or the recipe does not fit its data, base or memory.
     """
+    from recipes.environment import reset_peak_memory
     from recipes.training import micro_batches
     from recipes.training.dtype import keep_float32
-    from recipes.training.model import refuse_targets
+    from recipes.training.model import load_base, refuse_targets
 
     _refuse_missing_tracker(recipe.training)
     run = Path(recipe.training.output_dir)
@@ -89,12 +90,13 @@ def train(recipe: Recipe, published: Record | None = None) -> None:
     prepared = prepare(recipe, pins, rules)
 
     def attempt(batch: Batch) -> Record:
-        _set_arguments(recipe, prepared, batch)
-        model = _make_model(recipe, pins, prepared.tokenizer)
+        set_arguments(recipe, prepared, batch)
+        reset_peak_memory()
+        model = put_adapter(load_base(pins.base_model, recipe.model), recipe, pins, prepared.tokenizer)
         if published is None and pins.parent_adapter is None:
             refuse_targets(model)
         record = open_record(recipe, pins, prepared, model, batch)
-        return fit(_make_trainer(recipe, prepared, model, batch), record, prepared, run)
+        return fit(make_trainer(recipe, prepared, model, batch), record, prepared, run)
 
     longest, row = int(prepared.lengths.max()), longest_row(prepared.splits.train, prepared.lengths)
     finish(micro_batches.fit_memory(first, longest, row, bool(budget), attempt, say), run)
@@ -157,7 +159,8 @@ def prepare(recipe: Recipe, pins: Pins, rules: Literal[1, 2]) -> Prepared:
     return Prepared(tokenizer, splits, unwritable, train_rows, eval_rows, lengths, leakage, remarks)
 
 
-def _set_arguments(recipe: Recipe, prepared: Prepared, batch: Batch) -> None:
+def set_arguments(recipe: Recipe, prepared: Prepared, batch: Batch) -> None:
+    """Has the trainer's arguments mean a step of the effective batch, on this device and for these rows."""
     from recipes.training.trainer import suit_device
 
     arguments = recipe.training
@@ -174,13 +177,11 @@ def _set_arguments(recipe: Recipe, prepared: Prepared, batch: Batch) -> None:
         arguments.eval_strategy, arguments.load_best_model_at_end = "no", False
 
 
-def _make_model(recipe: Recipe, pins: Pins, tokenizer):
-    from recipes.environment import reset_peak_memory
-    from recipes.training.model import add_adapter, continue_adapter, load_base
+def put_adapter(base, recipe: Recipe, pins: Pins, tokenizer):
+    """The base model with the adapter that is trained on it: a new one, or the parent's."""
+    from recipes.training.model import add_adapter, continue_adapter
 
-    reset_peak_memory()
     seed = recipe.training.seed
-    base = load_base(pins.base_model, recipe.model)
     if pins.parent_adapter is not None:
         return continue_adapter(base, pull_parent(pins.parent_adapter).folder, pins.base_model, recipe.model, seed)
     token_ids = tokenizer.convert_tokens_to_ids(recipe.arguments.added_tokens)
@@ -226,7 +227,8 @@ def open_record(recipe: Recipe, pins: Pins, prepared: Prepared, model, batch: Ba
     return record
 
 
-def _make_trainer(recipe: Recipe, prepared: Prepared, model, batch: Batch):
+def make_trainer(recipe: Recipe, prepared: Prepared, model, batch: Batch):
+    """The trainer of these rows; `batch` then has the token budget that memory allows."""
     from transformers import EarlyStoppingCallback
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -267,6 +269,7 @@ def fit(trainer, record: Record, prepared: Prepared, run: Path) -> Record:
 
     from recipes.environment import leave_together
     from recipes.training.energy import start_meter, stop_meter
+    from recipes.training.forecast import judge_forecast, make_forecast
     from recipes.training.preemption import StopOnSigterm
     from recipes.training.trainer import last_whole_checkpoint
 
@@ -277,6 +280,7 @@ def fit(trainer, record: Record, prepared: Prepared, run: Path) -> Record:
         checkpoint = last_whole_checkpoint(run)
     if checkpoint:
         say(f"Continuing from {checkpoint}")
+    record.forecast = make_forecast(trainer, _steps_done(checkpoint), run)
     meter = start_meter() if trainer.is_world_process_zero() else None
     try:
         result = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
@@ -284,14 +288,14 @@ def fit(trainer, record: Record, prepared: Prepared, run: Path) -> Record:
         record.energy = stop_meter(meter)
     if trainer.state.global_step < trainer.state.max_steps and trainer.pop_callback(StopOnSigterm).stopped:
         say(f"Stopped by SIGTERM after step {trainer.state.global_step:,}: run the same command again to go on")
-        # A launcher that was sent SIGTERM, too, has no other exit code to go by.
-        last_word(0)
+        last_word(0)  # A launcher that was sent SIGTERM, too, has no other exit code to go by.
         leave_together()
         sys.exit(0)
     # On every process, since with FSDP each would hold a part.
     trainer.save_model(str(run))
     if trainer.is_world_process_zero():
         record.training = _training(trainer, result, checkpoint, int(prepared.lengths.sum()), run)
+        judge_forecast(record, trainer.state.max_steps)
     return record
 
 
@@ -306,14 +310,20 @@ def finish(record: Record, run: Path) -> None:
         (run / name).unlink(missing_ok=True)
     record.save(run)
     say(f"Trained: {run} (adapter {record.training.adapter_sha256[:12]}, loss {last_loss(record):.4f})")
+    if record.forecast is not None and record.forecast.ratio is not None:
+        say(forecast_line(record.forecast, record.training.seconds))
     say(f"Next: {make(f'evaluate-{run.name}')}")
+
+
+def _steps_done(checkpoint: Path | None) -> int:
+    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
 
 
 def _training(trainer, result, checkpoint: Path | None, tokens_per_epoch: int, run: Path) -> Training:
     from recipes.environment import peak_memory_bytes
 
     arguments, state = trainer.args, trainer.state
-    resumed_from = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+    resumed_from = _steps_done(checkpoint)
     seconds = result.metrics["train_runtime"]
     trained_share = 1 - resumed_from / max(state.global_step, 1)
     keys = LossPoint.model_fields.keys()

@@ -143,9 +143,18 @@ def refuse_unwritable(folder: Path) -> None:
         place for place in (folder.absolute(), *folder.absolute().parents) if place.exists() or place.is_symlink()
     )
     if not there.is_dir() or not os.access(there, os.W_OK):
-        raise UserError(
-            f"nothing can be written to {folder} ({there} forbids it): choose another folder (--output_dir)"
-        )
+        raise UserError(f"nothing can be written to {folder} ({there} forbids it): choose another folder")
+
+
+def refuse_full(folder: Path) -> None:
+    """Refuses a folder that holds files already, or in which nothing can be written.
+
+    Raises:
+        `UserError`: it is such a folder.
+    """
+    refuse_unwritable(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise Slip(f"{folder} is not empty: name a new folder")
 
 
 def _caches() -> list[str]:

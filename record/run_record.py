@@ -208,6 +208,19 @@ class Training(Section):
         return losses[-1] if losses else None
 
 
+class Forecast(Section):
+    """What was said of the session that finished the training before it started.
+
+    `tokens` (source and target, no padding) and `teraflop` are counted from the rows, `seconds` follow from a rate that
+    was measured for moments; `ratio` is what the session took over that, for the steps that it did.
+    """
+
+    tokens: Count
+    teraflop: Amount
+    seconds: Amount
+    ratio: Amount | None = None
+
+
 class Energy(Section):
     """Electricity of the session that finished the training, the whole machine's, as codecarbon gives it.
 
@@ -281,10 +294,8 @@ class Evaluated(Section):
 
 
 class Environment(Section):
-    """Where the run happened: versions by package, the device, and the commit of the code (None outside git).
-
-    `threads` are those of one process, of which there were so many (`processes`).
-    """
+    """Where the run happened: versions by package, the device, how many `processes` of `threads` threads each, and the
+    commit of the code (None outside git)."""
 
     python: Line
     platform: Line
@@ -331,6 +342,7 @@ class Record(Section):
     training: Training | None = None
     evaluated: Evaluated | None = None
     energy: Energy | None = None
+    forecast: Forecast | None = None
     contract: Contract | None = None
     scored_in: Environment | None = None
     scores: Scores | None = None

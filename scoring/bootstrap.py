@@ -116,6 +116,13 @@ def interval_of_mean(scored: Sequence[Rows], contract: Contract) -> Interval:
     return _interval(float(np.mean([mean(one) for one in scored])), np.mean(resampled, axis=0), contract.confidence)
 
 
+def standard_error(rows: Rows, contract: Contract) -> float:
+    """The standard deviation of a mean or score in the contract's resamples (Efron & Tibshirani 1993, chapter 6)."""
+    many = len(rows.statistics) if isinstance(rows, Corpus) else len(rows)
+    counts = draws(contract.resamples, many, contract.seed)
+    return float(np.std(rows.of(counts) if isinstance(rows, Corpus) else _means(rows, counts), ddof=1))
+
+
 def _means(scores: list[float], counts: np.ndarray) -> np.ndarray:
     """The mean of each resample over the rows that the metric applies to."""
     array = np.array(scores, dtype=np.float64)

@@ -28,6 +28,7 @@ ALONE = {"make demo": "tests/test_demo.py"}
 READ = {
     "make reproduce ADAPTER=owner/name REVISION=commit LEVEL=score": "tests/test_levels.py",
     "make check ADAPTER=owner/name RECIPE=finance CLAIM=rougeL=0.2285": "tests/evaluation/test_check.py",
+    "make plan-finance": "tests/pubrep/test_plan.py",
     "make publish-finance DRY_RUN=1": "tests/test_demo.py",
     "make publish-finance": "tests/test_demo.py",
     "make publish": "tests/test_demo.py",
@@ -44,6 +45,7 @@ READ = {
     "make publish-data ROWS=.local_hub/runs/mine DATASET=local-user/rows HUB=local": "tests/push/test_publish_data.py",
     "make publish-mine HUB=local": "tests/push/test_publish_data.py",
     "make reproduce ADAPTER=local-user/mine HUB=local": "tests/push/test_publish_data.py",
+    "make export-results ADAPTER=owner/name FORMAT=every-eval-ever INTO=results": "tests/test_published.py",
     "make space ADAPTER=owner/name": "tests/serving/test_space.py",
     "make publish-space ADAPTER=owner/name": "tests/serving/test_space.py",
     'make serve ADAPTER="owner/name owner/other@revision runs/finance"': "tests/serving/test_server.py",

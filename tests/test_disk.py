@@ -84,5 +84,5 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path, ca
         with pytest.raises((UserError, SystemExit)):
             train_short(tmp_path / folder)
         said = capsys.readouterr()
-        assert "choose another folder (--output_dir)" in said.err and "Asking the Hub" not in said.out
+        assert "choose another folder" in said.err and "Asking the Hub" not in said.out
     assert Path(tmp_path / "file").read_bytes() == b""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from result_files import compare_aibom, compare_every_eval_ever, compare_lm_eval, export
 from short_runs import SHORT, publish, reproduced
 
 from evaluation import evaluate
@@ -92,6 +93,19 @@ def test_neither_a_row_nor_its_place_is_in_the_release(run, rows, commit):
     assert published.pins.dataset == own.pins.dataset and published.pins.dataset.kind == "file"
     card = (release / "README.md").read_text(encoding="utf-8")
     assert f"make reproduce ADAPTER={REPO} DATA=my-farm.csv HUB=local" in card and "datasets:" not in card
+
+
+def test_no_row_leaves_in_others_formats_and_not_its_place(run, rows, commit, tmp_path):
+    record = load_record(run)
+    for adapter, own in (REPO, (REPO, commit)), (str(run), ("unpublished/flan-t5-base-sql2text", None)):
+        folder = tmp_path / own[0].partition("/")[0]
+        compare_every_eval_ever(export(adapter, "every-eval-ever", folder), record, None, own)
+        compare_lm_eval(export(adapter, "lm-eval", folder), record, None, own)
+        compare_aibom(export(adapter, "aibom", folder), record, own)
+    written = "".join(path.read_text(encoding="utf-8") for path in tmp_path.rglob("*") if path.is_file())
+    for line in rows.read_text(encoding="utf-8").splitlines()[1:]:
+        assert not any(cell in written or json.dumps(cell)[1:-1] in written for cell in line.split(","))
+    assert "secret-place" not in written and record.pins.dataset.id in written
 
 
 def test_a_stranger_without_the_rows_is_told_what_was_checked_and_what_not(commit, tmp_path, monkeypatch, capsys):

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import short_runs
 from huggingface_hub import HfApi, ModelCard, hf_hub_download
+from result_files import compare_all
 
 from evaluation import evaluate, reproduce
 from push import publish
+from record.predictions import load_predictions
 from record.release_files import RECORD_FILE
 from record.run_record import load_record
 
@@ -83,6 +85,11 @@ def test_a_published_commit_reproduces(adapter, capsys):
         and line.startswith(f"REPRODUCED (miniature) {repo_id}@{commit} ROUGE-L")
         and "equal token for token" in line
     )
+
+
+def test_the_scores_leave_in_every_format_under_the_published_name(adapter, run, tmp_path):
+    name, commit = adapter
+    compare_all(name, tmp_path, load_record(run), load_predictions(run), (name, commit))
 
 
 def test_a_repository_that_holds_something_else_is_left_alone(run, tmp_path, capsys):

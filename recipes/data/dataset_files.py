@@ -44,21 +44,38 @@ def load_rows(dataset: Pin, name: str | None, as_text: bool = True) -> DatasetDi
         `UserError`: it cannot be loaded, or asks for what is not done here.
         `huggingface_hub.errors.HfHubHTTPError`: the Hub refused.
     """
-    refuse_local(dataset.id)
     with say_why(dataset.id):
-        if not constants.HF_HUB_OFFLINE:
-            _check_metadata(dataset)
-        # A place of its own, since the names in the cache do not tell one reading of a file from the other.
-        cache = str(Path(config.HF_DATASETS_CACHE, "as_text")) if as_text else None
-        builder = load_dataset_builder(dataset.id, name, revision=dataset.revision, cache_dir=cache)
-        # Where the Hub cannot be reached, it takes whatever commit the cache holds.
-        if builder.hash != dataset.revision:
-            raise UserError(
-                f"{dataset.id} is only cached at {builder.hash}, not at {dataset.revision}: try again online"
-            )
+        builder = _builder(dataset, name, as_text)
         if builder.name in READERS:
             _check_files(dataset, builder.config.data_files or {})
         return prepare_rows(builder, dataset.id, as_text)
+
+
+def _builder(dataset: Pin, name: str | None, as_text: bool) -> DatasetBuilder:
+    refuse_local(dataset.id)
+    if not constants.HF_HUB_OFFLINE:
+        _check_metadata(dataset)
+    # A place of its own, since the names in the cache do not tell one reading of a file from the other.
+    cache = str(Path(config.HF_DATASETS_CACHE, "as_text")) if as_text else None
+    builder = load_dataset_builder(dataset.id, name, revision=dataset.revision, cache_dir=cache)
+    # Where the Hub cannot be reached, it takes whatever commit the cache holds.
+    if builder.hash != dataset.revision:
+        raise UserError(f"{dataset.id} is only cached at {builder.hash}, not at {dataset.revision}: try again online")
+    return builder
+
+
+def files_of(dataset: Pin, name: str | None) -> list[str]:
+    """The files of a pinned dataset that its rows are read from; no row is downloaded.
+
+    Parameters:
+        name: as in `load_rows`.
+
+    Raises:
+        as `load_rows`.
+    """
+    with say_why(dataset.id):
+        files = _builder(dataset, name, as_text=True).config.data_files or {}
+    return [path.partition(f"@{dataset.revision}/")[2] for split in files.values() for path in split]
 
 
 @contextmanager

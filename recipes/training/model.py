@@ -145,6 +145,11 @@ def load_base(base: Pin, config: ModelConfig) -> PreTrainedModel:
                 "`model_revision` to the pull request that it opens, as refs/pr/1"
             ) from None
         raise _not_loaded(base, "model", error) from error
+    return suit_training(model, base)
+
+
+def suit_training(model: PreTrainedModel, base: Pin) -> PreTrainedModel:
+    """The base model without what training here cannot do with."""
     for layer in model.modules():
         if type(layer).__name__ == "Linear4bit":
             # On CPUs with AVX512-BF16, bitsandbytes 0.50 repacks 4-bit weights at the first evaluation, and the

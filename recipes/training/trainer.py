@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow.compute as pc
 import torch
 from accelerate.utils import gather_object, send_to_device
@@ -20,6 +19,7 @@ from peft import PeftModel
 from transformers import EvalPrediction, Seq2SeqTrainer, Seq2SeqTrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from recipes.environment import free_memory
 from recipes.families import FAMILIES
 from recipes.training import padded
 from recipes.training.layout import micro_batch
@@ -109,7 +109,7 @@ def largest_budget(model: PeftModel, longest: Rows, free: int, device: torch.dev
     """
     whole, least = sum(map(tokens_of, longest)), tokens_of(longest[0])
     with torch.random.fork_rng():
-        tokens = int(SHARE_OF_MEMORY * free / _saved_bytes(model, longest[:1], device) * least)
+        tokens = int(SHARE_OF_MEMORY * free / saved_bytes(model, longest[:1], device) * least)
         tokens = max(min(tokens, whole), least)
         while tried and not _fits(model, longest, tokens, device):
             tokens = max(tokens // 2, least)
@@ -142,7 +142,7 @@ def _on_device(rows: Rows, model: PeftModel, device: torch.device) -> dict[str, 
     return send_to_device(batch, device)
 
 
-def _saved_bytes(model: PeftModel, rows: Rows, device: torch.device) -> int:
+def saved_bytes(model: PeftModel, rows: Rows, device: torch.device) -> int:
     """Bytes that the backward pass over these rows needs kept."""
     sizes = {}
 
@@ -222,7 +222,7 @@ class AdapterTrainer(Seq2SeqTrainer):
         if device.type == "cuda":
             free = torch.cuda.mem_get_info(device)[0]
         else:
-            free = psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+            free = free_memory() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         return min(gather_object([largest_budget(self.model, longest, free, device, tried=device.type == "cuda")]))
 
     def get_train_dataloader(self):

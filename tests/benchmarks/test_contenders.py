@@ -5,7 +5,7 @@ import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
 from benchmarks import training
-from benchmarks.counting import Positions, attention_flop, linear_flop, padding_share, saved_bytes, step_flop
+from benchmarks.counting import Positions, padding_share, saved_bytes, step_flop
 from benchmarks.shapes import make_model
 from benchmarks.training import (
     gradients,
@@ -15,6 +15,7 @@ from benchmarks.training import (
     peft_loop,
     stock_trainer,
 )
+from recipes.training.flop import attention_flop, linear_flop
 
 # Source and target tokens of four rows, so that a batch of two pads both sides.
 LENGTHS = [(3, 7), (9, 4), (2, 2), (5, 8)]
@@ -116,7 +117,7 @@ def test_flop_of_a_model_small_enough_to_count_by_hand():
     row = {"input_ids": [1] * 3, "labels": [1] * 2}
     assert linear_flop(small) == (encoder, decoder)
     # Nine pairs in the encoder, two (of four) in the decoder, six across.
-    assert attention_flop(small, [row]) == 12 * 6 * (9 + 2 + 6)
+    assert attention_flop(small, [(3, 2)]) == 12 * 6 * (9 + 2 + 6)
     assert step_flop(small, [row]) == 3 * encoder + 2 * decoder + 12 * 6 * 17
 
 

@@ -10,6 +10,7 @@ import yaml
 from foreign_adapters import BASE, KEYS, adapted, fitted, rouge_l, upload
 from huggingface_hub import HfApi, parse_eval_result_entries
 from peft import PrefixTuningConfig, get_peft_model
+from result_files import compare_all
 from safetensors.torch import load_file
 from test_levels import ROOT, WITHOUT_TORCH, stranger
 from torch import save
@@ -215,12 +216,19 @@ def test_the_section_and_the_hub_s_result_file_state_the_record_s_scores(publish
     (file,) = (folder / "card" / ".eval_results").iterdir()
     entries = parse_eval_result_entries(yaml.safe_load(file.read_text()))
     assert {entry.task_id: entry.value for entry in entries} == {
-        name: round(record.scores.adapter[name].mean, 4) for name in record.scores.shown()
+        name: record.scores.adapter[name].mean for name in record.scores.shown()
     }
     assert {entry.dataset_id for entry in entries} == {"gbharti/finance-alpaca"}
     section = (folder / "card" / "section.md").read_text()
     assert f"| ROUGE-L 0.99 ± 0.005 | {record.scores.adapter['rougeL'].mean:.4f} [" in section
     assert "CONTRADICTED" in section and section in (folder / "release" / "README.md").read_text()
+
+
+def test_the_scores_leave_in_every_format_under_the_name_of_what_was_scored(published, tmp_path):
+    repo_id, folder = published
+    record, predictions = load_record(folder / "release"), load_predictions(folder / "release")
+    source = record.evaluated.source
+    compare_all(repo_id, tmp_path, record, predictions, (source.id, source.revision))
 
 
 def test_others_repeat_the_scores_and_nothing_is_trained_again(published, hub, tmp_path):

@@ -10,9 +10,9 @@ import pytest
 AROUND = {"PUBLISH": "true", "FORCE": "1", "PR": "7", "ORG": "acme", "PRIVATE": "1", "DRY_RUN": "1", "LEVEL": "score",
           "HUB": "local", "REVISION": "dev", "ADAPTER": "a/b", "FORMAT": "int8", "ARGS": "--overwrite abcdefg",
           "HOST": "0.0.0.0", "RUNS": "elsewhere", "SPACE": "acme/page", "CHECK": "1", "VENV": "/none"}  # fmt: skip
-TARGETS = ["train-finance", "evaluate-finance", "publish-finance", "publish", "export-finance", "reproduce", "retrain",
-           "check", "serve", "space", "publish-space", "report", "compare", "claims", "readme", "hub", "bench",
-           "demo"]  # fmt: skip
+TARGETS = ["plan-finance", "train-finance", "evaluate-finance", "publish-finance", "publish", "export-finance",
+           "reproduce", "retrain", "check", "serve", "space", "publish-space", "report", "compare", "claims",
+           "readme", "hub", "bench", "demo"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,8 @@ SLIPS = {
     ("serve",): "no adapter was named",
     ("publish-data", "ROWS=rows.csv"): "name a run, file or folder and a repository",
     ("export", "FORMAT=int8"): "no adapter was named",
+    ("export-results", "ADAPTER=a/b", "FORMAT=lm-eval"): "name an adapter and a folder",
+    ("export-results", "ADAPTER=a/b", "INTO=x", "PUBLISH=1"): "make export-results does not take PUBLISH",
     ("sweep-finance",): "no settings were named",
 }
 
@@ -102,12 +104,15 @@ def test_what_is_said_is_passed_on(venv):
          "[check][a/b][--recipe][finance][--claim][rougeL=0.2][--claim][rouge1=0.3][--model] "),
         (["serve", "ADAPTER=a/b c/d@v2", "PORT=1"], "[serve][a/b][c/d@v2][--port][1] "),
         (["report", "RECIPES=finance text2sql"], "[report][runs/finance][runs/text2sql] "),
+        (["plan-finance", "ARGS=--seed 1"], "[plan][finance][--seed][1] "),
         (["train-finance", "ACCELERATE=x.yaml"], "[train][finance][--accelerate][x.yaml] "),
         (["evaluate-finance", "ACCELERATE=x.yaml"], "[evaluate][runs/finance][--accelerate][x.yaml] "),
         (["reproduce", "ADAPTER=a/b", "ACCELERATE=x.yaml"], "[reproduce][a/b][--accelerate][x.yaml] "),
         (["check", "ADAPTER=a/b", "ACCELERATE=x.yaml"], "[check][a/b][--accelerate][x.yaml] "),
         (["publish-data", "ROWS=my rows.csv", "DATASET=a/b"], "[publish-data][my rows.csv][a/b] "),
         (["sweep-finance", "SET=seed=1,2 lora_r=8"], "[sweep][finance][--set][seed=1,2][--set][lora_r=8] "),
+        (["export-results", "ADAPTER=a/b", "FORMAT=lm-eval", "INTO=my folder", "REVISION=v2"],
+         "[export-results][a/b][--format][lm-eval][--into][my folder][--revision][v2] "),
         (["claims", "CHECK=1"], "[claims][--check] "),
     ):  # fmt: skip
         answer = make(*words, f"VENV={venv}")

@@ -28,7 +28,7 @@ CLIENTS = {
     "litellm_client.py": ["litellm==1.110.2"],
     "llm_client.py": ["llm==0.36"],
     "inspect_client.py": ["inspect-ai==0.3.285", "openai==3.57.0"],
-    "lm_eval_client.py": ["lm-eval[api]==0.4.13", "transformers==5.23.0"],
+    "lm_eval_client.py": [*python_clients.LM_EVAL],
     "schemathesis_client.py": ["schemathesis==4.32.5"],
     "openai_client.mjs": {"openai": "7.57.0"},
     "ai_sdk_client.mjs": {"ai": "7.0.173", "@ai-sdk/openai-compatible": "3.0.92"},
