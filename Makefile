@@ -8,18 +8,18 @@ MAKEFLAGS += --no-print-directory
 # What may be set, and by which target; VENV, PYTHON and LOCAL_HUB_ROOT by every one.
 HUBS := HUB HUB_USER RUNS ARGS
 PUBLISHING := $(HUBS) ORG REVISION PR PRIVATE COLLECTION OVERWRITE SIGN VERDICT KEEP_ROWS TIME_LIMIT DRY_RUN
-CHECKING := $(HUBS) ADAPTER REVISION SAMPLE VERIFY_KEY REPORT DATA STRICT JSON OFFLINE
+CHECKING := $(HUBS) ADAPTER REVISION SAMPLE VERIFY_KEY REPORT DATA STRICT JSON OFFLINE ACCELERATE
 EXPORTING := $(HUBS) FORMAT SAMPLE FORCE PUBLISH PRIVATE OVERWRITE
 TAKES_demo :=
 TAKES_plan := $(HUBS)
 TAKES_train := $(HUBS) ACCELERATE
 TAKES_sweep := $(HUBS) SET ACCELERATE
-TAKES_evaluate := $(HUBS)
+TAKES_evaluate := $(HUBS) ACCELERATE
 TAKES_publish := $(PUBLISHING)
 TAKES_reproduce := $(CHECKING) LEVEL
 TAKES_vouch := $(HUBS) ADAPTER REVISION LEVEL SAMPLE KEY DATASET
 TAKES_retrain := $(CHECKING)
-TAKES_check := $(HUBS) ADAPTER REVISION RECIPE CLAIM TOLERANCE MODEL BASE CARD RECORD
+TAKES_check := $(HUBS) ACCELERATE ADAPTER REVISION RECIPE CLAIM TOLERANCE MODEL BASE CARD RECORD
 TAKES_export-results := $(HUBS) ADAPTER REVISION FORMAT INTO
 TAKES_withdraw := $(HUBS) ADAPTER REVISION WHY
 TAKES_export := $(EXPORTING) ADAPTER REVISION
@@ -79,7 +79,8 @@ PUBLISH_AS = $(if $(value ORG),$(call option,ORG,org),$(call option,HUB_USER,use
 	$(call option,OVERWRITE,overwrite) $(call option,SIGN,sign) $(call option,VERDICT,verdict) \
 	$(call switch,KEEP_ROWS,keep-rows) $(call option,TIME_LIMIT,time-limit) $(call switch,DRY_RUN,dry-run) $(HUB_OPTION) $(ARGUMENTS)
 CHECK_AS = $(call option,REVISION,revision) $(call option,SAMPLE,sample) $(call option,VERIFY_KEY,verify-key) \
-	$(call option,REPORT,report) $(call option,DATA,data) $(call switch,STRICT,strict) $(call switch,JSON,json) $(HUB_OPTION) $(ARGUMENTS)
+	$(call option,REPORT,report) $(call option,DATA,data) $(call switch,STRICT,strict) $(call switch,JSON,json) \
+	$(call option,ACCELERATE,accelerate) $(HUB_OPTION) $(ARGUMENTS)
 EXPORT_AS = $(foreach form,$(or $(value FORMAT),merged),--format '$(form)') $(call option,HUB_USER,user) \
 	$(call option,SAMPLE,sample) $(call switch,FORCE,force) $(call switch,PUBLISH,publish) \
 	$(call switch,PRIVATE,private) $(call option,OVERWRITE,overwrite) $(HUB_OPTION) $(ARGUMENTS)
@@ -121,7 +122,7 @@ sweep-%: $(READY) ## train and score R several times: SET="seed=1,2 lora_r=8,32"
 	$(PUBREP) sweep '$*' $(foreach word,$(subst ','\'',$(value SET)),--set '$(word)') $(call option,ACCELERATE,accelerate) $(HUB_OPTION) $(ARGUMENTS)
 
 evaluate-%: $(READY) ## score base model and adapter on R's test rows
-	@$(PUBREP) evaluate "$$PUBREP_RUNS"/'$*' $(HUB_OPTION) $(ARGUMENTS)
+	@$(PUBREP) evaluate "$$PUBREP_RUNS"/'$*' $(call option,ACCELERATE,accelerate) $(HUB_OPTION) $(ARGUMENTS)
 
 publish-%: $(READY) ## publish R's adapter in one commit, and check it
 	@$(PUBREP) publish "$$PUBREP_RUNS"/'$*' $(PUBLISH_AS)
@@ -156,7 +157,7 @@ retrain: $(READY) ## train it again from its record, and compare: ADAPTER=
 
 check: $(READY) ## score anybody's adapter: ADAPTER= RECIPE= [CLAIM=rougeL=0.2 …]
 	@[ -n $(call quoted,ADAPTER) ] || { echo 'UNCHECKED no adapter was named: make check ADAPTER=owner/name RECIPE=finance'; exit 2; }
-	$(PUBREP) check $(call quoted,ADAPTER) $(call option,REVISION,revision) $(call option,RECIPE,recipe) \
+	$(PUBREP) check $(call quoted,ADAPTER) $(call option,ACCELERATE,accelerate) $(call option,REVISION,revision) $(call option,RECIPE,recipe) \
 		$(foreach word,$(subst ','\'',$(value CLAIM)),--claim '$(word)') $(call option,TOLERANCE,tolerance) \
 		$(call switch,MODEL,model) $(call option,BASE,base) $(call option,CARD,card) $(call option,RECORD,record) \
 		$(HUB_OPTION) $(ARGUMENTS)

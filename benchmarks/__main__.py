@@ -25,10 +25,11 @@ from record.command_line import Command, run_command
 RESULTS = Path(__file__).parent / "results"
 PICTURES = Path(__file__).parents[1] / "docs" / "benchmarks"
 PARTS = (
-    "training", "base", "generation", "prefill", "scoring", "data", "growth", "exports", "load", "profiles", "machine",
+    "training", "base", "generation", "prefill", "scoring", "data", "growth", "processes", "exports", "load",
+    "profiles", "machine",
 )  # fmt: skip
 # A GPU trains a larger shape than the base model's, exports are for hosts without one, the load is a miniature's.
-CPU_PARTS = ("base", "prefill", "exports", "load")
+CPU_PARTS = ("base", "prefill", "processes", "exports", "load")
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "rouge-score-rs", "ctranslate2")
 # What is also given at the top: ratios above 1 mean that this project is faster.
 FLAT = {
@@ -38,6 +39,7 @@ FLAT = {
     ),
     "generation": ("score_vs_predict", "score_ct2_vs_predict", "score_equal_rows"),
     "scoring": ("rouge_vs_evaluate",),
+    "processes": ("score_two_processes",),
 }  # fmt: skip
 
 
@@ -64,8 +66,8 @@ def command(device: str, quick: bool, only: tuple[str, ...], into: Path | None) 
     """Measure this project next to its peers, and write benchmarks/results.
 
     \b
-    PART is training, base, generation, prefill, scoring, data, growth, exports,
-    load, profiles or machine.
+    PART is training, base, generation, prefill, scoring, data, growth, processes,
+    exports, load, profiles or machine.
     """
     import torch
 
@@ -187,6 +189,11 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
         grown = measure(device, size, repeats, (8, 16)) if quick else measure(device, size, 2)
         return grown | {"projection": projection(speed if cuda else None)}
 
+    def processes() -> dict:
+        from benchmarks.processes import measure
+
+        return measure("tiny", 16, 1) if quick else measure("small", 100, repeats)
+
     def exports() -> dict:
         from benchmarks.export import measure, measure_both
 
@@ -215,7 +222,8 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
 
     return {
         "training": training, "base": base, "generation": generation, "prefill": prefill, "scoring": scoring,
-        "data": data, "growth": growth, "exports": exports, "load": load, "profiles": profiles, "machine": machine,
+        "data": data, "growth": growth, "processes": processes, "exports": exports, "load": load, "profiles": profiles,
+        "machine": machine,
     }  # fmt: skip
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from recipes.launch import accelerate_option
 from record.command_line import Command, find_recipe
-from record.errors import UserError, one_line_errors, refuse_full
+from record.errors import UserError, last_word, one_line_errors, refuse_full
 
 if TYPE_CHECKING:
     from record.predictions import Predictions
@@ -46,6 +47,7 @@ TOLERANCE = 0.005
     show_default=True,
     help="By how much a score may differ from the claimed one.",
 )
+@accelerate_option
 @click.option("--model", "full", is_flag=True, help="It is a full model or a merged export, no adapter.")
 @click.option("--base", metavar="OWNER/NAME[@COMMIT]", help="The base model, instead of the one that is named.")
 @click.option(
@@ -68,6 +70,7 @@ def command(
     recipe: str | None,
     claims: tuple[str, ...],
     tolerance: float,
+    accelerate: Path | None,
     full: bool,
     base: str | None,
     card: Path | None,
@@ -83,10 +86,13 @@ def command(
     CONTRADICTED (1), UNDECIDED, or UNCHECKED where it could not be scored (2).
     """
     from hub.retry import waiting_out_limits
+    from scoring.decoding.processes import dismiss, share_command
 
     if stray := next((word for word in keys[:1] if not word.startswith("--")), None):
         raise click.UsageError(f"{stray!r} is not an override: write --KEY VALUE.")
     path = None if recipe is None else find_recipe(recipe)
+    if share_command("check", accelerate, f"UNCHECKED {adapter}", 2):
+        return
     with one_line_errors(f"UNCHECKED {adapter}", 2, sys.stdout), waiting_out_limits():
         for folder in filter(None, (card, release)):
             refuse_full(folder)
@@ -95,7 +101,10 @@ def command(
             _write_card(record, card)
         if release is not None:
             write_release(record, predictions, release)
-        sys.exit(_print_verdict(record))
+        code = _print_verdict(record)
+        last_word(code)
+        dismiss()
+        sys.exit(code)
 
 
 def score(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from recipes.launch import accelerate_option
 from record.command_line import Command, Run, run_command
 from record.errors import UserError, make, one_line_errors
 from record.predictions import Predictions, load_predictions
@@ -22,22 +23,27 @@ from record.trained_run import load_trained_run
 from scoring.concerns import find_concerns
 from scoring.contract import contract_of
 from scoring.decoding.predict import load_for_scoring, parent_predictions, predict
+from scoring.decoding.processes import dismiss, share_command
 from scoring.scores import score_forgetting, score_predictions
 
 
 @click.command(cls=Command, examples=("pubrep evaluate finance", "pubrep evaluate runs/finance --hub local"))
 @click.argument("run", type=Run())
+@accelerate_option
 @click.option("--intervals", is_flag=True, help="Print the 95 % interval of every score (93 columns).")
-def command(run: Path, intervals: bool) -> None:
+def command(run: Path, accelerate: Path | None, intervals: bool) -> None:
     """Score base model and adapter of the trained RUN on its test rows.
 
     RUN is a run's folder, or the name of its recipe. The scores go into record.json,
     the outputs into predictions.parquet. A scored run is not scored again unless its
     adapter has changed or its predictions are gone.
     """
+    if share_command("evaluate", accelerate):
+        return
     with one_line_errors():
         print_scores(evaluate(run), load_predictions(run), intervals)
         print(f"\nNext: {make(f'publish-{run.name}')}", flush=True)
+        dismiss()
 
 
 def main(argv: list[str]) -> None:

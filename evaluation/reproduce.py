@@ -2,16 +2,7 @@
 
     python -m evaluation.reproduce owner/name [--revision COMMIT] [--level LEVEL] [--sample ROWS]
 
-Takes everything from the Hub at the commits that the published record pins. Every level checks all hashes, rebuilds the
-test rows, looks for them among the training rows, scores the published predictions again and renders the card again.
-
-    score      no more than that: no model, no GPU, no torch
-    prefill    then has base model and adapter read their published outputs: each token must be the likeliest
-    generate   or generates again with base model and adapter, and compares (the default)
-    train      then trains a new adapter from the record alone, generates with it, and compares
-
-The last line starts with REPRODUCED (exit 0), DRIFTED (exit 1) or UNCHECKED (exit 2). With HF_HUB_OFFLINE=1 it works
-from the cache alone.
+Takes everything from the Hub at the commits that the published record pins; `command` says what each level checks.
 """
 
 import contextlib
@@ -24,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import click
 
 from evaluation.findings import Drift, Findings, Undecided, note
+from recipes.launch import accelerate_option
 from record.command_line import Command, run_command
-from record.errors import UserError, explanation, one_line
+from record.errors import UserError, explanation, last_word, one_line
 from record.predictions import Predictions
 from record.release_files import ADAPTER_FILE, PREDICTIONS_FILE
 from record.run_record import FilePin
@@ -52,6 +44,7 @@ EXIT_CODES = {"REPRODUCED": 0, "DRIFTED": 1, "UNCHECKED": 2}
 @click.option(
     "--level", type=click.Choice(get_args(Level)), default="generate", show_default=True, help="How much is done again."
 )
+@accelerate_option
 @click.option("--sample", type=int, metavar="ROWS", help="Generate for so many rows only, drawn by the commit.")
 @click.option(
     "--verify-key",
@@ -75,6 +68,7 @@ def command(
     adapter: str,
     revision: str,
     level: Level,
+    accelerate: Path | None,
     sample: int | None,
     key: Path | None,
     report: Path | None,
@@ -100,7 +94,12 @@ def command(
     the cache alone.
     """
     from hub.retry import waiting_out_limits
+    from scoring.decoding.processes import dismiss, share_command
 
+    if accelerate is not None and level == "score":
+        raise click.UsageError("--accelerate shares out a model's work, and level score runs none: leave it out.")
+    if share_command("retrain" if level == "train" else "reproduce", accelerate, f"UNCHECKED {adapter}", 2):
+        return
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout), waiting_out_limits():
         verdict, findings = reproduce(adapter, revision, level, sample, key, data)
         if report:
@@ -110,7 +109,10 @@ def command(
             report.write_text(render_report(verdict, findings), encoding="utf-8")
             print(f"Report: {report}", flush=True)
     print(verdict.model_dump_json(indent=1) if as_json else verdict.line, flush=True)
-    sys.exit(EXIT_CODES[verdict.verdict] or int(strict and bool(verdict.concerns)))
+    last_word(code := EXIT_CODES[verdict.verdict] or int(strict and bool(verdict.concerns)))
+    if verdict.verdict != "UNCHECKED":
+        dismiss()
+    sys.exit(code)
 
 
 def _at_level_train(**options: Any) -> None:

@@ -8,6 +8,7 @@ from recipes.config import recipe_from_record
 from record.errors import UserError
 from record.run_record import Training, load_record
 from record.scored_record import ScoredRecord
+from scoring.decoding.processes import on_all
 
 # A new adapter is written here and kept: training may take hours, and started again it continues.
 RETRAINED = Path("runs", "retrained")
@@ -25,20 +26,16 @@ def retrain(adapter: str, commit: str, record: ScoredRecord, data: Path | None =
     Raises:
         `Drift`: on the same CPU, threads and versions losses or adapter are others; there every bit is repeatable.
     """
-    from recipes.train import train
-
     folder = RETRAINED / f"{adapter.replace('/', '--')}@{commit[:12]}"
-    recipe = recipe_from_record(record.name, dict(record.recipe))
-    recipe.training.output_dir = str(folder)
-    if data is not None:
-        recipe.arguments.dataset_name = str(data)
-    train(recipe, record)
+    on_all(_train, folder, record, data)
     again = load_record(folder)
-    if again.training is None:
+    if again.training is None or again.batch is None:
         raise UserError(f"{folder} is not trained to its end: run this again, it continues")
     ours, theirs = again.training, record.training
     same = ours.adapter_sha256 == theirs.adapter_sha256
     alike = again.model.dtype == record.model.dtype and same_stack(again.environment, record.environment)
+    # What was trained before the record said so of its environment says so of its batch.
+    alike = alike and record.batch is not None and again.batch.processes == record.batch.processes
     if not same and alike and again.environment.device.startswith("CPU"):
         pairs = zip(ours.history, theirs.history, strict=False)
         step = next((mine.step for mine, published in pairs if mine != published), None)
@@ -52,6 +49,16 @@ def retrain(adapter: str, commit: str, record: ScoredRecord, data: Path | None =
         else "another adapter, on another device or other versions; its scores decide"
     )
     return folder, detail
+
+
+def _train(folder: Path, record: ScoredRecord, data: Path | None) -> None:
+    from recipes.train import train
+
+    recipe = recipe_from_record(record.name, dict(record.recipe))
+    recipe.training.output_dir = str(folder)
+    if data is not None:
+        recipe.arguments.dataset_name = str(data)
+    train(recipe, record)
 
 
 def _other_course(ours: Training, theirs: Training) -> str | None:

@@ -53,10 +53,11 @@ Outcome = Literal["same", "moved", "undecided"]
 
 
 def same_stack(here: Environment, there: Environment | None) -> bool:
-    """Whether tokens must be equal: the same device and decisive versions, and on a CPU as many threads."""
+    """Whether tokens must be equal: the same device and decisive versions, as many processes, and threads on a CPU."""
     return (
         there is not None
         and here.device == there.device
+        and here.processes == there.processes
         and (not here.device.startswith("CPU") or here.threads == there.threads)
         and all(here.packages.get(name) == there.packages.get(name) for name in DECISIVE)
     )

@@ -74,7 +74,7 @@ class Combination:
 @click.option(
     "--accelerate",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="How to launch each training: a configuration of accelerate.",
+    help="How to launch each training and scoring: a configuration of accelerate.",
 )
 def sweep(recipe: str, settings: tuple[str, ...], into: Path | None, limit: int, accelerate: Path | None) -> None:
     """Train and score RECIPE with every combination of values, one after another.
@@ -200,7 +200,7 @@ def run_all(path: Path, into: Path, combinations: list[Combination], launch: lis
             continue
         print(f"{number}/{len(combinations)}  {named}", flush=True)
         train = ["train", str(path), "--output_dir", str(run), *launch, *one.words]
-        for verb, words in (("training", train), ("scoring", ["evaluate", str(run)])):
+        for verb, words in (("training", train), ("scoring", ["evaluate", str(run), *launch])):
             if code := run_verb(words, lock):
                 line = one_line(f"failed: {named} ({verb} ended with exit code {code}, see above)")
                 print(line, file=sys.stderr, flush=True)

@@ -2,7 +2,6 @@
 `RecipeArguments`, which holds what those two lack."""
 
 import math
-import os
 import re
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -12,6 +11,7 @@ from typing import Any
 
 import regex
 
+from recipes.environment import uses_cpu
 from recipes.length_rules import Rule, parse_rule
 from recipes.mixture import EACH, refuse_contradictions
 from recipes.settings import refuse_combinations, refuse_keys
@@ -315,7 +315,6 @@ def _overrides(argv: list[str]) -> dict[str, str]:
 
 def _parse(name: str, keys: dict[str, Any], argv: list[str], own: bool) -> Recipe:
     """The recipe; one's own is also held against `recipes.settings`, which published ones of before may not meet."""
-    import torch
     from transformers import Seq2SeqTrainingArguments
     from trl import ModelConfig, TrlParser
 
@@ -329,8 +328,7 @@ def _parse(name: str, keys: dict[str, Any], argv: list[str], own: bool) -> Recip
     given = keys | _overrides(argv)
     names = list(given)
     # Otherwise accelerate 1.15 takes several processes without an accelerator for strangers to each other.
-    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" or not torch.accelerator.is_available()
-    parser.set_defaults(use_cpu=on_cpu, output_dir=f"runs/{name}")
+    parser.set_defaults(use_cpu=uses_cpu(), output_dir=f"runs/{name}")
     for key in names:
         if key not in defaults:
             near = get_close_matches(str(key), defaults, 1)

@@ -42,6 +42,7 @@ def describe_environment() -> Environment:
         platform=f"{platform.system()} {platform.machine()}",
         device=device_name(),
         threads=torch.get_num_threads(),
+        processes=torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1,
         packages=versions(),
         code_commit=commit,
         code_dirty=dirty,
@@ -148,6 +149,13 @@ def _code() -> tuple[str | None, bool]:
     if top is None or Path(top).resolve() != root.resolve():
         return None, False
     return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
+
+
+def uses_cpu() -> bool:
+    """Whether models are run on the CPU here: where accelerate was told so, and where there is nothing else."""
+    import torch
+
+    return os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" or not torch.accelerator.is_available()
 
 
 def leave_together() -> None:

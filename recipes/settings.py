@@ -17,7 +17,7 @@ from record.errors import UserError, one_line
 
 _OWN_STEP = "training here has a step of its own, without padding, which this does not reach: remove it"
 _PUBLISHING = "training uploads nothing: `make publish` does, after scoring"
-_SHARDING = "say how processes share the model by `accelerate launch --config_file recipes/accelerate/"
+_SHARDING = "each process holds the whole base model, as sharding it has not been tried here: remove it"
 _NO_GENERATION = "training evaluates by the loss alone: `max_new_tokens` and `num_beams` say how scores are generated"
 _ROWS = "rows come from the trainer's own loader, whose shares depend on it: remove it"
 
@@ -73,10 +73,10 @@ REFUSED = {
     "dataloader_in_order": "rows in another order on every run could not be repeated: remove it",
     "sortish_sampler": "use `train_sampling_strategy: group_by_length`",
     "length_column_name": "`train_sampling_strategy: group_by_length` takes the lengths of the tokens: remove it",
-    "parallelism_config": f"{_SHARDING}fsdp.yaml`",
-    "fsdp": f"{_SHARDING}fsdp.yaml`",
-    "fsdp_config": f"{_SHARDING}fsdp.yaml`",
-    "deepspeed": f"{_SHARDING}deepspeed-zero3.yaml`",
+    "parallelism_config": _SHARDING,
+    "fsdp": _SHARDING,
+    "fsdp_config": _SHARDING,
+    "deepspeed": _SHARDING,
 }  # fmt: skip
 REFUSED_IN_ANY_CASE = {"do_train", "do_eval", "do_predict"}
 

@@ -18,7 +18,7 @@ from recipes.config import Recipe, changed_keys, parse_recipe, recipe_help
 from recipes.expectations import block, compare
 from recipes.pin_recipe import pin_recipe
 from recipes.summary import forecast_line, last_loss, length_remarks, longest_row, say, say_shapes
-from record.errors import UserError, make, one_line_errors, refuse_unwritable
+from record.errors import UserError, last_word, make, one_line_errors, refuse_unwritable
 from record.hashes import sha256_file
 from record.published_recipe import refused_key
 from record.release_files import ADAPTER_FILE, CARD_FILE, RECORD_FILE
@@ -289,9 +289,10 @@ def fit(trainer, record: Record, prepared: Prepared, run: Path) -> Record:
         record.energy = stop_meter(meter)
     if trainer.state.global_step < trainer.state.max_steps and trainer.pop_callback(StopOnSigterm).stopped:
         say(f"Stopped by SIGTERM after step {trainer.state.global_step:,}: run the same command again to go on")
+        last_word(0)  # A launcher that was sent SIGTERM, too, has no other exit code to go by.
         leave_together()
         sys.exit(0)
-    # On every process, since with FSDP or ZeRO each holds a part.
+    # On every process, since with FSDP each would hold a part.
     trainer.save_model(str(run))
     if trainer.is_world_process_zero():
         record.training = _training(trainer, result, checkpoint, int(prepared.lengths.sum()), run)

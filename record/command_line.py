@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from record.errors import INTERRUPTED, one_line
+from record.errors import INTERRUPTED, last_word, one_line
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 # Where runs lie: `pubrep --hub local` and make set it.
@@ -85,10 +85,12 @@ def run_command(command: click.Command, argv: list[str], name: str) -> None:
         code = command.main(argv, name, standalone_mode=False)
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx is not None else name
-        print(f"error: {one_line(error.format_message())} See `{where} --help`.", file=sys.stderr, flush=True)
+        if last_word(2):
+            print(f"error: {one_line(error.format_message())} See `{where} --help`.", file=sys.stderr, flush=True)
         sys.exit(2)
     except click.Abort:
-        print(INTERRUPTED, file=sys.stderr, flush=True)
+        if last_word(130):
+            print(INTERRUPTED, file=sys.stderr, flush=True)
         sys.exit(130)
     if isinstance(code, int) and code:
         sys.exit(code)

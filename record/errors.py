@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 # Set where a command is a client of the local Hub.
 ON_LOCAL_HUB = "PUBREP_ON_LOCAL_HUB"
-# The file that a process writes where it ends by a slip, for a launcher that hides its exit code.
-SLIP = "PUBREP_SLIP"
+# The file that a process writes its exit code into where it is the first of those launched together to end.
+LAST_WORD = "PUBREP_LAST_WORD"
 # Which extra of the package holds a library that not every command needs.
 EXTRAS = {
     **dict.fromkeys(("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "evaluate"), "train"),
@@ -30,6 +30,8 @@ FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 FAILED_WRITE = re.compile(
     r"PytorchStreamWriter failed writing|inline_container.*unexpected pos|No space left on device"
 )
+# What torch says where a process that it speaks with has ended, over gloo, over NCCL, and over its own store.
+LOST_PROCESS = re.compile(r"gloo/transport/|ProcessGroupNCCL|NCCL error|TCPStore|Connection closed by peer")
 INTERRUPTED = "Interrupted: run the same command again to go on."
 
 
@@ -72,6 +74,8 @@ def explain(error: BaseException) -> str | None:
     hub = constants.ENDPOINT
     if isinstance(error, UserError | Damaged):
         return one_line(str(error))
+    if isinstance(error, RuntimeError) and LOST_PROCESS.search(str(error)):
+        return "another process or host of this run has ended: see what it printed, then run the same command again"
     if isinstance(error, errors.GatedRepoError):
         return f"access to the gated repository is not granted: ask for it on its page at {hub}, then `hf auth login`"
     if isinstance(error, errors.RepositoryNotFoundError):
@@ -210,6 +214,18 @@ def xet_errors() -> Iterator[None]:
         raise ConnectionError(_first_line(error)) from error
 
 
+def last_word(code: int) -> bool:
+    """Whether this process, which ends with `code`, is to say why: of several launched together the first to end is."""
+    if LAST_WORD not in os.environ:
+        return True
+    try:
+        with Path(os.environ[LAST_WORD]).open("x") as file:
+            file.write(str(code))
+    except FileExistsError:
+        return False
+    return True
+
+
 @contextmanager
 def one_line_errors(prefix: str = "error:", code: int = 1, file: TextIO | None = None) -> Iterator[None]:
     """Ends the process with `code` and the line `prefix …` on an error that `explain` knows; others pass through.
@@ -228,12 +244,14 @@ def one_line_errors(prefix: str = "error:", code: int = 1, file: TextIO | None =
         sys.exit(code)
     except Exception as error:
         line = explanation(error)
+        code = 2 if isinstance(error, Slip) else code
+        first = last_word(code)
         if line is None:
             raise
-        print(f"{prefix} {line}", file=file or sys.stderr, flush=True)
-        if isinstance(error, Slip) and SLIP in os.environ:
-            Path(os.environ[SLIP]).touch()
-        sys.exit(2 if isinstance(error, Slip) else code)
+        if first:
+            print(f"{prefix} {line}", file=file or sys.stderr, flush=True)
+        sys.exit(code)
     except KeyboardInterrupt:
-        print(INTERRUPTED, file=sys.stderr, flush=True)
+        if last_word(130):
+            print(INTERRUPTED, file=sys.stderr, flush=True)
         sys.exit(130)

@@ -1,5 +1,6 @@
 """Signs of life: on a terminal one bar at a time, in a log a line now and then."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,11 +19,14 @@ def time_left(seconds: float) -> str:
 
 @contextmanager
 def progress(total: int, unit: str, title: str) -> Iterator[Callable[[int], object]]:
-    """Shows how much of some work is done, on standard error.
+    """Shows how much of some work is done, on standard error; of several processes the first one does.
 
     Returns:
         What is called with the units that were done since the last call.
     """
+    if os.environ.get("RANK", "0") != "0":
+        yield lambda units: None
+        return
     if sys.stderr.isatty():
         with tqdm(total=total, unit=unit, desc=title) as bar:
             yield bar.update

@@ -280,12 +280,14 @@ class Evaluated(Section):
 
 
 class Environment(Section):
-    """Where the run happened: versions by package, the device, and the commit of the code (None outside git)."""
+    """Where the run happened: versions by package, the device, how many `processes` of `threads` threads each, and the
+    commit of the code (None outside git)."""
 
     python: Line
     platform: Line
     device: Line
     threads: Count
+    processes: Count = 1
     packages: dict[Line, Line] = Field(max_length=100)
     code_commit: Line | None
     code_dirty: bool

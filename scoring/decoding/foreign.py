@@ -14,6 +14,7 @@ from record.errors import UserError, one_line
 from record.foreign_config import read_foreign_config, write_safe_config
 from record.release_files import ADAPTER_FILE, SENTENCEPIECE_FILE, TOKENIZER_FILE
 from record.run_record import Model, Pin
+from scoring.decoding import processes
 from scoring.decoding.predict import load_model
 
 
@@ -53,15 +54,27 @@ def load_foreign(folder: Path, kind: str, source: Pin, base: Pin, recipe: Mappin
     Raises:
         `UserError`: it does not fit the base model, or asks for what is not scored here.
     """
+    loaded: list[Foreign] = []
+    files = processes.adapter_files(folder)
+    processes.gather_from_all(_load_foreign, folder, files, kind, source, base, recipe, config, loaded)
+    return loaded[0]
+
+
+def _load_foreign(folder: Path, files, kind: str, source: Pin, base: Pin, recipe, config, loaded: list) -> None:
+    """Loads on each process, which keeps what is `loaded`: nothing of it can be sent."""
     bare, tokenizer = load_model(base, recipe, config)
     if kind == "model":
         model, _ = load_model(source, recipe, config, tokenizer_of=base)
-        return Foreign(model, bare, tokenizer, config.dtype, base_kind(source))
-    with tempfile.TemporaryDirectory() as safe:
-        write_safe_config(read_foreign_config(folder), Path(safe))
-        Path(safe, ADAPTER_FILE).symlink_to((folder / ADAPTER_FILE).resolve())
-        model = load_foreign_adapter(bare, Path(safe))
-    return Foreign(model, None, tokenizer, config.dtype, base_kind(base))
+        processes.enroll(bare, tokenizer)
+        foreign = Foreign(model, bare, tokenizer, config.dtype, base_kind(source))
+    else:
+        with tempfile.TemporaryDirectory() as safe, processes.adapter_folder(folder, files) as own:
+            write_safe_config(read_foreign_config(own), Path(safe))
+            Path(safe, ADAPTER_FILE).symlink_to((own / ADAPTER_FILE).resolve())
+            model = load_foreign_adapter(bare, Path(safe))
+        foreign = Foreign(model, None, tokenizer, config.dtype, base_kind(base))
+    processes.enroll(model, tokenizer)
+    loaded.append(foreign)
 
 
 def refuse_other_tokenizer(folder: Path, kind: str, source: Pin, base: Pin, recipe: Mapping[str, Any]) -> bool:

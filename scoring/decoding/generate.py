@@ -13,6 +13,7 @@ from recipes.training.micro_batches import out_of_memory
 from record.errors import UserError
 from record.progress import progress
 from record.scores import Contract
+from scoring.decoding.processes import share_rows
 from scoring.decoding.slot_decoding import greedy
 from scoring.engines import engine_here
 
@@ -42,7 +43,8 @@ OF_BEAMS = {"length_penalty", "early_stopping", "num_beams"}
 def generate(
     model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[str], contract: Contract, adapter: bool
 ) -> tuple[list[list[int]], float]:
-    """Generates an output for every prompt, with the adapter or (`adapter=False`) with the bare base model.
+    """Generates an output for every prompt, with the adapter or (`adapter=False`) with the bare base model, on all
+    processes.
 
     Greedy decoding runs in `slot_decoding`, or in CTranslate2 where the contract says so; families without slots,
     beams, and whatever else a base model's own generation config asks for, in transformers' `generate`. In float32 all
@@ -57,7 +59,15 @@ def generate(
     """
     encoded = tokenizer(prompts)["input_ids"]
     start = time.perf_counter()
-    shown = progress(len(prompts), "row", "Adapter" if adapter else "Base model")
+    outputs = share_rows(_generate, model, tokenizer, [len(ids) for ids in encoded], [encoded], contract, adapter)
+    return outputs, time.perf_counter() - start
+
+
+def _generate(
+    model, tokenizer, numbers: list[int], encoded: list[list[int]], contract: Contract, adapter: bool
+) -> list[list[int]]:
+    """This process's share: the rows with these numbers."""
+    shown = progress(len(encoded), "row", "Adapter" if adapter else "Base model")
     with torch.inference_mode(), contextlib.nullcontext() if adapter else model.disable_adapter(), shown as finished:
         plain = contract.num_beams == 1 and is_plain(model.generation_config)
         if contract.dtype == "float32" and engine_here(contract.engine) != "transformers":
@@ -69,13 +79,13 @@ def generate(
                                 "generation config asks for need `engine: transformers`")  # fmt: skip
             from scoring.decoding import ctranslate
 
-            outputs = ctranslate.greedy(model, adapter, encoded, contract.max_new_tokens, contract.batch_size, finished)
-        else:
-            outputs = _by_transformers(model, tokenizer, encoded, contract, plain, finished)
-    return outputs, time.perf_counter() - start
+            return ctranslate.greedy(model, adapter, encoded, contract.max_new_tokens, contract.batch_size, finished)
+        return _by_transformers(model, tokenizer, numbers, encoded, contract, plain, finished)
 
 
-def _by_transformers(model, tokenizer, encoded, contract: Contract, plain: bool, finished) -> list[list[int]]:
+def _by_transformers(
+    model, tokenizer, numbers: list[int], encoded, contract: Contract, plain: bool, finished
+) -> list[list[int]]:
     try:
         if plain and FAMILIES[model.config.model_type].flat:
             return greedy(model, encoded, contract.max_new_tokens, contract.batch_size, finished)
@@ -85,8 +95,9 @@ def _by_transformers(model, tokenizer, encoded, contract: Contract, plain: bool,
             raise
         longest = max(range(len(encoded)), key=lambda row: len(encoded[row]))
         raise UserError(
-            f"memory does not suffice to answer test row {longest:,}, whose prompt has {len(encoded[longest]):,} "
-            "tokens: cut or drop such rows by `length_rules` (`truncate tokens(prompt) > 512`) and train again"
+            f"memory does not suffice to answer test row {numbers[longest]:,}, whose prompt has "
+            f"{len(encoded[longest]):,} tokens: cut or drop such rows by `length_rules` "
+            "(`truncate tokens(prompt) > 512`) and train again"
         ) from None
 
 

@@ -24,6 +24,7 @@ from record.errors import UserError
 from record.progress import progress
 from record.scores import Contract
 from scoring.decoding.generate import asks_for
+from scoring.decoding.processes import share_rows
 
 # Prompt tokens, padding included, that are read at once; and logits, of which a token has one for each of the
 # vocabulary: 128 MiB in float32.
@@ -62,6 +63,14 @@ def read_margins(
     Raises:
         `UserError`: memory does not suffice for a single row.
     """
+    lengths = [len(prompt) + len(ids) for prompt, ids in zip(prompts, outputs, strict=True)]
+    return share_rows(_read_rows, model, None, lengths, [prompts, outputs], contract, adapter)
+
+
+def _read_rows(
+    model, _, numbers: list[int], prompts: list[list[int]], outputs: list[list[int]], contract: Contract, adapter: bool
+) -> list[Margins]:
+    """This process's share: the rows with these numbers."""
     ends = ends_of(model)
     written = [[*ids, ends[0]] if len(ids) < contract.max_new_tokens else ids for ids in outputs]
     vocabulary = model.config.get_text_config(decoder=True).vocab_size
@@ -81,7 +90,7 @@ def read_margins(
                     raise
                 if len(rows) == 1:
                     raise UserError(
-                        f"memory does not suffice to read the output of test row {rows[0]:,}, which has "
+                        f"memory does not suffice to read the output of test row {numbers[rows[0]]:,}, which has "
                         f"{len(written[rows[0]]):,} tokens: read it on a machine with more"
                     ) from None
                 size = sum(len(written[row]) for row in rows) // 2

@@ -7,6 +7,7 @@ from typing import Any
 
 from record.run_record import Pin, Record
 from record.scores import Contract
+from scoring.decoding import processes
 
 
 def parent_predictions(model, tokenizer, folder: Path, parent: Record, rows: Sequence[int] | None = None):
@@ -40,11 +41,22 @@ def parent_predictions(model, tokenizer, folder: Path, parent: Record, rows: Seq
 def load_for_scoring(run: Path, record: Record, config):
     """The pinned base with the adapter in `run`, on the GPU where there is one, its tokenizer, and the base's dtype."""
     from recipes.training.dtype import keep_float32
-    from recipes.training.model import load_adapter
 
     keep_float32(config, record, scored=True)
+    loaded = []
+    processes.gather_from_all(_load, run, processes.adapter_files(run), record, config, loaded)
+    return *loaded, config.dtype
+
+
+def _load(run: Path, files: dict[str, bytes], record: Record, config, loaded: list) -> None:
+    """Loads on each process, which keeps what is `loaded`: nothing of it can be sent."""
+    from recipes.training.model import load_adapter
+
     base, tokenizer = load_model(record.pins.base_model, record.recipe, config)
-    return load_adapter(base, run, record.pins.base_model), tokenizer, config.dtype
+    with processes.adapter_folder(run, files) as folder:
+        model = load_adapter(base, folder, record.pins.base_model)
+    processes.enroll(model, tokenizer)
+    loaded += [model, tokenizer]
 
 
 def load_model(pinned: Pin, recipe: Mapping[str, Any], config, tokenizer_of: Pin | None = None):
