@@ -1,6 +1,7 @@
 """The rules that tell noise from drift: which rows are looked at, when tokens must be equal, by how much they may fall
 short of the likeliest, and when scores that moved show a change."""
 
+import functools
 import math
 from typing import Literal
 
@@ -25,7 +26,7 @@ FEW = 8
 # off by .5 % move the miniature's ROUGE-L by .006 or less (172 rows of the finance recipe). Another training with the
 # same recipe is another adapter: four seeds differ by up to .018 where the gain is .52, and such a gain may be so much.
 SHARE_OF_GAIN, MARGIN, LARGEST_MARGIN = 0.1, 0.01, 0.02
-Precision = Literal["float32", "bfloat16", "quantized"]
+Precision = Literal["float32", "tf32", "bfloat16", "quantized"]
 # Standard deviation, in nats, of the difference of two logits between an honest writer and an honest reader, by the
 # coarser precision of the two. Where both compute in float32, as much is let pass as weights off by .05 % give the
 # trained miniature: about the rounding of TF32. bfloat16 gives the miniature .06, and gave one model of FLAN-T5-small's
@@ -180,11 +181,16 @@ def largest_margin(gaps: np.ndarray, precision: Precision) -> float:
     Parameters:
         gaps: by how much the likeliest token leads at each place, in nats.
     """
+    # One more than were seen: where there are none, a first one may have been written otherwise.
+    return _largest_sum(int(np.count_nonzero(gaps < NEAR)) + 1, NOISE[precision]) / len(gaps)
+
+
+@functools.lru_cache(4096)
+def _largest_sum(near_ties: int, noise: float) -> float:
+    """The sum of nats by which honest tokens fall short at most, of which so many are near-ties."""
     from scipy import optimize, stats
 
-    tokens, noise = len(gaps), NOISE[precision]
-    # One more than were seen: where there are none, a first one may have been written otherwise.
-    near = (np.count_nonzero(gaps < NEAR) + 1) / NEAR
+    near = near_ties / NEAR
     exchanges, size = near * noise / math.sqrt(2 * math.pi), noise * math.sqrt(2 * math.pi) / 4
     numbers = np.arange(1, math.ceil(exchanges + 10 * math.sqrt(exchanges)) + 20)
     weights = stats.poisson.pmf(numbers, exchanges)
@@ -193,7 +199,7 @@ def largest_margin(gaps: np.ndarray, precision: Precision) -> float:
         return float(weights @ stats.gamma.sf(total, numbers, scale=size)) - FALSE_ALARMS / 2
 
     most = size * (numbers[-1] + 50)
-    return float(optimize.brentq(excess, 0, most)) / tokens if excess(0) > 0 else 0.0
+    return float(optimize.brentq(excess, 0, most)) if excess(0) > 0 else 0.0
 
 
 def unlikely(shortfalls: list[float]) -> bool:
