@@ -250,7 +250,7 @@ def measure(size: str, rows: int, rounds: int, models: Path | None = None) -> di
         found = detection(models)
     sizes = (size,) if size == "tiny" else (size, "base")
     return {
-        "trained": told, "precisions": found, "draws": DRAWS, "drawn_tokens": TOKENS,
+        "trained": told, "precisions": found, "draws": DRAWS, "drawn_tokens": TOKENS, "near": NEAR,
         "cost": [cost(one, rows, rounds) for one in sizes],
     }  # fmt: skip
 

@@ -28,12 +28,12 @@ FEW = 8
 SHARE_OF_GAIN, MARGIN, LARGEST_MARGIN = 0.1, 0.01, 0.02
 Precision = Literal["float32", "tf32", "bfloat16", "quantized"]
 # Standard deviation, in nats, of the difference of two logits between an honest writer and an honest reader, by the
-# coarser precision of the two. Where both compute in float32, as much is let pass as weights off by .05 % give the
-# trained miniature: about the rounding of TF32. bfloat16 gives the miniature .06, and gave one model of FLAN-T5-small's
-# shape, trained once by hand and read over 799 tokens, .09; int8 differed there from float32 by .10, NF4 by 1.4. No
-# command repeats these figures: benchmarks/prefill.py is to measure more such models. `quantized` is a guess from them:
-# of two quantized models the activations are rounded as well.
-NOISE: dict[Precision, float] = {"float32": 0.01, "bfloat16": 0.15, "quantized": 0.2}
+# coarser precision of the two. `benchmarks/prefill.py` measures it at the near-ties of one trained model of
+# FLAN-T5-small's shape (benchmarks/results, docs/checking.md): two libraries' float32 differ by 4e-6, of which this is
+# 200 times; bfloat16 differs from float32 by .03, but gave another model of that shape .09 and the miniature .06. TF32
+# rounds to 10 bits: .01 is what weights off by as much give the miniature. Quantized models differ by what they are
+# computed in, and their activations are rounded as well.
+NOISE: dict[Precision, float] = {"float32": 0.001, "tf32": 0.01, "bfloat16": 0.1, "quantized": 0.15}
 # Tokens whose two likeliest are no further apart, in nats, tell how many near-ties a text holds.
 NEAR = 0.5
 # No token falls short by more than so many times the noise.
