@@ -138,7 +138,7 @@ def rates(readings: dict[Model, list[Margins]], precision: Precision, seed: int 
             counts += any(one.unlikely(precision) for one in found), any(one.exchanged for one in found)
         refused[size], differs[size] = counts / DRAWS
     needed = next((size for size in SIZES if all(refused[more] >= 0.99 for more in SIZES if more >= size)), None)
-    return {"refused": refused[TOKENS], "differs": differs[TOKENS], "tokens_needed": needed}
+    return {"refused": float(refused[TOKENS]), "differs": float(differs[TOKENS]), "tokens_needed": needed}
 
 
 def detection(folder: Path) -> dict:
