@@ -170,7 +170,7 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
     def prefill() -> dict:
         from benchmarks.prefill import measure
 
-        return measure("tiny", 8, 1) if quick else measure("small", 200, repeats)
+        return measure("tiny", 8, 1) if quick else measure("small", 100, repeats)
 
     def scoring() -> dict:
         from benchmarks.scoring import measure

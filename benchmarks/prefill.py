@@ -1,11 +1,12 @@
-"""What level prefill finds, and what it costs: the choices of other models at each place of published outputs.
+"""What level prefill finds, and what it costs: what other models would have written, as the named one reads it.
 
     python -m benchmarks.prefill [--models FOLDER] [--rounds 5]
 
-The trained model of `benchmarks.prefill_models` answers test rows. At each place of its answers, every substitute says
-which token it would have written there; the honest model reads these as if they had been published. Rows are then
-drawn again and again, 1,000 tokens each time, and `evaluation.tolerance` decides. Honest outputs are those of the same
-weights by the kernels of another library, or in another precision of this machine.
+The model of `benchmarks.prefill_models` reads people's answers, since one that is trained for minutes writes a few
+sentences again and again. At each place every substitute says which token it would have written there; the model that
+is named reads these as if they had been published. Rows are then drawn again and again, with as many tokens of base
+and adapter together, and `evaluation.tolerance` decides. Honest outputs are those of the same weights by the kernels of
+another library, or in another precision of this machine.
 """
 
 import argparse
@@ -14,7 +15,6 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,18 +22,21 @@ import numpy as np
 import torch
 from peft import PeftModel
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from benchmarks.prefill_models import END, START, Rows, load, train
+from benchmarks.prefill_models import START, Rows, load, train
 from benchmarks.shapes import make_model, make_rows
 from evaluation.margins import summarize
-from evaluation.tolerance import Precision
+from evaluation.tolerance import NEAR, Precision
 from record.scores import Contract
-from scoring.decoding.margins import Margins, read_margins
+from record.verdict import Model
+from scoring.decoding.margins import Margins, read_margins, read_padded
 from scoring.decoding.slot_decoding import greedy
+from scoring.decoding.t5_reading import read
+from scoring.decoding.t5_weights import weights_of
 
-SLOTS, LONGEST = 64, 40
-TOKENS, SIZES, DRAWS = 1_000, (50, 100, 200, 500, 1_000, 2_000), 400
+# Rows that are read at once.
+SLOTS, ROWS = 64, 40
+TOKENS, SIZES, DRAWS = 1_000, (50, 100, 200, 500, 1_000, 2_000), 300
 # By what a precision is judged (`evaluation.tolerance.NOISE`).
 JUDGED: dict[str, Precision] = {"float32": "float32", "bfloat16": "bfloat16", "int8": "quantized"}
 ELSEWHERE = "other kernels"
@@ -56,14 +59,14 @@ class Substitute(NamedTuple):
 SUBSTITUTES = {
     "base in int8": Substitute({"precision": "int8"}, base=True),
     "base in NF4": Substitute({"precision": "nf4"}, base=True),
-    "base of another revision": Substitute({"base": "base-later"}, base=True),
-    "rank 8 in place of 16": Substitute({"adapter": "other-rank"}),
+    "base's next revision": Substitute({"base": "base-later"}, base=True),
+    "rank 8, not 16": Substitute({"adapter": "other-rank"}),
     "alpha halved": Substitute({"scale": 0.5}),
     "alpha 25 % larger": Substitute({"scale": 1.25}),
-    "a checkpoint at three quarters of the steps": Substitute({"adapter": "earlier"}),
+    "checkpoint at 3/4": Substitute({"adapter": "earlier"}),
     "another prompt": Substitute({}, base=True, writes="other prompt"),
     "outputs of other rows": Substitute({}, base=True, writes="another row's"),
-    "base in place of the adapter": Substitute({}, writes="base"),
+    "base as adapter": Substitute({}, writes="base"),
 }
 HONEST = {
     "float32": {ELSEWHERE: {}},
@@ -72,125 +75,137 @@ HONEST = {
 }
 
 
-def places(model: PeftModel, prompts: list, outputs: list, adapter: bool) -> Tensor:
-    """Logits at each place of every output, its end included: (tokens, vocabulary)."""
-    written = [[*ids, END] if len(ids) < LONGEST else ids for ids in outputs]
-    parts = []
-    with torch.inference_mode(), contextlib.nullcontext() if adapter else model.disable_adapter():
-        for at in range(0, len(prompts), 32):
-            rows = range(at, min(at + 32, len(prompts)))
-            source = pad_sequence([torch.tensor(prompts[row]) for row in rows], batch_first=True)
-            past = pad_sequence([torch.tensor([START, *written[row][:-1]]) for row in rows], batch_first=True)
-            logits = model(
-                input_ids=source, attention_mask=(source != 0).long(), decoder_input_ids=past, use_cache=False
-            ).logits
-            parts += [logits[place, : len(written[row])].float() for place, row in enumerate(rows)]
-    return torch.cat(parts)
-
-
-@contextlib.contextmanager
-def _kernels_of_another_library() -> Iterator[None]:
-    """Matrix products without oneDNN, in the block."""
-    with torch.backends.mkldnn.flags(enabled=False):
-        yield
-
-
 class Text(NamedTuple):
-    """Outputs of one model, the logits of the reader at each of their places, and how many each row has."""
+    """What one model makes of the rows: its logits at each place of their answers, (tokens, vocabulary)."""
 
-    outputs: list[list[int]]
     logits: Tensor
     lengths: list[int]
 
     def margins(self, tokens: Tensor) -> list[Margins]:
-        """The reader's margins of other tokens, one for each place."""
+        """The margins of other tokens, one for each place."""
         top = self.logits.topk(2).values
         short = (top[:, 0] - self.logits.gather(1, tokens[:, None])[:, 0]).double().numpy()
         gaps = (top[:, 0] - top[:, 1]).double().numpy()
         cuts = np.cumsum(self.lengths)[:-1]
         return [Margins(*pair) for pair in zip(np.split(short, cuts), np.split(gaps, cuts), strict=True)]
 
+    def noise(self, logits: Tensor) -> dict[str, float]:
+        """Standard deviation, in nats, of how far the lead of the likeliest token over the next differs.
 
-def rate(margins: list[Margins], precision: Precision, tokens: int, seed: int = 0) -> float:
-    """The share of draws of rows, with so many tokens together, whose outputs are refused."""
-    rng, refused = np.random.default_rng(seed), 0
-    lengths = np.array([len(row.short) for row in margins])
-    for _ in range(DRAWS):
-        order = rng.integers(len(margins), size=tokens)
-        drawn = order[: int(np.searchsorted(np.cumsum(lengths[order]), tokens)) + 1]
-        refused += summarize([margins[row] for row in drawn], precision).unlikely(precision)
-    return refused / DRAWS
+        Where the two are far apart nothing is decided by noise: only near-ties count.
+        """
+        top = self.logits.topk(2)
+        lead = top.values[:, 0] - top.values[:, 1]
+        other = logits.gather(1, top.indices)
+        moved = (other[:, 0] - other[:, 1] - lead).double()[lead < NEAR]
+        return {"noise": float(moved.square().mean().sqrt()), "largest": float(moved.abs().max())}
 
 
-def shown(margins: list[Margins], precision: Precision) -> dict:
-    """How often 1,000 tokens are refused, how many are needed for 99 %, and the mean margin."""
-    rates = {size: rate(margins, precision, size) for size in SIZES}
-    needed = next((size for size in SIZES if all(rates[more] >= 0.99 for more in SIZES if more >= size)), None)
-    whole = summarize(margins, precision)
-    return {"refused": rates[TOKENS], "tokens_needed": needed, "mean": whole.mean, "limit": whole.limit,
-            "exchanged": whole.exchanged / whole.tokens, "tokens": whole.tokens}  # fmt: skip
+def places(model: PeftModel, rows: Rows, prompts: list, adapter: bool, padded: bool = False) -> Tensor:
+    """Logits at each place of every answer, (tokens, vocabulary).
+
+    Parameters:
+        padded: by transformers' modules and PyTorch's own products.
+    """
+    parts = []
+    with torch.inference_mode(), contextlib.nullcontext() if adapter else model.disable_adapter():
+        weights = weights_of(model)
+        for at in range(0, len(prompts), ROWS):
+            source = prompts[at : at + ROWS]
+            past = [[START, *ids[:-1]] for ids in rows.answers[at : at + ROWS]]
+            parts.append(
+                read_padded(model, source, past) if padded else weights.head(read(weights, source, past)).float()
+            )
+    return torch.cat(parts)
+
+
+def rates(readings: dict[Model, list[Margins]], precision: Precision, seed: int = 0) -> dict:
+    """How often draws of rows are refused, by how many tokens of base and adapter they have together.
+
+    Returns:
+        `refused` and `differs`, the share of draws of `TOKENS` tokens that are refused, and in which any token is
+        another: no rule finds more. `tokens_needed`, from how many tokens on 99 % are refused.
+    """
+    rng = np.random.default_rng(seed)
+    lengths = sum(np.array([len(row.short) for row in margins]) for margins in readings.values())
+    refused, differs = {}, {}
+    for size in SIZES:
+        counts = np.zeros(2)
+        for _ in range(DRAWS):
+            order = rng.integers(len(lengths), size=size)
+            drawn = order[: int(np.searchsorted(np.cumsum(lengths[order]), size)) + 1]
+            found = [summarize([margins[row] for row in drawn], precision) for margins in readings.values()]
+            counts += any(one.unlikely(precision) for one in found), any(one.exchanged for one in found)
+        refused[size], differs[size] = counts / DRAWS
+    needed = next((size for size in SIZES if all(refused[more] >= 0.99 for more in SIZES if more >= size)), None)
+    return {"refused": float(refused[TOKENS]), "differs": float(differs[TOKENS]), "tokens_needed": needed}
 
 
 def detection(folder: Path) -> dict:
-    """By precision: what is refused of each substitute's choices, and of honest ones; the noise between the latter."""
-    rows = Rows()
-    prompts, found = rows.prompts, {}
-    with torch.inference_mode():
-        named = load(folder, "float32")
-        outputs = {"adapter": greedy(named, prompts, LONGEST, SLOTS)}
-        with named.disable_adapter():
-            outputs["base"] = greedy(named, prompts, LONGEST, SLOTS)
+    """By precision: what is refused of each substitute's choices and of honest ones, by kind of text, and the noise."""
+    rows, found = Rows(), {}
     for precision, judged in JUDGED.items():
         reader = load(folder, precision)
-        texts = {}
-        for who, ids in outputs.items():
-            lengths = [min(len(one) + 1, LONGEST) for one in ids]
-            texts[who] = Text(ids, places(reader, prompts, ids, who == "adapter"), lengths)
-        found[precision] = {"honest": {}, "substitutes": {}}
+        lengths = [len(ids) for ids in rows.answers]
+        texts = {who: Text(places(reader, rows, rows.prompts, who == "adapter"), lengths) for who in WHO}
+        same = {who: text.margins(text.logits.argmax(1)) for who, text in texts.items()}
+        found[precision] = {
+            "texts": {kind: _describe(same, part) for kind, part in rows.parts.items()},
+            "honest": {}, "substitutes": {},
+        }  # fmt: skip
         for name, how in HONEST[precision].items():
             model = load(folder, **({"precision": precision} | how))
-            with _kernels_of_another_library() if name == ELSEWHERE else contextlib.nullcontext():
-                found[precision]["honest"][name] = {
-                    who: honest(text, places(model, prompts, text.outputs, who == "adapter"), judged)
-                    for who, text in texts.items()
-                }
+            logits = {who: places(model, rows, rows.prompts, who == "adapter", name == ELSEWHERE) for who in WHO}
+            found[precision]["honest"][name] = _judge(texts, logits, rows, judged)
+            print(precision, "honest:", name, found[precision]["honest"][name], flush=True)
         for name, substitute in SUBSTITUTES.items():
             if substitute.how.get("precision") == precision:
-                substitute = Substitute({"precision": "float32"}, base=True)
-                name = "base in float32"
+                substitute, name = Substitute({"precision": "float32"}, base=True), "base in float32"
             model = load(folder, **({"precision": precision} | substitute.how))
-            found[precision]["substitutes"][name] = {
-                who: shown(_read(model, texts[who], rows, who, substitute.writes), judged)
-                for who in (("base", "adapter") if substitute.base else ("adapter",))
-            }
+            who_differs = WHO if substitute.base else WHO[1:]
+            if substitute.writes == "another row's":
+                readings = {who: _read_next(model, text, rows, who) for who, text in texts.items()}
+                found[precision]["substitutes"][name] = _by_kind(readings, rows, judged)
+            else:
+                prompts = rows.other_prompts if substitute.writes == "other prompt" else rows.prompts
+                logits = {
+                    who: places(model, rows, prompts, who == "adapter" and substitute.writes != "base")
+                    for who in who_differs
+                }
+                found[precision]["substitutes"][name] = _judge(texts, logits, rows, judged)
             print(precision, name, found[precision]["substitutes"][name], flush=True)
     return found
 
 
-def honest(text: Text, logits: Tensor, precision: Precision) -> dict:
-    """What is refused of honest choices, and the standard deviation of the lead of the likeliest token over the next.
+WHO: tuple[Model, ...] = ("base", "adapter")
 
-    Where the two likeliest are far apart nothing is decided by noise: only places with a lead of a nat at most count.
-    """
-    top = text.logits.topk(2)
-    lead = top.values[:, 0] - top.values[:, 1]
-    other = logits.gather(1, top.indices)
-    moved = (other[:, 0] - other[:, 1] - lead).double()
-    margins = text.margins(logits.argmax(1))
-    return shown(margins, precision) | {
-        "noise": float(moved.square().mean().sqrt()),
-        "noise_of_near_ties": float(moved[lead < 1].square().mean().sqrt()),
-        "largest": float(moved.abs().max()),
+
+def _describe(readings: dict[Model, list[Margins]], part: slice) -> dict:
+    gaps = np.concatenate([row.gaps for margins in readings.values() for row in margins[part]])
+    return {"tokens": len(gaps), "near": float((gaps < NEAR).mean())}
+
+
+def _judge(texts: dict[Model, Text], logits: dict[Model, Tensor], rows: Rows, judged: Precision) -> dict:
+    """By kind of text how often the likeliest of `logits` are refused; a model without any has written honestly."""
+    choices = {who: logits.get(who, text.logits).argmax(1) for who, text in texts.items()}
+    readings = {who: text.margins(choices[who]) for who, text in texts.items()}
+    return {"noise": {who: texts[who].noise(own) for who, own in logits.items()}} | _by_kind(readings, rows, judged)
+
+
+def _by_kind(readings: dict[Model, list[Margins]], rows: Rows, judged: Precision) -> dict:
+    return {
+        kind: rates({who: margins[part] for who, margins in readings.items()}, judged)
+        for kind, part in rows.parts.items()
     }
 
 
-def _read(model: PeftModel, text: Text, rows: Rows, who: str, writes: str) -> list[Margins]:
-    prompts = rows.other_prompts if writes == "other prompt" else rows.prompts
-    if writes != "another row's":
-        return text.margins(places(model, prompts, text.outputs, who == "adapter" and writes != "base").argmax(1))
-    others = [*text.outputs[1:], text.outputs[0]]
-    contract = Contract.model_construct(max_new_tokens=LONGEST, num_beams=1)
-    return read_margins(model, prompts, others, contract, who == "adapter")
+def _read_next(model: PeftModel, text: Text, rows: Rows, who: Model) -> list[Margins]:
+    """The margins of the next row's choices, as if they had been published for this one."""
+    choices = [part.tolist() for part in text.logits.argmax(1).split(text.lengths)]
+    longest = max(text.lengths)
+    contract = Contract.model_construct(max_new_tokens=longest, num_beams=1)
+    read = read_margins(model, rows.prompts, [*choices[1:], choices[0]], contract, who == "adapter")
+    return [Margins(row.short[:-1], row.gaps[:-1]) if len(row.short) > 1 else row for row in read]
 
 
 def cost(size: str, rows: int, rounds: int) -> dict:
@@ -222,7 +237,7 @@ def cost(size: str, rows: int, rounds: int) -> dict:
 
 
 def measure(size: str, rows: int, rounds: int, models: Path | None = None) -> dict:
-    """Detection and false alarms by precision, and the cost next to generating.
+    """Detection and false alarms by precision and kind of text, and the cost next to generating.
 
     Parameters:
         models: a folder of `benchmarks.prefill_models`; trained anew unless given.
@@ -230,21 +245,20 @@ def measure(size: str, rows: int, rounds: int, models: Path | None = None) -> di
     with tempfile.TemporaryDirectory() as folder:
         if models is None:
             models = Path(folder)
-            train(models, size, *((4, 1, 2) if size == "tiny" else ()))
+            train(models, size, *((4, 1, 4) if size == "tiny" else ()))
         told = json.loads((models / "done.json").read_text(encoding="utf-8"))
         found = detection(models)
-    names = {kind: list(dict.fromkeys(name for one in found.values() for name in one[kind]))
-             for kind in ("substitutes", "honest")}  # fmt: skip
+    sizes = (size,) if size == "tiny" else (size, "base")
     return {
-        "trained": told, "precisions": found, "names": names["substitutes"], "honest": names["honest"],
-        "draws": DRAWS, "drawn_tokens": TOKENS, "cost": cost(size, rows, rounds),
+        "trained": told, "precisions": found, "draws": DRAWS, "drawn_tokens": TOKENS, "near": NEAR,
+        "cost": [cost(one, rows, rounds) for one in sizes],
     }  # fmt: skip
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="benchmarks.prefill", description=__doc__.partition("\n")[0])
     parser.add_argument("--models", type=Path)
-    parser.add_argument("--rows", type=int, default=200)
+    parser.add_argument("--rows", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", default="small")
     print(json.dumps(measure(**vars(parser.parse_args())), indent=1))

@@ -11,61 +11,98 @@ import os
 import sys
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import load as load_weights
-from tokenizers import Tokenizer
-from transformers import AutoModelForSeq2SeqLM, BitsAndBytesConfig, GenerationConfig, T5ForConditionalGeneration
+from transformers import AutoModelForSeq2SeqLM, BitsAndBytesConfig, T5ForConditionalGeneration
 
-from benchmarks.shapes import SHAPES, make_model, sql_texts
-from local_hub.miniatures import models
+from benchmarks.shapes import VOCABULARY, finance_texts, make_model, sql_texts
 
-PROMPT = "Translate the question into SQL. Question: {question} Tables: {context} SQL:"
-OTHER_PROMPT = "Write SQL. Question: {question} Tables: {context} SQL:"
-# Longest prompt and answer in tokens, so that a step takes a second.
-LONGEST = 72, 40
-BATCH, TEST = 8, 200
+
+class Kind(NamedTuple):
+    """A kind of text: its templates, and the longest prompt and answer in tokens, so that a step takes a second."""
+
+    prompt: str
+    other_prompt: str
+    answer: str
+    longest: tuple[int, int]
+
+
+# Prompts of the shipped recipes. An answer in SQL has one right form, an answer in prose many.
+KINDS = {
+    "SQL": Kind(
+        "Translate the question into SQL. Question: {question} Tables: {context} SQL:",
+        "Write SQL. Question: {question} Tables: {context} SQL:",
+        "{answer}",
+        (72, 40),
+    ),
+    "prose": Kind(
+        "Answer the financial question. {instruction} {input}", "{instruction} {input}", "{output}", (48, 64)
+    ),
+}
+BATCH, TEST = 8, 120
 RANK = 16
 START, END = 0, 1
 
 
 class Rows:
-    """Token ids of prompts and answers: those that the base is trained on, the adapter's, and the test's."""
+    """Token ids of prompts and answers: those that are trained on, by kind, and those of the test, kind by kind.
+
+    Parameters:
+        kinds: by kind, the pairs (prompt, answer) that are trained on.
+        prompts, other_prompts, answers: of the test's rows, filled into either prompt.
+        parts: where each kind's are among them.
+    """
 
     def __init__(self, seed: int = 0):
-        self.source, texts, tokenizer = sql_texts()
-        pairs = [pair for row in texts if (pair := _encode(tokenizer, PROMPT, row)) is not None]
-        others = {tuple(pair[0]): _encode(tokenizer, OTHER_PROMPT, row) for row in texts
-                  if (pair := _encode(tokenizer, PROMPT, row)) is not None}  # fmt: skip
-        Random(seed).shuffle(pairs)
-        self.test, self.train = pairs[:TEST], pairs[TEST:]
-        self.other_prompts = [others[tuple(prompt)][0] for prompt, _ in self.test]
+        sources, texts, tokenizers = zip(sql_texts(), finance_texts(), strict=True)
+        self.source, self.vocabulary = " and ".join(sources), tokenizers[0].get_vocab_size()
+        self.kinds: dict[str, list] = {}
+        self.parts: dict[str, slice] = {}
+        test = []
+        for (name, kind), rows in zip(KINDS.items(), texts, strict=True):
+            encoded = [
+                [tokenizers[0].encode(one.format(**row)).ids for one in (kind.prompt, kind.answer, kind.other_prompt)]
+                for row in Random(seed).sample(rows, len(rows))
+            ]
+            fitting = [
+                row for row in encoded if all(len(ids) <= most for ids, most in zip(row, kind.longest, strict=False))
+            ]
+            self.kinds[name] = [(prompt, answer) for prompt, answer, _ in fitting[TEST:]]
+            self.parts[name] = slice(len(test), len(test) + TEST)
+            test += fitting[:TEST]
+        self.prompts, self.answers, self.other_prompts = (list(column) for column in zip(*test, strict=True))
 
-    @property
-    def prompts(self) -> list[list[int]]:
-        return [prompt for prompt, _ in self.test]
+    def half(self, second: bool) -> list[list]:
+        """Of each kind the first or the second half of what is trained on."""
+        return [
+            rows[len(rows) // 2 :] if second else rows[: len(rows) // 2] for rows in self.kinds.values()
+        ]  # fmt: skip
 
 
-def _encode(tokenizer: Tokenizer, template: str, row: dict[str, str]) -> tuple[list[int], list[int]] | None:
-    one = tokenizer.encode(template.format(**row)).ids, tokenizer.encode(row["answer"]).ids
-    return one if all(len(ids) <= limit for ids, limit in zip(one, LONGEST, strict=True)) else None
+def fit(
+    model: torch.nn.Module, kinds: list[list], steps: int, rate: float, seed: int, at: dict[int, object] | None = None
+):
+    """Trains what asks for gradients, on a kind of rows at a time; calls each of `at` after its number of steps.
 
-
-def fit(model: torch.nn.Module, rows: list, steps: int, rate: float, seed: int, at: dict[int, object] | None = None):
-    """Trains what asks for gradients; calls each of `at` after its number of steps.
-
-    The products are in bfloat16 (autocast), which halves the time; weights stay in float32.
+    The base's rates are in proportion to the size of each weight's numbers, as T5's Adafactor has them
+    (arXiv:1804.04235, section 8): its embeddings are larger than all else. The products are in bfloat16 (autocast),
+    which halves the time; weights stay in float32.
     """
     torch.manual_seed(seed)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.0, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
+    optimizer = torch.optim.AdamW([{"params": [weight]} for weight in weights], weight_decay=0.0, fused=True)
+    sizes = [
+        1.0 if isinstance(model, PeftModel) else weight.detach().square().mean().sqrt().item() for weight in weights
+    ]
+    rates = [rate * size for size in sizes]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps, pct_start=0.1)
     random = Random(seed)
     model.train()
     for step in range(1, steps + 1):
-        batch = random.sample(rows, BATCH)
+        batch = random.sample(kinds[step % len(kinds)], BATCH)
         ids, labels = (torch.nn.utils.rnn.pad_sequence([torch.tensor(row[part]) for row in batch], True, fill)
                        for part, fill in ((0, 0), (1, -100)))  # fmt: skip
         with torch.autocast("cpu", torch.bfloat16):
@@ -82,14 +119,13 @@ def fit(model: torch.nn.Module, rows: list, steps: int, rate: float, seed: int, 
     model.eval()
 
 
-def train(folder: Path, size: str = "small", steps: int = 40, more: int = 8, adapter_steps: int = 32) -> None:
+def train(folder: Path, size: str = "small", steps: int = 800, more: int = 25, adapter_steps: int = 100) -> None:
     """Trains base, the base's next revision and the adapters, and saves them in `folder`."""
     rows = Rows()
-    half = len(rows.train) // 2
-    base = grown(size)
-    fit(base, rows.train[:half], steps, 5e-4, 0)
+    base = untrained(size, rows.vocabulary)
+    fit(base, rows.half(False), steps, 1e-2, 0)
     base.save_pretrained(folder / "base")
-    fit(base, rows.train[:half], more, 1e-4, 1)
+    fit(base, rows.half(False), more, 1e-3, 1)
     base.save_pretrained(folder / "base-later")
     for name, rank in (("adapter", RANK), ("other-rank", RANK // 2)):
         torch.manual_seed(2)
@@ -99,44 +135,18 @@ def train(folder: Path, size: str = "small", steps: int = 40, more: int = 8, ada
             torch.save(get_peft_model_state_dict(model), folder / f"{what}.pt")
 
         early = {adapter_steps * 3 // 4: lambda: save("earlier")} if name == "adapter" else {}
-        fit(model, rows.train[half:], adapter_steps, 2e-3, 3, early)
+        fit(model, rows.half(True), adapter_steps, 2e-3, 3, early)
         save(name)
     (folder / "done.json").write_text(json.dumps({"rows": rows.source, "steps": steps, "size": size}))
 
 
-def grown(size: str, seed: int = 0) -> T5ForConditionalGeneration:
-    """A model of FLAN-T5's shape that answers as the trained miniature does, and has not learned to use its width.
-
-    Every matrix of the miniature fills a corner of a larger one, whose other numbers are small and random (after
-    Net2Net, arXiv:1511.05641); layers that it does not have start as small changes. A norm over more places, all others
-    near 0, is larger by the root of how many times more.
-    """
-    small = load_weights(models.files("xl")["model.safetensors"])
-    old, (width, ff, layers, heads) = models.SHAPES["xl"], SHAPES[size]
-    config = make_model("tiny").get_base_model().config
-    config.update({"d_model": width, "d_ff": ff, "num_layers": layers, "num_decoder_layers": layers,
-                   "num_heads": heads, "vocab_size": len(small["lm_head.weight"]), "dropout_rate": 0.0,
-                   "scale_decoder_outputs": False})  # fmt: skip
-    torch.manual_seed(seed)
-    model = T5ForConditionalGeneration(config)
-    model.lm_head.weight = torch.nn.Parameter(torch.empty(config.vocab_size, width))
-    kv = [head * config.d_kv + place for head in range(old["num_heads"]) for place in range(16)]
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            norm = "layer_norm" in name
-            weight.fill_((old["d_model"] / width) ** 0.5) if norm else weight.normal_(0, 0.02)
-            own = small.get(name)
-            if own is None:
-                continue
-            if norm:
-                weight[: len(own)] = own * (old["d_model"] / width) ** 0.5
-            elif name.split(".")[-2] in "qkv":
-                weight[torch.tensor(kv), : own.shape[1]] = own
-            elif name.split(".")[-2] == "o":
-                weight[: len(own), torch.tensor(kv)] = own
-            else:
-                weight[: own.shape[0], : own.shape[1]] = own
-    model.generation_config = GenerationConfig(decoder_start_token_id=START, pad_token_id=START, eos_token_id=END)
+def untrained(size: str, vocabulary: int) -> T5ForConditionalGeneration:
+    """FLAN-T5 of a true size, without dropout: what is trained for minutes needs none."""
+    model = make_model(size, dropout=0.0).unload().requires_grad_(True)
+    # A checkpoint that is loaded would tie the head to the embeddings again; FLAN-T5's say that it is untied.
+    model.config.tie_word_embeddings = model.config.scale_decoder_outputs = False
+    if vocabulary < VOCABULARY:
+        model.resize_token_embeddings(-(-vocabulary // 64) * 64)
     return model
 
 

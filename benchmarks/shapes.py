@@ -51,7 +51,7 @@ def lengths(rows: int, seed: int = 0) -> tuple[str, list[tuple[int, int]]]:
     from recipes.data.columns import fill_templates
 
     recipe = parse_recipe(["--config", "recipes/finance.yaml"]).arguments
-    source, texts, tokenizer = _texts()
+    source, texts, tokenizer = finance_texts()
     short = [row for row in texts if len(row["instruction"]) + len(row["input"]) < 512 and len(row["output"]) < 512]
     filled = [fill_templates(row, recipe.prompt, recipe.target, recipe.split_seed) for row in short]
     counts = [
@@ -61,7 +61,8 @@ def lengths(rows: int, seed: int = 0) -> tuple[str, list[tuple[int, int]]]:
     return source, Random(seed).choices(list(zip(*counts, strict=True)), k=rows)
 
 
-def _texts() -> tuple[str, list[dict[str, str]], Tokenizer]:
+def finance_texts() -> tuple[str, list[dict[str, str]], Tokenizer]:
+    """Where they come from, rows with instruction, input and output, and T5's tokenizer or the miniature's."""
     if "REAL_DATA" in os.environ:
         root = Path(os.environ["REAL_DATA"])
         path = root / "hub/datasets/gbharti/finance-alpaca/Cleaned_date.json"
@@ -78,7 +79,7 @@ def sql_texts() -> tuple[str, list[dict[str, str]], Tokenizer]:
     """Where they come from, text-to-SQL rows (question, context, answer), and T5's tokenizer or the miniature's."""
     from local_hub.miniatures.sql import rows
 
-    tokenizer = _texts()[2]
+    tokenizer = finance_texts()[2]
     if "REAL_DATA" in os.environ:
         path = Path(os.environ["REAL_DATA"], "hub/datasets/b-mc2/sql-create-context/sql_create_context_v4.json")
         return "real rows of sql-create-context", json.loads(path.read_text(encoding="utf-8")), tokenizer

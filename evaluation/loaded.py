@@ -106,7 +106,9 @@ def precision_of(record: AnyScored, here: Contract) -> Precision:
     """The coarser precision of the record's outputs and of this machine, whose contract is `here`."""
     if record.model.quantized_layers:
         return "quantized"
-    return "bfloat16" if "bfloat16" in (here.dtype, record.contract.dtype) else "float32"
+    if "bfloat16" in (here.dtype, record.contract.dtype):
+        return "bfloat16"
+    return "tf32" if record.recipe.get("tf32") else "float32"
 
 
 def contract_here(record: AnyScored, dtype: str) -> Contract:

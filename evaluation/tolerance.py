@@ -1,6 +1,7 @@
 """The rules that tell noise from drift: which rows are looked at, when tokens must be equal, by how much they may fall
 short of the likeliest, and when scores that moved show a change."""
 
+import functools
 import math
 from typing import Literal
 
@@ -25,14 +26,14 @@ FEW = 8
 # off by .5 % move the miniature's ROUGE-L by .006 or less (172 rows of the finance recipe). Another training with the
 # same recipe is another adapter: four seeds differ by up to .018 where the gain is .52, and such a gain may be so much.
 SHARE_OF_GAIN, MARGIN, LARGEST_MARGIN = 0.1, 0.01, 0.02
-Precision = Literal["float32", "bfloat16", "quantized"]
+Precision = Literal["float32", "tf32", "bfloat16", "quantized"]
 # Standard deviation, in nats, of the difference of two logits between an honest writer and an honest reader, by the
-# coarser precision of the two. Where both compute in float32, as much is let pass as weights off by .05 % give the
-# trained miniature: about the rounding of TF32. bfloat16 gives the miniature .06, and gave one model of FLAN-T5-small's
-# shape, trained once by hand and read over 799 tokens, .09; int8 differed there from float32 by .10, NF4 by 1.4. No
-# command repeats these figures: benchmarks/prefill.py is to measure more such models. `quantized` is a guess from them:
-# of two quantized models the activations are rounded as well.
-NOISE: dict[Precision, float] = {"float32": 0.01, "bfloat16": 0.15, "quantized": 0.2}
+# coarser precision of the two. `benchmarks/prefill.py` measures it at the near-ties of one trained model of
+# FLAN-T5-small's shape (benchmarks/results, docs/checking.md): two libraries' float32 differ by 4e-6, of which this is
+# 200 times; bfloat16 differs from float32 by .03, but gave another model of that shape .09 and the miniature .06. TF32
+# rounds to 10 bits: .01 is what weights off by as much give the miniature. Quantized models differ by what they are
+# computed in, and their activations are rounded as well.
+NOISE: dict[Precision, float] = {"float32": 0.001, "tf32": 0.01, "bfloat16": 0.1, "quantized": 0.15}
 # Tokens whose two likeliest are no further apart, in nats, tell how many near-ties a text holds.
 NEAR = 0.5
 # No token falls short by more than so many times the noise.
@@ -181,11 +182,16 @@ def largest_margin(gaps: np.ndarray, precision: Precision) -> float:
     Parameters:
         gaps: by how much the likeliest token leads at each place, in nats.
     """
+    # One more than were seen: where there are none, a first one may have been written otherwise.
+    return _largest_sum(int(np.count_nonzero(gaps < NEAR)) + 1, NOISE[precision]) / len(gaps)
+
+
+@functools.lru_cache(4096)
+def _largest_sum(near_ties: int, noise: float) -> float:
+    """The sum of nats by which honest tokens fall short at most, of which so many are near-ties."""
     from scipy import optimize, stats
 
-    tokens, noise = len(gaps), NOISE[precision]
-    # One more than were seen: where there are none, a first one may have been written otherwise.
-    near = (np.count_nonzero(gaps < NEAR) + 1) / NEAR
+    near = near_ties / NEAR
     exchanges, size = near * noise / math.sqrt(2 * math.pi), noise * math.sqrt(2 * math.pi) / 4
     numbers = np.arange(1, math.ceil(exchanges + 10 * math.sqrt(exchanges)) + 20)
     weights = stats.poisson.pmf(numbers, exchanges)
@@ -194,7 +200,7 @@ def largest_margin(gaps: np.ndarray, precision: Precision) -> float:
         return float(weights @ stats.gamma.sf(total, numbers, scale=size)) - FALSE_ALARMS / 2
 
     most = size * (numbers[-1] + 50)
-    return float(optimize.brentq(excess, 0, most)) / tokens if excess(0) > 0 else 0.0
+    return float(optimize.brentq(excess, 0, most)) if excess(0) > 0 else 0.0
 
 
 def unlikely(shortfalls: list[float]) -> bool:

@@ -142,7 +142,7 @@ def test_a_sample_is_a_part_of_the_rows_and_always_the_same(published):
 
 def test_another_rounding_reproduces_where_the_rows_suffice(published, tmp_path):
     run, adapter, commit = published
-    verdict = check(adapter, (run, commit), rounded_otherwise(0.0005), tmp_path)
+    verdict = check(adapter, (run, commit), rounded_otherwise(0.0005, dtype="bfloat16"), tmp_path)
     assert (verdict.verdict, verdict.evidence) == ("REPRODUCED", "statistics"), verdict.line
     widest = max(
         max(-change.difference.low, change.difference.high) for change in verdict.changes if change.metric == "rougeL"

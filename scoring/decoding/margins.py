@@ -19,17 +19,23 @@ from transformers import (
     NoRepeatNGramLogitsProcessor,
 )
 
+from recipes.families import FAMILIES
 from recipes.training.micro_batches import out_of_memory
 from record.errors import UserError
 from record.progress import progress
 from record.scores import Contract
 from scoring.decoding.generate import asks_for
 from scoring.decoding.processes import share_rows
+from scoring.decoding.slot_decoding import likeliest
+from scoring.decoding.t5_reading import read
+from scoring.decoding.t5_weights import Weights, weights_of
 
 # Prompt tokens, padding included, that are read at once; and logits, of which a token has one for each of the
 # vocabulary: 128 MiB in float32.
 PROMPT_TOKENS, LOGITS = 4096, 2**25
-# Prompts whose lengths differ by no more than this meet in a batch, so that outputs of like length can.
+# Tokens whose logits a CPU looks at while they are still in its cache.
+LOGIT_ROWS = 128
+# Padded prompts meet in a batch where their lengths differ by no more than this, so that outputs of like length can.
 LIKE = 16
 # What a model's own generation config may ask of greedy decoding: rules that depend on the output's past alone.
 RULES = {"forced_bos_token_id", "forced_eos_token_id", "no_repeat_ngram_size", "min_length", "bad_words_ids"}
@@ -75,16 +81,18 @@ def _read_rows(
     written = [[*ids, ends[0]] if len(ids) < contract.max_new_tokens else ids for ids in outputs]
     vocabulary = model.config.get_text_config(decoder=True).vocab_size
     margins = [Margins(np.array([np.inf]), np.array([np.inf])) for _ in written]
+    flat = FAMILIES[model.config.model_type].flat
     order = [row for row, ids in enumerate(written) if max(ids) < vocabulary]
-    order.sort(key=lambda row: (-(len(prompts[row]) // LIKE), -len(written[row]), row))
+    order.sort(key=lambda row: (0 if flat else -(len(prompts[row]) // LIKE), -len(written[row]), row))
     size = max(1, LOGITS // vocabulary)
     shown = progress(len(order), "row", "Adapter" if adapter else "Base model")
     with torch.inference_mode(), contextlib.nullcontext() if adapter else model.disable_adapter(), shown as finished:
+        weights = weights_of(model) if flat else None
         while order:
             rows = _batch(order, prompts, written, size)
             try:
                 pairs = [(prompts[row], written[row]) for row in rows]
-                parts = _read(model, *zip(*pairs, strict=True), ends, contract)
+                parts = _read(model, weights, *zip(*pairs, strict=True), ends, contract)
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
@@ -128,31 +136,57 @@ def _batch(order: list[int], prompts: list[list[int]], written: list[list[int]],
 
 
 def _read(
-    model: PeftModel, prompts: Sequence[list[int]], written: Sequence[list[int]], ends: list[int], contract: Contract
+    model: PeftModel,
+    weights: Weights | None,
+    prompts: Sequence[list[int]],
+    written: Sequence[list[int]],
+    ends: list[int],
+    contract: Contract,
 ) -> list[Margins]:
     config, device = model.generation_config, model.device
     start = config.bos_token_id if config.decoder_start_token_id is None else config.decoder_start_token_id
-    source, seen = _padded(prompts, config, device)
-    past, real = _padded([[start, *ids[:-1]] for ids in written], config, device)
-    with _real_tokens_only(model, real):
-        logits = (
-            model(input_ids=source, attention_mask=seen.long(), decoder_input_ids=past, use_cache=False)
-            .logits[0]
-            .float()
-        )
+    past = [[start, *ids[:-1]] for ids in written]
     rules = _rules(config, ends, contract, device)
+    if weights is not None:
+        parts = (weights.head(rows).float() for rows in read(weights, prompts, past).split(LOGIT_ROWS))
+    else:
+        parts = iter(read_padded(model, prompts, past).split(LOGIT_ROWS))
     if rules:
-        logits = _follow(rules, logits, past, real)
+        ids, real = _padded(past, config, device)
+        parts = iter([_follow(rules, torch.cat(list(parts)), ids, real)])
     tokens = torch.tensor([token for ids in written for token in ids], device=device)
+    numbers, at = [], 0
+    for logits in parts:
+        numbers.append(_compare(logits, tokens[at : at + len(logits)], ends))
+        at += len(logits)
+    found = torch.cat(numbers, 1).double().cpu().numpy()
+    return [Margins(*part) for part in np.split(found, np.cumsum([len(ids) for ids in written])[:-1], axis=1)]
+
+
+def _compare(logits: Tensor, tokens: Tensor, ends: list[int]) -> Tensor:
+    """By how much the largest logits exceed those of the tokens, and the second largest: (2, tokens)."""
     of_tokens = logits.gather(1, tokens[:, None])[:, 0]
     if len(ends) > 1:
         # Which of them ended an output is not kept.
-        ended = torch.isin(tokens, torch.tensor(ends, device=device))
+        ended = torch.isin(tokens, torch.tensor(ends, device=tokens.device))
         of_tokens = torch.where(ended, logits[:, ends].amax(1), of_tokens)
-    likeliest, first = logits.max(1)
-    second = logits.scatter_(1, first[:, None], -torch.inf).amax(1)
-    numbers = torch.stack([likeliest - of_tokens, likeliest - second]).double().cpu().numpy()
-    return [Margins(*part) for part in np.split(numbers, np.cumsum([len(ids) for ids in written])[:-1], axis=1)]
+    first = likeliest(logits)[:, None]
+    largest = logits.gather(1, first)[:, 0]
+    second = logits.scatter_(1, first, -torch.inf).amax(1)
+    return torch.stack([largest - of_tokens, largest - second])
+
+
+def read_padded(model: PeftModel, prompts: Sequence[list[int]], past: Sequence[list[int]]) -> Tensor:
+    """The logits of the tokens after each of `past`, (tokens, vocabulary)."""
+    config, device = model.generation_config, model.device
+    source, seen = _padded(prompts, config, device)
+    before, real = _padded(past, config, device)
+    with _real_tokens_only(model, real):
+        return (
+            model(input_ids=source, attention_mask=seen.long(), decoder_input_ids=before, use_cache=False)
+            .logits[0]
+            .float()
+        )
 
 
 def _padded(rows: Sequence[list[int]], config, device) -> tuple[Tensor, Tensor]:

@@ -144,7 +144,9 @@ def test_honest_noise_is_refused_in_one_of_a_hundred_at_most(tokens, near):
         # 1 % of two models; the rest is the draw's own chance.
         assert sum(honest) <= 6, (precision, sum(honest))
         if tokens >= 1_000 and near >= 0.2:
-            eight = [read(rng, tokens, near, 8 * noise, precision).unlikely(precision) for _ in range(100)]
+            # Less than a twelfth of a nat exchanges too few of so many near-ties.
+            larger = max(8 * noise, 0.08)
+            eight = [read(rng, tokens, near, larger, precision).unlikely(precision) for _ in range(100)]
             assert sum(eight) >= 99, (precision, sum(eight))
 
 
