@@ -192,17 +192,28 @@ def sample_rows(predictions: Predictions) -> list[dict[str, str]]:
 
 
 def loss_by_epoch(record: Record) -> list[dict[str, Any]]:
-    """The last training and validation loss of each epoch."""
+    """The mean training loss over the steps of each epoch, and its last validation loss.
+
+    A mean, since an epoch's last step often has a few rows only: its loss alone says little.
+    """
     rows: dict[int, dict[str, Any]] = {}
+    before = 0
     for point in record.training.history:
         epoch = rows.setdefault(
-            max(1, -(-round(point.epoch * 1e6) // 10**6)), {"step": 0, "loss": None, "eval_loss": None}
+            max(1, -(-round(point.epoch * 1e6) // 10**6)), {"step": 0, "steps": 0, "sum": 0.0, "eval_loss": None}
         )
         epoch["step"] = point.step
-        for key in ("loss", "eval_loss"):
-            if getattr(point, key) is not None:
-                epoch[key] = getattr(point, key)
-    return [{"epoch": number, **row} for number, row in sorted(rows.items())]
+        if point.loss is not None:
+            epoch["steps"] += point.step - before
+            epoch["sum"] += point.loss * (point.step - before)
+            before = point.step
+        if point.eval_loss is not None:
+            epoch["eval_loss"] = point.eval_loss
+    return [
+        {"epoch": number, "step": row["step"], "loss": row["sum"] / row["steps"] if row["steps"] else None,
+         "eval_loss": row["eval_loss"]}
+        for number, row in sorted(rows.items())
+    ]  # fmt: skip
 
 
 def log_lines(record: Record) -> list[LossPoint]:

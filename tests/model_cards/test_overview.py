@@ -42,7 +42,7 @@ def test_scores_verdict_and_leakage_stand_in_it(record, predictions):
     for told in (
         "2 adapters side by side",
         "– publisher says: REPRODUCED at level score on 2026-11-23",
-        "– not checked by anybody yet",
+        "– no check published here yet",
         "! 1 of 2 test rows (50.0 %) seen in training",
         "test rows not compared with the training rows",
     ):
