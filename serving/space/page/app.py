@@ -59,26 +59,26 @@ def rows_table(result: Table, caption: str) -> str:
     return table(f"{caption}: {extent}", result.columns, result.rows)
 
 
-def tried(text: str, tables: sqlite3.Connection | Refused) -> str:
+def tried(who: str, text: str, tables: sqlite3.Connection | Refused) -> str:
     """An answer as it was parsed, and what it gives on the tables; or why it is not run."""
     parsed = ""
     try:
-        parsed = code("As parsed", parse(text).sql(dialect="sqlite", pretty=True))
+        parsed = code(f"{who}, as parsed", parse(text).sql(dialect="sqlite", pretty=True))
         if isinstance(tables, Refused):
             raise tables
-        return parsed + rows_table(run(tables, text), "Result")
+        return parsed + rows_table(run(tables, text), f"{who}, its result")
     except Refused as refusal:
         return parsed + sentence(str(refusal), "error")
 
 
-def on_tables(schema: str, inserts: str, answers: list[str]) -> tuple[list[str], str]:
-    """What every answer gives on the same tables; and these tables."""
+def on_tables(schema: str, inserts: str, answers: dict[str, str]) -> tuple[list[str], str]:
+    """What every answer, by whose it is, gives on the same tables; and these tables."""
     try:
-        tables, made_up = open_tables(schema, inserts, answers)
+        tables, made_up = open_tables(schema, inserts, [*answers.values()])
     except Refused as refusal:
-        return [tried(text, refusal) for text in answers], sentence(str(refusal), "error")
+        return [tried(who, text, refusal) for who, text in answers.items()], sentence(str(refusal), "error")
     with closing(tables):
-        outcomes = [tried(text, tables) for text in answers]
+        outcomes = [tried(who, text, tables) for who, text in answers.items()]
         note = "These rows are made up from the queries. Give INSERT statements to have others." if made_up else ""
         return outcomes, sentence(note) + "".join(rows_table(rows, name) for name, rows in contents(tables).items())
 
@@ -157,9 +157,9 @@ def _try(template: Template, models: Models, rows: list[dict[str, Any]], sql: bo
         second = {outputs[2]: tuned.text, outputs[3]: measured(tuned)}
         if sql:
             schema = more[0] if template.tables is None else fields[template.tables]
-            queries = [base.text, tuned.text, *([wish] if wish.strip() else [])]
+            queries = {"Base model": base.text, "Adapter": tuned.text} | ({"Reference": wish} if wish.strip() else {})
             outcomes, tables = on_tables(schema, more[-1], queries)
-            third = f"<p>The reference, or your own query:</p>{outcomes[2]}" if wish.strip() else ""
+            third = outcomes[2] if wish.strip() else ""
             second[outputs[1]] = measured(base) + outcomes[0]
             second |= {outputs[3]: measured(tuned) + outcomes[1], outputs[4]: third, outputs[5]: tables}
         yield second | {notes: warning}
