@@ -154,6 +154,7 @@ def run_here(adapter: str, revision: str, folder: Path, port: int | None) -> Non
             socket.create_server(("127.0.0.1", port)).close()
         except OSError as error:
             raise UserError(f"cannot listen on port {port}: {error}: choose another with --port") from None
+    print(f"Preparing the page of {adapter}: its files first, then the models", flush=True)
     lay_out(adapter, revision, folder)
     if port is not None:
         os.environ["GRADIO_SERVER_PORT"] = str(port)

@@ -253,6 +253,8 @@ def test_base_and_adapter_answer_side_by_side(sql_run, sql_page, visit):
     assert linked == [f"/{path}" for path in paths]
     # With all that a run shows: tables, queries as parsed, rows.
     page.evaluate((install() / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8"))
+    # Colours on their way from one theme to the other are of neither.
+    page.add_style_tag(content="* { transition: none !important }")
     for dark in (False, True):
         page.evaluate("dark => document.body.classList.toggle('dark', dark)", dark)
         found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")

@@ -23,7 +23,7 @@ from template import Template
 # Visitors that may wait at once: one answer is written at a time.
 WAITING = 20
 # Close to Okabe & Ito's palette, told apart with any common colour vision deficiency, on white and on black.
-COLOURS = {"training": "#2F8FD0", "validation": "#D55E00"}
+COLOURS = {"training, with dropout": "#2F8FD0", "validation": "#D55E00"}
 # System fonts: the page loads nothing from elsewhere.
 FONT, MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")
 # Contrasts of at least 4.5 (WCAG 2.2, 1.4.3) in both of Gradio's themes, whose own accents have less.
@@ -32,6 +32,7 @@ CSS = """
 .try-scroll { overflow-x: auto; margin: 0.25rem 0 0.5rem; }
 .try-scroll:focus-visible { outline: 2px solid var(--color-accent); }
 .try-scroll table { border-collapse: collapse; font-size: 0.9rem; }
+.try-links a { margin: 0; padding: 0; }
 .try-caption { font-weight: 600; margin: 0.5rem 0 0; }
 .try-scroll tr > :first-child { min-width: 4rem; }
 .try-scroll th, .try-scroll td { text-align: left; vertical-align: top; padding: 0.25rem 0.6rem; max-width: 24rem;

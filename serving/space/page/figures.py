@@ -75,7 +75,7 @@ def heading(record: dict[str, Any], name: str, address: str | None) -> str:
     rows = _link(address_of_rows, f"{data['id']}@{data['revision'][:12]}")
     parts = [
         f"<h1>{escape(record['recipe']['title'])}</h1>",
-        f"<p>The adapter {adapter} next to its base model {base_link}, with rows of {rows}.</p>",
+        f'<p class="try-links">The adapter {adapter} next to its base model {base_link}, with rows of {rows}.</p>',
     ]
     if base.get("miniature") or record["pins"]["dataset"].get("miniature"):
         parts.append(sentence("A miniature stands in for the real model or data: no answer speaks of the real one."))
@@ -118,7 +118,7 @@ def scores(record: dict[str, Any]) -> str:
         ("Test rows seen in training", f"{sum(numbers.get('seen', {}).values()):,}"
          if record["leakage"] is not None else "not looked for"),
         ("Trained parameters", f"{model['trainable']:,} of {model['total']:,}"),
-        ("Training", f"{record['training']['steps']:,} steps, {record['training']['epochs']:g} epochs"),
+        ("Training", f"{record['training']['steps']:,} steps, {record['training']['epochs']:.3g} epochs"),
         ("Scored with", f"{_scorers(contract)}, {decoding}, "
          f"at most {contract['max_new_tokens']:,} new tokens"),
     ]  # fmt: skip
@@ -138,7 +138,7 @@ def _interval(interval: dict[str, float], sign: str = "") -> str:
 
 def losses(record: dict[str, Any]) -> list[dict[str, Any]]:
     """The loss curve's points: `step`, `loss`, and `of`, which says on which rows it was taken."""
-    kinds = {"loss": "training", "eval_loss": "validation"}
+    kinds = {"loss": "training, with dropout", "eval_loss": "validation"}
     return [
         {"step": point["step"], "loss": point[key], "of": kind}
         for key, kind in kinds.items()
