@@ -235,6 +235,7 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
     from recipes.data.tokenizer import load_tokens
     from scoring.concerns import find_concerns
 
+    print(f"Looking for {adapter}", flush=True)
     adapter, commit = findings.adapter, findings.revision = locate(adapter, revision)
     if (reason := find_withdrawal(adapter, commit)) is not None:
         findings.concerns = [f"its publisher has withdrawn it: {reason}"]
@@ -302,6 +303,9 @@ def _run_models(
         level: `prefill` has them read the published outputs; the others, write again.
         commit, folder, record, published: the release that is checked, its files, its record and its predictions.
     """
+    print(
+        f"Loading base model and adapter, to {'read' if level == 'prefill' else 'write'} the outputs again", flush=True
+    )
     from evaluation import loaded as models
     from evaluation import margins, regenerate
 

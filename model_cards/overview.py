@@ -159,7 +159,7 @@ def render_overview(entries: list[Entry]) -> str:
         deciding=metrics,
         badges=SIGNS,
         badge_text=badge_text,
-        losses=[loss_chart(entry.name, entry.record.training) for entry in entries],
+        losses=[loss_chart(entry.name, entry.record) for entry in entries],
         plots=[score_chart(metric, [(entry.name, entry.record.scores) for entry in entries]) for metric in metrics],
         lineage=lineage(entries),
         rows=[row_columns(entry) for entry in entries],

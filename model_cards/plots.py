@@ -46,7 +46,7 @@ def draw_plots(record: Record, folder: Path, verdict: Verdict | None = None) -> 
     subject = f"{cut(record.recipe['title'], PART)}, {cut(record.pins.base_model.id, PART)}{small}"
     drawings = {
         "verdict": (_badge, verdict),
-        "loss": (_loss, subject, record.training, bool(record.data.train % record.batch.effective)),
+        "loss": (_loss, subject, record.training, is_ragged(record)),
         "scores": (_scores, subject, record.scores, record.contract.confidence),
     }
     for name, (draw, *values) in drawings.items():
@@ -136,12 +136,21 @@ def _badge(verdict: Verdict | None) -> bytes:
     return save(figure, bbox_inches="tight", pad_inches=0.1)
 
 
+def training_losses(training: Training, ragged: bool) -> list[tuple[int, float]]:
+    """Steps with their losses, but for a last step of few rows (`ragged`): at the end it reads as the run's loss."""
+    losses = [(point.step, point.loss) for point in training.history if point.loss is not None]
+    return losses[:-1] if ragged and len(losses) > 1 and losses[-1][0] == training.steps else losses
+
+
+def is_ragged(record: Record) -> bool:
+    """Whether the last step of an epoch has fewer rows than the others."""
+    return bool(record.data.train % record.batch.effective)
+
+
 def _loss(subject: str, training: Training, ragged: bool) -> bytes:
-    """Losses by step, from zero on; not that of a last step of a few rows (`ragged`), which reads as the run's loss."""
+    """Losses by step, from zero on."""
     history = training.history
-    train = [(point.step, point.loss) for point in history if point.loss is not None]
-    if ragged and len(train) > 1 and train[-1][0] == training.steps:
-        train.pop()
+    train = training_losses(training, ragged)
     held_out = [(point.step, point.eval_loss) for point in history if point.eval_loss is not None]
     figure, axes = new_axes(f"{subject}: loss")
     axes.plot(*zip(*train, strict=True), color=ADAPTER, linewidth=1.8, label="training, with dropout")
