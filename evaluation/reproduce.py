@@ -235,7 +235,6 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
     from recipes.data.tokenizer import load_tokens
     from scoring.concerns import find_concerns
 
-    print(f"Looking for {adapter}", flush=True)
     adapter, commit = findings.adapter, findings.revision = locate(adapter, revision)
     if (reason := find_withdrawal(adapter, commit)) is not None:
         findings.concerns = [f"its publisher has withdrawn it: {reason}"]

@@ -197,23 +197,19 @@ def loss_by_epoch(record: Record) -> list[dict[str, Any]]:
     A mean, since an epoch's last step often has a few rows only: its loss alone says little.
     """
     rows: dict[int, dict[str, Any]] = {}
+    summed: dict[int, tuple[float, int]] = {}
     before = 0
     for point in record.training.history:
-        epoch = rows.setdefault(
-            max(1, -(-round(point.epoch * 1e6) // 10**6)), {"step": 0, "steps": 0, "sum": 0.0, "eval_loss": None}
-        )
+        number = max(1, -(-round(point.epoch * 1e6) // 10**6))
+        epoch = rows.setdefault(number, {"epoch": number, "step": 0, "loss": None, "eval_loss": None})
         epoch["step"] = point.step
         if point.loss is not None:
-            epoch["steps"] += point.step - before
-            epoch["sum"] += point.loss * (point.step - before)
-            before = point.step
+            total, steps = summed.get(number, (0.0, 0))
+            total, steps, before = total + point.loss * (point.step - before), steps + point.step - before, point.step
+            summed[number], epoch["loss"] = (total, steps), total / max(steps, 1)
         if point.eval_loss is not None:
             epoch["eval_loss"] = point.eval_loss
-    return [
-        {"epoch": number, "step": row["step"], "loss": row["sum"] / row["steps"] if row["steps"] else None,
-         "eval_loss": row["eval_loss"]}
-        for number, row in sorted(rows.items())
-    ]  # fmt: skip
+    return [row for _, row in sorted(rows.items())]
 
 
 def log_lines(record: Record) -> list[LossPoint]:
