@@ -164,5 +164,5 @@ def test_the_plots_are_drawn_from_the_record(record, predictions):
     assert "over 20 steps: training from 3.000 to 2.000, validation at its lowest 1.750" in html
     (line,) = re.findall(r'<polyline class="train" points="([^"]*)"', html)
     heights = [float(point.split(",")[1]) for point in line.split()]
-    assert len(heights) == 3 and heights == sorted(heights)
+    assert len(heights) == 2 and heights == sorted(heights)
     assert len(re.findall(r'<circle class="eval ', html)) == 2 and len(re.findall(r'class="eval best"', html)) == 1
