@@ -17,6 +17,7 @@ TAKES_sweep := $(HUBS) SET ACCELERATE
 TAKES_evaluate := $(HUBS)
 TAKES_publish := $(PUBLISHING)
 TAKES_reproduce := $(CHECKING) LEVEL
+TAKES_vouch := $(HUBS) ADAPTER REVISION LEVEL SAMPLE KEY DATASET
 TAKES_retrain := $(CHECKING)
 TAKES_check := $(HUBS) ADAPTER REVISION RECIPE CLAIM TOLERANCE MODEL BASE CARD RECORD
 TAKES_export-results := $(HUBS) ADAPTER REVISION FORMAT INTO
@@ -83,7 +84,7 @@ EXPORT_AS = $(foreach form,$(or $(value FORMAT),merged),--format '$(form)') $(ca
 	$(call option,SAMPLE,sample) $(call switch,FORCE,force) $(call switch,PUBLISH,publish) \
 	$(call switch,PRIVATE,private) $(call option,OVERWRITE,overwrite) $(HUB_OPTION) $(ARGUMENTS)
 
-.PHONY: help install demo test lint hub publish publish-data withdraw reproduce retrain check claims compare report readme bench serve space publish-space export export-results conformance
+.PHONY: help install demo test lint hub publish publish-data withdraw reproduce vouch retrain check claims compare report readme bench serve space publish-space export export-results conformance
 help: ## print this list
 	@sed -nE 's/^([a-zA-Z][a-zA-Z0-9_%-]*):.*## (.*)/\1\t\2/p' Makefile | sed 's/%/R/' | expand -t 15
 	echo
@@ -143,6 +144,11 @@ export-results: $(READY) ## scores for others' tools: ADAPTER= FORMAT=lm-eval IN
 reproduce: $(READY) ## check numbers: ADAPTER=owner/name [LEVEL=score|prefill]
 	@[ -n $(call quoted,ADAPTER) ] || { echo 'UNCHECKED no adapter was named: make reproduce ADAPTER=owner/name'; exit 2; }
 	$(PUBREP) reproduce $(call quoted,ADAPTER) $(call option,LEVEL,level) $(CHECK_AS)
+
+vouch: $(READY) ## propose your verdict to ADAPTER=owner/name: [LEVEL= KEY= …]
+	@[ -n $(call quoted,ADAPTER) ] || { echo 'error: no adapter was named: make vouch ADAPTER=owner/name' >&2; exit 1; }
+	$(PUBREP) vouch $(call quoted,ADAPTER) $(call option,REVISION,revision) $(call option,LEVEL,level) \
+		$(call option,SAMPLE,sample) $(call option,KEY,key) $(call option,DATASET,dataset) $(HUB_OPTION) $(ARGUMENTS)
 
 retrain: $(READY) ## train it again from its record, and compare: ADAPTER=
 	@[ -n $(call quoted,ADAPTER) ] || { echo 'UNCHECKED no adapter was named: make retrain ADAPTER=owner/name'; exit 2; }

@@ -12,6 +12,7 @@ from huggingface_hub import constants
 from tokenizers import Tokenizer
 
 from evaluation.findings import Drift, first_difference
+from evaluation.pinned_names import check_names
 from hub.pins import name_on_hub, on_a_branch, pin, same_repository
 from hub.release import pull_parent
 from model_cards.card_check import NotCompared, find_difference, not_compared
@@ -21,7 +22,7 @@ from model_cards.statements import stated_otherwise
 from recipes.base_model import base_kind, family_of, tokenizer_config
 from recipes.config import arguments_from_record, recipe_yaml
 from recipes.data.lineage import find_seen_rows
-from recipes.data.splits import Splits, build_splits, equals_of, references
+from recipes.data.splits import Splits, build_splits, datasets_of, equals_of, references
 from recipes.data.tokenizer import audit
 from recipes.expectations import compare
 from record import strict_json
@@ -81,10 +82,7 @@ def check_lineage(folder: Path, record: ScoredRecord) -> str:
     if record.files.get(ADAPTER_FILE) != record.training.adapter_sha256:
         raise Drift("lineage", f"the record lists another {ADAPTER_FILE} than the one that was trained")
     base, recipe = record.pins.base_model, dict(record.recipe)
-    for key, pinned in (("model_name_or_path", base), ("dataset_name", record.pins.dataset)):
-        stated = str(recipe.get(key))
-        if stated != pinned.dataset_name if isinstance(pinned, FilePin) else not same_repository(stated, pinned):
-            raise Drift("lineage", f"the recipe's `{key}` is {stated}, the record pins {pinned.id}")
+    check_names(record)
     name, parent = record.recipe.get("parent_adapter"), record.pins.parent_adapter
     if (name is None) != (parent is None):
         raise Drift("lineage", "the recipe and the record's pins differ in whether a parent adapter was continued")
@@ -113,7 +111,7 @@ def check_pins(record: Record) -> None:
     pins = record.pins
     kinds: tuple[tuple[Literal["model", "dataset"], Pin | None], ...] = (
         ("model", pins.base_model),
-        ("dataset", pins.dataset),
+        *(("dataset", dataset) for dataset in pins.datasets),
         ("model", pins.parent_adapter),
         ("model", None if record.evaluated is None else record.evaluated.source),
     )
@@ -204,13 +202,14 @@ def rebuild_splits(record: Record, tokens: Tokenizer, data: Path | None = None) 
     Raises:
         `Drift`: they are not those that the record counts and hashes, or their references can be written otherwise.
     """
-    dataset, recipe = record.pins.dataset, arguments_from_record(dict(record.recipe))
-    if isinstance(dataset, FilePin):
+    datasets, recipe = record.pins.datasets, arguments_from_record(dict(record.recipe))
+    if isinstance(record.pins.dataset, FilePin):
         recipe.dataset_name = str(data)
-    splits = build_splits(recipe, dataset, tokens, record.data.rules)
+    splits = build_splits(recipe, datasets, tokens, record.data.rules)
     if differs := first_difference(splits.counts.where_stated(record.data), record.data):
         where = f"{differs.where}: {differs.ours}, not {differs.theirs}"
-        raise Drift("data", f"{dataset.id}@{dataset.revision} gives other rows than the record states ({where})")
+        names = ", ".join(f"{dataset.id}@{dataset.revision}" for dataset in datasets)
+        raise Drift("data", f"{names} gives other rows than the record states ({where})")
     if differs := first_difference(audit(tokens, references(splits)), record.unwritable):
         raise Drift(
             "data",
@@ -240,7 +239,8 @@ def check_rows(record: Record, predictions: Predictions, test: Dataset) -> str:
                 raise Drift("data", f"there are predictions for {len(theirs):,} rows, but {len(ours):,} test rows")
             row = _first_row(theirs, ours)
             raise Drift("data", f"the published predictions have other {name} than the dataset (row {row})")
-    return f"{len(test):,} test rows rebuilt from {record.pins.dataset.id}, as recorded"
+    names = ", ".join(dataset.id for dataset in record.pins.datasets)
+    return f"{len(test):,} test rows rebuilt from {names}, as recorded"
 
 
 def check_leakage(record: Record, predictions: Predictions, splits: Splits) -> str:
@@ -283,7 +283,7 @@ def check_scores(folder: Path, record: AnyScored, predictions: Predictions, toke
             f"the scoring contract is not the recipe's: {differs.where} is {differs.theirs}, not {differs.ours}",
         )
     seconds = scores.base_outputs.seconds, scores.adapter_outputs.seconds
-    scores_here = score_predictions(predictions, contract, *seconds)
+    scores_here = score_predictions(predictions, contract, *seconds, datasets=datasets_of(test))
     scores_here.databases = score_databases(recipe, record.pins.dataset, test, predictions, contract)
     _check_numbers(scores_here, scores, "the published predictions", here, contract)
     parent = record.pins.parent_adapter

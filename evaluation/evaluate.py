@@ -52,6 +52,9 @@ def print_scores(record: Record, predictions: Predictions, intervals: bool = Fal
     print(table(record.scores, intervals))
     if record.scores.clean is not None:
         print(f"\nOf these, the rows that are in no training data:\n{table(record.scores.clean, intervals)}")
+    for dataset, scores in zip(record.pins.datasets, record.scores.by_dataset, strict=False):
+        if scores is not None:
+            print(f"\nOf these, the rows of {dataset.id}:\n{table(scores, intervals)}")
     if (own := record.scores.databases) is not None:
         print(f"\nOn the dataset's own databases ({own.files:,} files):\n{table(own, intervals)}")
         agree = " and ".join(
@@ -85,7 +88,7 @@ def evaluate(run: Path) -> Record:
     from hub.release import pull_parent
     from recipes.config import recipe_from_record
     from recipes.data.lineage import find_seen_rows
-    from recipes.data.splits import build_splits
+    from recipes.data.splits import build_splits, datasets_of
     from recipes.data.stored_tokenizer import languages_of
     from recipes.data.tokenizer import load_tokens
     from recipes.environment import describe_environment
@@ -95,7 +98,7 @@ def evaluate(run: Path) -> Record:
 
     recipe = recipe_from_record(record.name, dict(record.recipe))
     tokens = load_tokens(record.pins.base_model, recipe.arguments.added_tokens, languages_of(record.recipe))
-    splits = build_splits(recipe.arguments, record.pins.dataset, tokens, record.data.rules)
+    splits = build_splits(recipe.arguments, record.pins.datasets, tokens, record.data.rules)
     if splits.counts.where_stated(record.data) != record.data:
         raise UserError(
             f"the dataset gives other rows now than {run} was trained on: remove that folder and train again"
@@ -106,7 +109,7 @@ def evaluate(run: Path) -> Record:
     model, tokenizer, dtype = load_for_scoring(run, record, recipe.model)
     record.contract = contract_of(recipe.arguments, dtype, recipe.training.per_device_eval_batch_size)
     predictions, *seconds = predict(model, tokenizer, splits.test, seen, record.contract)
-    record.scores = score_predictions(predictions, record.contract, *seconds)
+    record.scores = score_predictions(predictions, record.contract, *seconds, datasets=datasets_of(splits.test))
     record.scores.databases = score_databases(
         recipe.arguments, record.pins.dataset, splits.test, predictions, record.contract
     )

@@ -7,6 +7,7 @@ from evaluation import checks
 from evaluation.claim import decide
 from evaluation.findings import Drift, Findings, first_difference, note
 from evaluation.numbers import check_numbers, decide_by_numbers
+from evaluation.pinned_names import check_names
 from hub.foreign import pull_foreign
 from hub.pins import same_repository
 from hub.release import refuse_large_weights
@@ -68,9 +69,9 @@ def check_evaluation(findings: Findings, folder: Path, record: EvaluatedRecord, 
 def check_source(folder: Path, record: EvaluatedRecord) -> str:
     """Compares the recipe with the record's pins, and these with what the Hub says of them."""
     base, source, recipe = record.pins.base_model, record.evaluated.source, dict(record.recipe)
-    for key, pinned in (("model_name_or_path", base), ("dataset_name", record.pins.dataset)):
-        if not same_repository(str(recipe.get(key)), pinned):
-            raise Drift("lineage", f"the recipe's `{key}` is {recipe.get(key)}, the record pins {pinned.id}")
+    if record.pins.more_datasets or record.pins.file is not None:
+        raise Drift("lineage", "the record pins several datasets, or own rows, of which no evaluation is taken")
+    check_names(record)
     if recipe.get("parent_adapter") or recipe.get("added_tokens"):
         raise Drift("lineage", "the recipe holds a parent adapter or added tokens, which no evaluation takes")
     if (folder / recipe_file(record.name)).read_text(encoding="utf-8") != recipe_yaml(recipe):

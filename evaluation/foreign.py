@@ -42,6 +42,8 @@ def score_foreign(
     Raises:
         `UserError`: it cannot be scored, and why.
     """
+    if recipe.arguments.datasets:
+        raise UserError("the recipe joins several datasets, on which nobody else reports: name a recipe of one dataset")
     folder, files = pull_foreign(source, kind)
     base, base_named = find_base(folder, kind, base_named, recipe)
     name = source.id.rpartition("/")[2]

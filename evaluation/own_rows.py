@@ -31,12 +31,16 @@ NEEDS_ROWS: dict[Part, str] = {
 
 
 def refuse_other_rows(record: Record, data: Path | None) -> None:
-    """Refuses a file for `--data` that is not the one that the record pins.
+    """Refuses a file for `--data` that is not the one that the record pins; and one file among several datasets.
 
     Raises:
         `UserError`: it is another one, there is none, or the rows of the record are on the Hub.
     """
     pinned = record.pins.dataset
+    if record.pins.more_datasets and (file := record.pins.file) is not None:
+        raise UserError(
+            f"{file.id}, one of its datasets, is a file that only its publisher has: nothing can be checked"
+        )
     if data is None:
         return
     if not isinstance(pinned, FilePin):

@@ -339,6 +339,7 @@ def _pull(findings: Findings, adapter: str, commit: str, key: Path | None) -> tu
     note(findings, "files", f"{len(record.files)} files, every hash as recorded")
     if added:
         note(findings, "files", one_line(f"also in the repository: {', '.join(added)}"))
+    _note_vouchers(findings, adapter, commit, folder, added)
     if key is not None:
         try:
             signing.check(adapter, commit, folder, record, key)
@@ -348,6 +349,18 @@ def _pull(findings: Findings, adapter: str, commit: str, key: Path | None) -> tu
     if record.miniature:
         print(f"  a miniature of {record.pins.base_model.id}: its numbers say nothing about the real model", flush=True)
     return folder, record
+
+
+def _note_vouchers(findings: Findings, adapter: str, commit: str, folder: Path, added: list[str]) -> None:
+    """Notes what others' verdicts beside the release say: none of it decides."""
+    from evaluation.vouched import check_vouchers
+
+    said, concerns = check_vouchers(adapter, commit, folder, added)
+    if said:
+        note(findings, "files", said)
+    for concern in concerns:
+        print(f"Concern: {one_line(concern)}", flush=True)
+    findings.concerns += concerns
 
 
 if __name__ == "__main__":

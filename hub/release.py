@@ -22,7 +22,7 @@ from record.release_files import (
     largest_size,
     may_lie_beside,
 )
-from record.run_record import FilePin, Pin, Record, load_record
+from record.run_record import Pin, Record, load_record
 
 # The files that transformers loads.
 WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
@@ -78,7 +78,7 @@ def refuse_own_rows(published: Published) -> None:
     Raises:
         `UserError`: it is one.
     """
-    if isinstance(published.record.pins.dataset, FilePin):
+    if published.record.pins.file is not None:
         raise UserError(
             f"{published.name} was trained on rows that only its publisher has, so nobody can say which rows it has "
             "seen: continue one whose rows are on the Hub"

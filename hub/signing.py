@@ -44,8 +44,8 @@ def sign(folder: Path, key: Path) -> Path:
     Raises:
         `UserError`: model-signing is not installed, or the key cannot be used.
     """
-    config = _library().signing.Config()
-    _use_key(
+    config = library().signing.Config()
+    use_key(
         lambda: config.use_elliptic_key_signer(private_key=key),
         f"{key} is not a private elliptic-curve key without a password: make one with "
         f"`openssl ecparam -name prime256v1 -genkey -noout -out key.pem`",
@@ -77,11 +77,11 @@ def verify(folder: Path, key: Path, files: list[str]) -> None:
         `UserError`: it cannot be checked: model-signing is not installed, there is no `model.sig`, or the key cannot
             be used.
     """
-    config = _library().verifying.Config()
+    config = library().verifying.Config()
     # A dependency of the library.
     from cryptography.exceptions import InvalidSignature
 
-    _use_key(
+    use_key(
         lambda: config.use_elliptic_key_verifier(public_key=key),
         f"{key} is not a public elliptic-curve key: `openssl pkey -in key.pem -pubout -out public.pem` writes the "
         f"public half of a private one",
@@ -136,7 +136,7 @@ def check(adapter: str, commit: str, folder: Path, record: Record, key: Path, ca
 
 def write_public_half(key: Path, folder: Path) -> Path:
     """Writes the public half of the private key `key` into `folder` as PEM, and returns its path."""
-    _library()
+    library()
     from cryptography.hazmat.primitives import serialization
 
     public = serialization.load_pem_private_key(key.read_bytes(), None).public_key()
@@ -146,7 +146,12 @@ def write_public_half(key: Path, folder: Path) -> Path:
     return path
 
 
-def _library() -> ModuleType:
+def library() -> ModuleType:
+    """model-signing, and what it brings along.
+
+    Raises:
+        `UserError`: it is not installed.
+    """
     try:
         import model_signing
     except ImportError as error:
@@ -156,7 +161,7 @@ def _library() -> ModuleType:
     return model_signing
 
 
-def _use_key(use: Callable[[], object], otherwise: str) -> None:
+def use_key(use: Callable[[], object], otherwise: str) -> None:
     """Calls what reads a key file, and says in one line why it cannot."""
     from cryptography.exceptions import UnsupportedAlgorithm
 

@@ -11,14 +11,17 @@ from markupsafe import Markup
 
 from model_cards.escape import cut, environment, plain
 from model_cards.plots import badge_text
+from model_cards.vouchers import render_vouchers
 from recipes.expectations import format_figure
 from recipes.families import family_of_record
+from record.energy import Energy
 from record.errors import UserError, make
 from record.hashes import FREE_SECTION
 from record.predictions import Predictions
 from record.project import PROJECT_URL
+from record.recipe_datasets import dataset_recipes, templates_of
 from record.release_files import PLOTS
-from record.run_record import Energy, FilePin, LossPoint, Pin, Record
+from record.run_record import FilePin, LossPoint, Pin, Record
 from record.scores import BASELINES, METRIC_NAMES, METRICS
 from record.sweep import mean_and_deviation
 from record.swept_run import own_run
@@ -56,8 +59,8 @@ def render_card(
 
     if record.training is None or record.scores is None:
         raise UserError(f"{record.name} has no scores yet: run {make(f'evaluate-{record.name}')} first")
-    own_rows = isinstance(record.pins.dataset, FilePin)
-    prompts = [record.recipe["prompt"]] if isinstance(record.recipe["prompt"], str) else record.recipe["prompt"]
+    own_rows = record.pins.file is not None
+    prompts = templates_of(record.recipe, "prompt")
     jinja = environment()
     jinja.filters |= {"figure": format_figure, "truncate_revision": truncate_revision}
     template = jinja.from_string(Path(__file__).with_name("card.md.jinja").read_text(encoding="utf-8"))
@@ -69,6 +72,7 @@ def render_card(
         project_url=PROJECT_URL,
         scores=record.scores,
         verdict=verdict,
+        vouchers=Markup(render_vouchers([], "").strip()),
         badge=badge_text(verdict),
         evidence=EVIDENCE,
         metric_names=METRIC_NAMES,
@@ -81,6 +85,8 @@ def render_card(
         databases=len(KINDS[record.contract.sql_rules]),
         plots={name: Markup(path) for name, path in PLOTS.items()},
         own_rows=own_rows,
+        own_splits=_own_test_splits(record),
+        by_dataset=[pair for pair in zip(record.pins.datasets, record.scores.by_dataset, strict=False) if pair[1]],
         samples=[] if own_rows else sample_rows(predictions),
         prompt=cut(prompts[0] if own_rows else predictions.prompt[0], SNIPPET_CHARACTERS),
         prompts=prompts,
@@ -98,22 +104,25 @@ def front_matter(record: Record, repo_id: str):
     """The card's metadata with one `EvalResult` per metric that is shown (the adapter's means), as `ModelCardData`."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    base, dataset, recipe = record.pins.base_model, record.pins.dataset, record.recipe
-    base_id, dataset_id, task = map(plain, (base.id, dataset.id, recipe.get("task", "question-answering")))
-    config = recipe.get("dataset_config")
+    base, recipe = record.pins.base_model, record.recipe
+    base_id, task = map(plain, (base.id, recipe.get("task", "question-answering")))
+    # Of several datasets each has its own scores: those of all rows together are of no dataset on the Hub.
+    scored = record.scores.by_dataset or [record.scores]
     results = [
         EvalResult(
             task_type=task,
-            dataset_type=dataset_id,
-            dataset_name=dataset_id,
-            dataset_config=config and plain(config),
-            dataset_split=plain(recipe.get("test_split") or "test"),
+            dataset_type=plain(dataset.id),
+            dataset_name=plain(dataset.id),
+            dataset_config=plain(keys["dataset_config"]) if keys.get("dataset_config") else None,
+            dataset_split=plain(keys.get("test_split") or "test"),
             dataset_revision=None if isinstance(dataset, FilePin) else dataset.revision,
             metric_type=METRICS[name].hub,
             metric_name=METRIC_NAMES[name],
-            metric_value=round(record.scores.adapter[name].mean, 4),
+            metric_value=round(scores.adapter[name].mean, 4),
         )
-        for name in record.scores.shown()
+        for dataset, keys, scores in zip(record.pins.datasets, dataset_recipes(recipe), scored, strict=False)
+        if scores is not None
+        for name in scores.shown()
     ]
     return ModelCardData(
         model_name=repo_id.rpartition("/")[2],
@@ -133,10 +142,18 @@ def front_matter(record: Record, repo_id: str):
 
 def datasets_on_hub(record: Record) -> list[str]:
     """Ids of the datasets that the chain was trained on; a file of somebody's own has none."""
-    pinned = record.pins.dataset
-    own, sources = pinned.id if isinstance(pinned, FilePin) else "", record.leakage or []
-    names = [pinned.id, *(source.dataset for source in sources)]
-    return [plain(name) for name in dict.fromkeys(names) if name != own]
+    pinned, sources = record.pins.datasets, record.leakage or []
+    own = {dataset.id for dataset in pinned if isinstance(dataset, FilePin)}
+    names = [*(dataset.id for dataset in pinned), *(source.dataset for source in sources)]
+    return [plain(name) for name in dict.fromkeys(names) if name not in own]
+
+
+def _own_test_splits(record: Record) -> list[tuple[str, str]]:
+    """Of several datasets each one's id and own test split; none where the test rows are drawn."""
+    if not record.pins.more_datasets:
+        return []
+    pairs = zip(record.pins.datasets, dataset_recipes(record.recipe), strict=False)
+    return [(dataset.id, keys["test_split"]) for dataset, keys in pairs if keys.get("test_split")]
 
 
 def _metrics(record: Record) -> list[str]:

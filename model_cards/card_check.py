@@ -15,7 +15,6 @@ from record.errors import UserError
 from record.predictions import Predictions
 from record.release_files import CARD_FILE, PLOTS
 from record.run_record import Record
-from record.scores import METRIC_NAMES
 from record.verdict import Unchecked, Verdict
 
 # Metadata that no later version of the card states otherwise.
@@ -111,16 +110,19 @@ def _other_scores(adapter: str, path: Path, record: Record) -> str | None:
     from huggingface_hub import ModelCard
     from yaml import YAMLError
 
+    ours = front_matter(record, adapter)
     try:
-        card, scores = ModelCard.load(path), record.scores
+        card = ModelCard.load(path)
     except (ValueError, RecursionError, YAMLError) as error:
         return f"the card's metadata cannot be read: {str(error).splitlines()[0]}"
-    stated = {result.metric_name: result.metric_value for result in card.data.eval_results or []}
-    if stated != {METRIC_NAMES[name]: round(scores.adapter[name].mean, 4) for name in scores.shown()}:
+    stated, expected = (
+        sorted((str(result.metric_name), str(result.metric_value)) for result in data.eval_results or [])
+        for data in (card.data, ours)
+    )
+    if stated != expected:
         return "the scores in the card's metadata are not the record's"
-    stated, ours = card.data.to_dict(), front_matter(record, adapter).to_dict()
     for key in STATED:
-        if stated.get(key) != ours.get(key):
+        if card.data.to_dict().get(key) != ours.to_dict().get(key):
             return f"the card's metadata states another {key} than the record gives"
     try:
         return other_scores_in_table(read(body_of(without_free_texts(path.read_text(encoding="utf-8")))), record)

@@ -23,6 +23,7 @@ from record.run_record import Record, load_record
 from record.scores import BASELINES, METRIC_NAMES
 from record.swept_run import run_label
 from record.verdict import Verdict, load_verdict, why_unrelated
+from record.vouchers import Agreement, agreement, days_ago, row_numbers
 
 # Rows of one adapter, and characters of one text, that the page holds: 11,490 news articles come to 33 MB so.
 ROWS, TEXT = 20_000, 2_000
@@ -34,7 +35,8 @@ TEXTS = ("prompt", "reference", "schema", "base", "adapter")
 class Entry:
     """A scored adapter: `name` is its id on the Hub, or of a local run the name that it would be published under.
 
-    `commit` is the one that it was taken from, None of a local run. `verdict` speaks of these very numbers.
+    `commit` is the one that it was taken from, None of a local run. `verdict` speaks of these very numbers, and so do
+    the `vouchers`, others' verdicts beside the release.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Entry:
     record: Record
     predictions: Predictions
     verdict: Verdict | None
+    vouchers: Agreement | None = None
 
 
 @click.command(
@@ -100,8 +103,11 @@ def read_run(run: Path) -> Entry | None:
 
 def read_published(adapter: str) -> Entry | None:
     """The adapter published under an id, at its newest commit; None where it is not scored."""
+    from huggingface_hub import constants
+
     from hub.pins import locate
     from hub.release import pull
+    from hub.vouchers import accepted, read_release, read_vouchers
 
     if adapter.count("/") != 1 or adapter.startswith("."):
         raise UserError(f"{adapter} is neither the folder of a run nor an id on the Hub (owner/name)")
@@ -111,7 +117,12 @@ def read_published(adapter: str) -> Entry | None:
         return None
     names = [name for name in (CARD_FILE, PREDICTIONS_FILE, VERDICT_FILE) if name in record.files]
     published = pull(adapter, commit, names).require_whole()
-    return _entry(adapter, commit, published.record, published.folder)
+    entry = _entry(adapter, commit, published.record, published.folder)
+    # Offline nobody knows what lies beside it.
+    if not constants.HF_HUB_OFFLINE:
+        release = read_release(adapter, commit)
+        entry.vouchers = agreement(accepted(read_vouchers(release)), release.publisher)
+    return entry
 
 
 def _entry(name: str, commit: str | None, record: Record, folder: Path) -> Entry:
@@ -164,6 +175,8 @@ def render_overview(entries: list[Entry]) -> str:
         lineage=lineage(entries),
         rows=[row_columns(entry) for entry in entries],
         text=TEXT,
+        row_numbers=row_numbers,
+        days_ago=days_ago,
     )
 
 

@@ -83,7 +83,8 @@ def other_scores_in_table(page: Page, record: Record) -> str | None:
 def _rows(record: Record) -> dict[str, list[list[float]]]:
     """The values of a metric's row in each table of scores, that of all rows first."""
     scores, rows = record.scores, {}
-    parts: list[Compared | Forgetting] = [part for part in (scores, scores and scores.clean, record.forgetting) if part]
+    more = [scores.clean, *scores.by_dataset] if scores else []
+    parts: list[Compared | Forgetting] = [part for part in (scores, *more, record.forgetting) if part]
     for name in scores.shown() if scores else []:
         sides = [
             (part.parent if isinstance(part, Forgetting) else part.base, part.adapter, part.difference)

@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[str, str, bool]] = {
     "publish": ("push.publish:command", "Publish scored runs to the Hub, one commit each.", True),
     "publish-data": ("push.publish_data:command", "Put rows of your own on the Hub.", True),
     "reproduce": ("evaluation.reproduce:command", "Check a published adapter's numbers.", True),
+    "vouch": ("push.vouch:command", "Check a published adapter, and propose the verdict.", True),
     "check": ("evaluation.check:command", "Score anybody's adapter, and judge a claimed score.", True),
     "retrain": ("evaluation.reproduce:retrain", "Train a published adapter again, and compare.", True),
     "withdraw": ("push.withdraw:command", "Mark a published version as withdrawn.", True),

@@ -69,6 +69,8 @@ def _plan(recipe: "Recipe", run: Path) -> None:
     from recipes.training.random_base import base_shape, fill
     from record.errors import refuse_unwritable
 
+    if recipe.arguments.datasets:
+        raise UserError("a plan is made of a recipe with one dataset: train this one with `max_steps: 1` to try it")
     refuse_unwritable(run)
     pins = _reach_all(recipe)
     missing = _downloads(recipe, pins)

@@ -36,8 +36,8 @@ from record.whole_file import write_whole
 
 PLAN_FILE = "plan.json"
 # Keys that decide which test rows there are, and what a model reads for them: scores of other rows are not comparable.
-ROWS = {"dataset_name", "dataset_config", "dataset_revision", "dataset_splits", "test_split", "extract", "prompt",
-        "target", "length_rules", "test_size", "split", "split_seed"}  # fmt: skip
+ROWS = {"dataset_name", "dataset_config", "dataset_revision", "dataset_splits", "datasets", "test_split", "extract",
+        "prompt", "target", "length_rules", "test_size", "split", "split_seed"}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,19 @@ from hub.pins import name_on_hub
 from hub.release import pull
 from hub.retry import retry
 from hub.signing import BadSignature, check, sign, write_public_half
+from hub.vouchers import accepted, read_release, read_vouchers
+from model_cards.vouchers import render_vouchers
 from push import repository
+from push.card_text import with_section
 from push.one_commit import CHECKED, Progress, find, send_folder
 from push.release import adopt_verdict, stage, tree
 from push.repository import RemoteState, Target
 from record.errors import UserError
 from record.predictions import load_predictions
-from record.release_files import CARD_FILE, SIGNATURE_FILE
+from record.release_files import CARD_FILE, RECORD_FILE, SIGNATURE_FILE, VOUCHER_FILE
 from record.run_record import load_record
 from record.scores import METRIC_NAMES
+from record.vouchers import SECTION, Voucher
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,7 @@ def _lay_out(delivery: Delivery, there: RemoteState, options: Options) -> str:
     """Lays the release out; returns the message of its commit."""
     release = delivery.run / "release"
     record = stage(delivery.run, delivery.repo_id, there.card, release, options.keep_rows)
+    _show_vouchers(delivery, there, release)
     if options.sign is not None:
         if SIGNATURE_FILE in there.files:
             # One that still holds is kept, else the same release would be another commit.
@@ -133,6 +138,22 @@ def _lay_out(delivery: Delivery, there: RemoteState, options: Options) -> str:
     if not options.dry_run:
         retry("checking the card", ModelCard.load(release / CARD_FILE).validate)
     return f"Publish {record.name}: {delivery.note}"
+
+
+def _show_vouchers(delivery: Delivery, there: RemoteState, release: Path) -> None:
+    """Renders the verdicts by others that were merged into the repository into the card's section of them.
+
+    Those of an earlier version say nothing of this one.
+    """
+    vouchers: list[Voucher] = []
+    if there.release == (release / RECORD_FILE).read_bytes() and any(map(VOUCHER_FILE.fullmatch, there.files)):
+        name = delivery.repo_id
+        vouchers = retry(
+            f"reading the verdicts in {name}", lambda: accepted(read_vouchers(read_release(name, there.head)))
+        )
+    text = render_vouchers(vouchers, delivery.repo_id.partition("/")[0])
+    card = (release / CARD_FILE).read_text(encoding="utf-8")
+    (release / CARD_FILE).write_text(with_section(card, SECTION, lambda _: text), encoding="utf-8")
 
 
 def _print_tree(delivery: Delivery, there: RemoteState) -> None:

@@ -21,6 +21,7 @@ from push.machine_traces import chosen_words, local_traces, own_paths_in_data
 from record import strict_json
 from record.errors import UserError
 from record.hashes import FREE_SECTION
+from record.recipe_datasets import dataset_recipes
 from record.redaction import find_secrets, own_secrets, redact
 from record.release_files import (
     ADAPTER_CONFIG_FILE,
@@ -333,8 +334,8 @@ def _refuse_other_base(folder: Path, record: Record) -> None:
     """The base model is stated in several places; each must state the pinned one, never a local folder."""
     from huggingface_hub import ModelCard
 
-    base, dataset = record.pins.base_model, record.pins.dataset
-    dataset_name = dataset.dataset_name if isinstance(dataset, FilePin) else dataset.id
+    base, datasets = record.pins.base_model, record.pins.datasets
+    names = [dataset.dataset_name if isinstance(dataset, FilePin) else dataset.id for dataset in datasets]
     adapter = strict_json.read(folder / ADAPTER_CONFIG_FILE, "the configuration of an adapter")
     tokenizer = strict_json.read(folder / TOKENIZER_CONFIG_FILE, "the configuration of a tokenizer")
     front = ModelCard.load(folder / CARD_FILE).data.to_dict()
@@ -344,7 +345,7 @@ def _refuse_other_base(folder: Path, record: Record) -> None:
         (ADAPTER_CONFIG_FILE, "revision", adapter, base.revision),
         (CARD_FILE, "base_model", front, base.id),
         (recipe_file(record.name), "model_name_or_path", recipe, base.id),
-        (recipe_file(record.name), "dataset_name", recipe, dataset_name),
+        *((recipe_file(record.name), "dataset_name", *one) for one in zip(dataset_recipes(recipe), names, strict=True)),
         (RECORD_FILE, "model_name_or_path", record.recipe, base.id),
     ]  # fmt: skip
     for path, key, values, pinned in statements:

@@ -76,7 +76,7 @@ def own_paths_in_data(run: Path) -> Iterator[tuple[str, str, re.Pattern[str]]]:
 
 def chosen_words(record: Record) -> str:
     """The names that the author chose to publish, in small letters."""
-    pins = (record.pins.base_model, record.pins.dataset, record.pins.parent_adapter)
+    pins = (record.pins.base_model, *record.pins.datasets, record.pins.parent_adapter)
     texts = [record.recipe.get(key, "") for key in ("title", "adapter_name")]
     return " ".join([record.name, *map(str, texts), *(pin.id for pin in pins if pin)]).lower()
 

@@ -41,6 +41,8 @@ def publish_data(what: Path, repo_id: str, public: bool = False) -> Pin:
     from recipes.data.local_files import pin_files, row_files
 
     record = load_record(what) if (what / RECORD_FILE).is_file() else None
+    if record is not None and record.pins.more_datasets:
+        raise UserError(f"{what} has several datasets: publish each file by its own name, and train again with those")
     name = str(what) if record is None else str(record.recipe["dataset_name"])
     if record is not None and not isinstance(record.pins.dataset, FilePin):
         raise UserError(f"{what} was trained on {record.pins.dataset.id}, which is on a Hub already: publish the run")

@@ -55,7 +55,7 @@ def lay_out(run: Path, repo_id: str, previous_card: str | None, folder: Path, ke
     record = load_trained_run(run)
     if record.scores is None:
         raise UserError(f"{run} is not ready to be published: run {make(f'evaluate-{record.name}')} first")
-    if isinstance(record.pins.dataset, FilePin):
+    if isinstance(record.pins.dataset, FilePin) and not record.pins.more_datasets:
         record.recipe = {**record.recipe, "dataset_name": record.pins.dataset.dataset_name}
     _refuse_unreadable(run, record, keep_rows)
     forgetting = [FORGETTING_FILE] if record.forgetting is not None else []
@@ -91,7 +91,13 @@ def lay_out(run: Path, repo_id: str, previous_card: str | None, folder: Path, ke
 def _refuse_unreadable(run: Path, record: Record, keep_rows: bool) -> None:
     """Refuses what a check by others would not even look at."""
     check_adapter_config(run, record.pins.base_model)
-    own_rows = isinstance(record.pins.dataset, FilePin)
+    file = record.pins.file
+    own_rows = file is not None
+    if file is not None and record.pins.more_datasets:
+        raise UserError(
+            f"{file.id}, one of the datasets of {run}, is a file that nobody else has: put it on the Hub by "
+            "`pubrep publish-data FILE owner/name`, name that in `datasets`, and train again"
+        )
     if own_rows and not keep_rows:
         raise UserError(
             f"{run} was trained on {record.pins.dataset.id}, which nobody else has: put it on the Hub first, by "

@@ -2,8 +2,9 @@
 
     python -m readme.claims [--check] [--level score|prefill|generate]
 
-Takes the record of each from the Hub, checks each whose present commit has no verdict yet, keeps both in docs/claims/,
-and renders README. An adapter that cannot be reached keeps its last known row, and the exit code is 1.
+Takes the record of each from the Hub and the verdicts by others beside it, checks each whose present commit has no
+verdict yet, keeps all of it in docs/claims/, and renders README. An adapter that cannot be reached keeps its last known
+row, and the exit code is 1.
 """
 
 import shutil
@@ -19,11 +20,14 @@ from evaluation.reproduce import reproduce
 from hub.pins import locate
 from hub.release import pull
 from hub.retry import requests_left, waiting_out_limits
+from hub.vouchers import accepted, read_release, read_vouchers
+from readme.history import add_to_history, render_claims
 from readme.render import ROOT, Claim, Listed, folder_of, listed, load_claim, render
 from record.command_line import Command, run_command
 from record.errors import UserError, one_line_errors
 from record.release_files import CARD_FILE, PLOTS, RECORD_FILE
 from record.verdict import Level
+from record.vouchers import agreement
 
 STYLE = """
 body { font: 15px/1.5 sans-serif; max-width: 900px; margin: 24px auto; color: #1f2328 }
@@ -46,15 +50,24 @@ img { max-width: 100% }
     show_default=True,
     help="How much is done again.",
 )
-def command(check: bool, level: Level) -> None:
+@click.option(
+    "--page", type=click.Path(path_type=Path), metavar="FILE", help="Write a page (HTML) of all verdicts ever kept."
+)
+def command(check: bool, level: Level, page: Path | None) -> None:
     """Bring README's results up to date: the adapters that claims.yaml lists.
 
-    Takes the record of each from the Hub, checks each whose present commit has no
-    verdict yet, keeps both in docs/claims/, and renders README. An adapter that
-    cannot be reached keeps its last known row, and the exit code is 1.
+    Takes the record of each from the Hub, and the verdicts by others that lie beside
+    it, checks each whose present commit has no verdict yet, keeps all in
+    docs/claims/, and renders README. An adapter that cannot be reached keeps its
+    last known row, and the exit code is 1.
     """
     with one_line_errors():
-        if renew_all(ROOT, check, level):
+        failed = renew_all(ROOT, check, level)
+        if page is not None:
+            page.parent.mkdir(parents=True, exist_ok=True)
+            page.write_text(render_claims(ROOT), encoding="utf-8")
+            print(f"Page: {page}", flush=True)
+        if failed:
             sys.exit(1)
 
 
@@ -91,7 +104,7 @@ def renew_all(root: Path, check: bool, level: Level) -> list[str]:
 
 
 def renew(entry: Listed, folder: Path, check: bool, level: Level) -> None:
-    """Keeps an adapter's present record in `folder`, with the last verdict about it.
+    """Keeps an adapter's present record in `folder`, with the last verdict about it and all that came before.
 
     A check that came to nothing replaces no verdict that was reached.
 
@@ -103,18 +116,23 @@ def renew(entry: Listed, folder: Path, check: bool, level: Level) -> None:
     published = pull(adapter, commit, names=[])
     if published.record.scores is None:
         raise UserError(f"the {RECORD_FILE} at {commit} holds no scores")
-    claim = load_claim(folder)
+    claim, new = load_claim(folder), []
+    release = read_release(adapter, commit)
+    vouched = agreement(accepted(read_vouchers(release)), release.publisher)
     verdict = unchecked = None
     if claim is not None and claim.verdict.verdict != "UNCHECKED":
         verdict = claim.verdict
     if check or verdict is None or verdict.revision != commit:
         present, _ = reproduce(adapter, commit, level)
         print(present.line, flush=True)
+        new.append(present)
         unchecked = present.reason if present.verdict == "UNCHECKED" else None
         verdict = verdict if unchecked and verdict else present
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(published.folder / RECORD_FILE, folder / RECORD_FILE)
-    Claim(commit=commit, verdict=verdict).save(folder)
+    agree, disagree = len(vouched.agree), len(vouched.disagree)
+    Claim(commit=commit, verdict=verdict, agree=agree, disagree=disagree).save(folder)
+    add_to_history(folder, new, vouched)
     if entry.pictures:
         keep_pictures(adapter, commit, folder)
     if unchecked:

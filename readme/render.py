@@ -49,11 +49,16 @@ class Listed(Section):
 
 
 class Claim(Section):
-    """What is kept next to the record: the commit that it was taken from, and the last verdict, of this commit or an
-    earlier one."""
+    """What is kept next to the record: the commit that it was taken from, the last verdict, of this commit or an
+    earlier one, and how many other accounts vouch for this release, with how many who found something else.
+
+    None of the two counts was asked for before they were kept.
+    """
 
     commit: Sha1
     verdict: Verdict
+    agree: int | None = None
+    disagree: int | None = None
 
     def save(self, folder: Path) -> None:
         """Writes `claim.json`, without the numbers of the rows that differ: the verdict's reason counts them."""

@@ -13,11 +13,13 @@ from typing import Any
 import regex
 
 from recipes.length_rules import Rule, parse_rule
+from recipes.mixture import EACH, refuse_contradictions
 from recipes.settings import refuse_combinations, refuse_keys
 from recipes.templates import template_columns
 from record.errors import Slip, UserError
 from record.field_types import is_plain_name
 from record.published_recipe import refused_key
+from record.recipe_datasets import templates_of
 from record.scores import METRICS, families
 
 # Where a run is written, watched and cut to fit memory is no part of what is trained.
@@ -61,6 +63,9 @@ class RecipeArguments:
             The dataset's own splits instead of drawn ones: names, slices as `train[:10%]`, or sums as
             `train+validation`. Test rows keep their order. Without `validation_split` the validation rows are drawn
             from `train_split`.
+        datasets (`list[dict]`, *optional*):
+            Several datasets, joined: each with keys of its own from `dataset_name` to `sql_schema`, else those above
+            them, and `share`, a fraction of its rows (below 1) or their number. See docs/several-datasets.md.
         extract (`dict[str, str]`, *optional*):
             Per column a regular expression whose named groups become columns; rows that it does not match are dropped.
         prompt (`str` or `list[str]`):
@@ -139,6 +144,7 @@ class RecipeArguments:
     train_split: str | None = None
     validation_split: str | None = None
     test_split: str | None = None
+    datasets: list[dict] = field(default_factory=list)
     extract: dict | None = None
     prompt: list[str] = field(default_factory=list)
     target: str = ""
@@ -165,12 +171,13 @@ class RecipeArguments:
 
     def __post_init__(self):
         for key in ("title", "adapter_name", "dataset_name", "prompt", "target"):
-            if getattr(self, key) in (None, "", []):
+            if getattr(self, key) in (None, "", []) and not (self.datasets and key in EACH):
                 raise UserError(f"the recipe lacks `{key}`")
         for key in ("prompt", "references", "dataset_splits", "length_rules", "added_tokens", "metrics"):
             if isinstance(getattr(self, key), str):
                 setattr(self, key, [getattr(self, key)])
-        if refusal := refused_key(vars(self), own=True):
+        stated = {key: value for key, value in vars(self).items() if value not in ("", []) or not self.datasets}
+        if refusal := refused_key(stated, own=True):
             raise UserError(refusal)
         self._check_metrics()
         if self.engine == "ctranslate2" and self.num_beams > 1:
@@ -189,6 +196,8 @@ class RecipeArguments:
             raise UserError("`early_stopping_patience` needs a validation loss: set `validation_size` above 0")
         self.parsed_rules()
         self.parsed_extract()
+        if self.datasets:
+            refuse_contradictions(self)
 
     def own_splits(self) -> dict[str, str]:
         """The dataset's own splits that the recipe names, by key; none where the splits are drawn."""
@@ -211,14 +220,18 @@ class RecipeArguments:
 
     def metric_families(self) -> list[str]:
         """The families of metrics by which outputs are scored, the deciding one first."""
-        return families(self.metrics, self.sql_schema is not None)
+        return families(self.metrics, bool(self.templates("sql_schema")))
+
+    def templates(self, key: str) -> list[str]:
+        """The templates under `key`, those of all datasets, each once."""
+        return templates_of(vars(self), key)
 
     def _check_metrics(self):
         if len(set(self.metrics)) < len(self.metrics):
             raise UserError(f"`metrics` names a family twice: {', '.join(self.metrics)}")
-        if "sql" in self.metrics and self.sql_schema is None:
+        if "sql" in self.metrics and not self.templates("sql_schema"):
             raise UserError("`metrics: sql` needs the tables that a row's SQL is about: set `sql_schema`")
-        if self.references and "sql" in self.metric_families():
+        if self.templates("references") and "sql" in self.metric_families():
             raise UserError("SQL is scored against the target alone: set `metrics` without `sql`, or no `references`")
         published = (self.expect or {}).get("published", {})
         for metric in [name for who in ("base", "adapter") for name in published.get(who) or {}]:

@@ -8,6 +8,7 @@ from huggingface_hub import HfApi, get_token
 
 from hub.pins import pin, same_repository
 from hub.release import pull_parent
+from recipes.mixture import refuse_same_rows, sources
 from record.adapter_config import LORA_OF_RECIPE, check_adapter_config
 from record.errors import UserError
 from record.run_record import FilePin, Pin, Pins
@@ -24,13 +25,11 @@ def pin_recipe(recipe) -> Pins:
         `UserError`: the parent adapter has no record, or another base model, other added tokens or another LoRA shape
             than the recipe.
     """
-    dataset = _pin_dataset(recipe.arguments)
-    if not isinstance(dataset, FilePin):
-        _rename(recipe, recipe.arguments, "dataset_name", dataset.id)
+    dataset, *more = _pin_datasets(recipe)
     if recipe.arguments.parent_adapter is None:
         base = pin("model", recipe.model.model_name_or_path, recipe.model.model_revision)
         _rename(recipe, recipe.model, "model_name_or_path", base.id)
-        return Pins(base_model=base, dataset=dataset)
+        return Pins(base_model=base, dataset=dataset, more_datasets=more)
     parent = pin("model", *parent_id(recipe.arguments.parent_adapter))
     pulled = pull_parent(parent)
     record, base = pulled.record, pulled.record.pins.base_model
@@ -53,7 +52,23 @@ def pin_recipe(recipe) -> Pins:
     for theirs, ours in LORA_OF_RECIPE.items():
         if ours in recipe.resolved and _as_set(recipe.resolved[ours]) != _as_set(config[theirs]):
             raise UserError(f"`{ours}` is that of {parent.id}, which is continued: remove it from the recipe")
-    return Pins(base_model=base, dataset=dataset, parent_adapter=parent)
+    return Pins(base_model=base, dataset=dataset, more_datasets=more, parent_adapter=parent)
+
+
+def _pin_datasets(recipe) -> list[Pin]:
+    each, entries = sources(recipe.arguments), [dict(entry) for entry in recipe.arguments.datasets]
+    pins = [_pin_dataset(source) for source in each]
+    refuse_same_rows(each, pins)
+    for number, pinned in enumerate(pins):
+        if isinstance(pinned, FilePin):
+            continue
+        if entries and "dataset_name" in entries[number]:
+            entries[number]["dataset_name"] = pinned.id
+        else:
+            _rename(recipe, recipe.arguments, "dataset_name", pinned.id)
+    if entries:
+        recipe.arguments.datasets = recipe.resolved["datasets"] = entries
+    return pins
 
 
 def _pin_dataset(arguments) -> Pin:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from recipes.mixture import refuse_idle_keys, sources
 from recipes.quantization import bring_in_bitsandbytes
 from record.errors import UserError, one_line
 
@@ -207,8 +208,11 @@ def refuse_combinations(arguments: Any, training: Any, model: Any, given: Mappin
     if (training.activation_checkpointing_kwargs or {}).get("use_reentrant"):
         # T5 of transformers 5.23 never calls `shared`, on which PEFT 0.21 puts the hook that keeps them.
         raise UserError("`use_reentrant: true` loses the gradients of the first layers: remove it")
+    if arguments.datasets:
+        refuse_idle_keys(arguments)
+    own_splits = sources(arguments)[0].own_splits()
     for named, drawn in (("test_split", ("test_size", "split")), ("validation_split", ("validation_size",))):
-        if unused := [key for key in drawn if key in given and getattr(arguments, named) is not None]:
+        if unused := [key for key in drawn if key in given and named in own_splits]:
             raise UserError(f"`{unused[0]}` has no effect with `{named}`, which names the rows: remove one of them")
     if arguments.sql_database is not None and "sql" not in arguments.metric_families():
         raise UserError("`sql_database` has no effect without SQL metrics: set `sql_schema` too, or remove it")

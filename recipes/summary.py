@@ -2,8 +2,9 @@
 
 import os
 
+from record.energy import Forecast
 from record.errors import one_line
-from record.run_record import Forecast, Record, Unwritable
+from record.run_record import Record, Unwritable
 
 
 def say(line: str) -> None:
@@ -19,19 +20,24 @@ def say_shapes(record: Record) -> None:
     say(f"Base model: {base.id}@{base.revision[:12]}{label}")
     if record.pins.parent_adapter is not None:
         say(f"Continues:  {record.pins.parent_adapter.id}@{record.pins.parent_adapter.revision[:12]}")
-    say(f"Dataset:    {record.pins.dataset.id}@{record.pins.dataset.revision[:12]}, {data.loaded:,} rows")
+    for dataset, loaded in zip(
+        record.pins.datasets, [one.loaded for one in data.by_dataset] or [data.loaded], strict=True
+    ):
+        say(f"Dataset:    {dataset.id}@{dataset.revision[:12]}, {loaded:,} rows")
     for rule, rows in data.dropped.items():
         say(f"            {rule}: {rows:,} rows dropped")
     for rule, rows in data.truncated.items():
         say(f"            {rule}: {rows:,} rows cut")
     say(f"            {data.train:,} train, {data.validation:,} validation, {data.test:,} test rows")
+    for one in data.by_dataset:
+        say(f"            of {one.dataset} {one.train:,}, {one.validation:,} and {one.test:,}")
     if data.test_dropped:
         say(f"            of the dataset's own test split, {data.test_dropped:,} rows are dropped")
     for source in record.leakage or []:
         say(
             f"            {source.exact:,} test inputs stand among the {source.training_rows:,} training rows of "
-            f"{source.adapter or 'this run'}, {source.near:,} more nearly"
-            + (f", {source.disguised:,} in disguise" if source.disguised else "")
+            f"{source.adapter or 'this run'}{f' of {source.dataset}' if record.pins.more_datasets else ''}, "
+            f"{source.near:,} more nearly" + (f", {source.disguised:,} in disguise" if source.disguised else "")
         )
         if same := max(source.prompts or 0, source.token_ids or 0):
             say(f"            {same:,} test prompts are the same as training prompts once filled, cut and tokenized")

@@ -22,7 +22,7 @@ from record.errors import UserError, make, one_line_errors, refuse_unwritable
 from record.hashes import sha256_file
 from record.published_recipe import refused_key
 from record.release_files import ADAPTER_FILE, CARD_FILE, RECORD_FILE
-from record.run_record import Batch, FilePin, Leakage, LossPoint, Pins, Record, Training, Unwritable, load_record
+from record.run_record import Batch, Leakage, LossPoint, Pins, Record, Training, Unwritable, load_record
 
 
 def main(argv: list[str]) -> None:
@@ -59,7 +59,7 @@ def train(recipe: Recipe, published: Record | None = None) -> None:
     refuse_unwritable(run)
     previous = load_record(run) if (run / RECORD_FILE).exists() else None
     if previous is not None:
-        if {"dataset_name", "model_name_or_path", "parent_adapter"} & set(
+        if {"dataset_name", "datasets", "model_name_or_path", "parent_adapter"} & set(
             changed_keys(previous.recipe, recipe.resolved)
         ):
             # The record has the Hub's own names, the recipe may have others for the same repositories.
@@ -76,10 +76,11 @@ def train(recipe: Recipe, published: Record | None = None) -> None:
     if not recipe.training.learning_rate:
         say("Training will change nothing: `learning_rate` is 0")
     pins = earlier.pins if earlier is not None else _pin(recipe)
-    if published is None and isinstance(pins.dataset, FilePin):
+    if published is None and (file := pins.file) is not None:
+        keep = "name that in `datasets`" if pins.more_datasets else "keep them with `pubrep publish --keep-rows`"
         say(
-            f"Rows of {recipe.arguments.dataset_name}: to publish the run, put them on the Hub by "
-            "`pubrep publish-data`, or keep them with `pubrep publish --keep-rows`"
+            f"Rows of {file.id if pins.more_datasets else recipe.arguments.dataset_name}: to publish the run, put them "
+            f"on the Hub by `pubrep publish-data`, {'and' if pins.more_datasets else 'or'} {keep}"
         )
     elif refusal := refused_key(recipe.resolved):
         say(f"This run cannot be published: {refusal}")
@@ -145,7 +146,7 @@ def prepare(recipe: Recipe, pins: Pins, rules: Literal[1, 2]) -> Prepared:
         languages = languages_of(vars(recipe.arguments))
         tokenizer = load_tokenizer(pins.base_model, recipe.arguments.added_tokens, languages)
         tokens = load_tokens(pins.base_model, recipe.arguments.added_tokens, languages)
-        splits = build_splits(recipe.arguments, pins.dataset, tokens, rules)
+        splits = build_splits(recipe.arguments, pins.datasets, tokens, rules)
         held_out = splits.test if recipe.arguments.select_on_test else splits.validation
         train_rows, eval_rows = tokenize(splits.train, tokens), held_out and tokenize(held_out, tokens)
         refuse_too_long(pins.base_model, splits.counts.lengths, tokenize(splits.test, tokens))

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from string import Formatter
 
+from record.recipe_datasets import dataset_recipes, templates_of
 from record.run_record import Record
 from record.scores import Scores
 
@@ -46,10 +47,9 @@ def misleading_names(record: Record) -> list[str]:
 
 def _names(record: Record) -> list[tuple[str, str]]:
     recipe = record.recipe
-    templates = [recipe.get(key) or "" for key in ("prompt", "target", "sql_schema", "sql_database")]
-    texts = [str(text) for template in templates for text in (template if isinstance(template, list) else [template])]
+    texts = [text for key in ("prompt", "target", "sql_schema", "sql_database") for text in templates_of(recipe, key)]
     columns = [field for text in texts for _, field, _, _ in Formatter().parse(text) if field]
-    columns += recipe.get("extract") or {}
+    columns += [column for one in dataset_recipes(recipe) for column in one.get("extract") or {}]
     return [
         ("the title", str(recipe.get("title", ""))),
         ("the adapter's name", str(recipe.get("adapter_name", ""))),
@@ -61,7 +61,7 @@ def _names(record: Record) -> list[tuple[str, str]]:
 def other_models(text: str, record: Record) -> list[str]:
     """The models that a text names and that no repository of the record's chain is called after."""
     pins = record.pins
-    known = [pin.id for pin in (pins.base_model, pins.dataset, pins.parent_adapter) if pin is not None]
+    known = [pin.id for pin in (pins.base_model, *pins.datasets, pins.parent_adapter) if pin is not None]
     known += [name for source in record.leakage or [] for name in (source.dataset, source.adapter) if name]
     chain = [_letters(name) for name in known]
     return [
@@ -81,7 +81,7 @@ def is_score(figure: str, scores: Scores) -> bool:
     if digits is None:
         return False
     number, decimals = float(digits[0]), len(digits[0].partition(".")[2])
-    compared = [scores, *([scores.clean] if scores.clean else [])]
+    compared = [scores, *(part for part in (scores.clean, *scores.by_dataset) if part)]
     values = [
         abs(value)
         for part in compared

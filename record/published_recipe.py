@@ -75,6 +75,33 @@ class Expected(TypedDict, total=False):
     published: Published
 
 
+# It becomes part of a folder's name in the cache.
+Config = Annotated[str, StringConstraints(pattern=r"^[\w+=@,-][\w+=@,. -]{0,99}$")]
+Splits = Annotated[list[Line], Field(max_length=20)]
+Extract = Annotated[dict[Line, Annotated[str, Field(max_length=2_000)]], Field(max_length=10)]
+Prompt = Template | Annotated[list[Template], Field(min_length=1, max_length=100)]
+References = Template | Annotated[list[Template], Field(max_length=20)]
+
+
+@with_config(CLOSED)
+class DatasetEntry(TypedDict, total=False):
+    """One of several datasets, with what it has of its own."""
+
+    dataset_name: RepoId | RowsFile | RowsFolder
+    dataset_config: Config | None
+    dataset_revision: Line
+    dataset_splits: Splits
+    train_split: Line
+    validation_split: Line
+    test_split: Line
+    extract: Extract | None
+    prompt: Prompt
+    target: Template
+    references: References
+    sql_schema: Template
+    share: Annotated[int, Field(ge=1, le=10**9)] | Between
+
+
 @with_config(CLOSED)
 class PublishedRecipe(TypedDict, total=False):
     """The keys that a published recipe may hold, by the names of `RecipeArguments`, `ModelConfig` and
@@ -89,17 +116,17 @@ class PublishedRecipe(TypedDict, total=False):
     target_language: Line | None
     # Files are named without their place; who checks such a run says where his copy is.
     dataset_name: RepoId | RowsFile | RowsFolder
-    # It becomes part of a folder's name in the cache.
-    dataset_config: Annotated[str, StringConstraints(pattern=r"^[\w+=@,-][\w+=@,. -]{0,99}$")] | None
+    dataset_config: Config | None
     dataset_revision: Line
-    dataset_splits: Annotated[list[Line], Field(max_length=20)]
+    dataset_splits: Splits
+    datasets: Annotated[list[DatasetEntry], Field(max_length=20)]
     train_split: Line | None
     validation_split: Line | None
     test_split: Line | None
-    extract: Annotated[dict[Line, Annotated[str, Field(max_length=2_000)]], Field(max_length=10)] | None
-    prompt: Template | Annotated[list[Template], Field(min_length=1, max_length=100)]
+    extract: Extract | None
+    prompt: Prompt
     target: Template
-    references: Template | Annotated[list[Template], Field(max_length=20)]
+    references: References
     sql_schema: Template | None
     # In the dataset's repository: what is on this machine alone nobody could check.
     sql_database: Place | None
@@ -217,7 +244,7 @@ PATTERNS = {
     PLAIN_NAME: "be a plain name without its owner (letters, digits, `.`, `-` and `_`)",
 }
 _PUBLISHED, _OWN = TypeAdapter(PublishedRecipe), TypeAdapter(OwnRecipe)
-_NESTED = {"expect": Expected, "published": Published}
+_NESTED = {"expect": Expected, "published": Published, "datasets": DatasetEntry}
 
 
 def refused_key(recipe: Mapping[str, object], own: bool = False) -> str | None:
@@ -229,12 +256,17 @@ def refused_key(recipe: Mapping[str, object], own: bool = False) -> str | None:
     try:
         (_OWN if own else _PUBLISHED).validate_python(recipe)
     except ValidationError as error:
-        problems = [item for item in error.errors(include_url=False) if not own or item["loc"][0] not in OPEN]
+        problems = [item for item in error.errors(include_url=False) if not own or not _is_open(item["loc"])]
         if problems:
             first = [item for item in problems if item["loc"][0] == problems[0]["loc"][0]]
             # Of a text or a list of texts the one that was meant: there more is right.
             return _say(max(first, key=lambda item: (len(item["loc"]), not item["type"].endswith("_type"))))
     return None
+
+
+def _is_open(place: tuple[int | str, ...]) -> bool:
+    """Whether a key is one of those in `OPEN`, or the name of one of `datasets`."""
+    return place[0] in OPEN or (place[0] == "datasets" and place[2:3] == ("dataset_name",))
 
 
 def _say(problem: ErrorDetails) -> str:
@@ -245,7 +277,8 @@ def _say(problem: ErrorDetails) -> str:
     if problem["type"] == "extra_forbidden":
         if not inner:
             return f"`{path}` is not one of the keys that a published recipe may set"
-        return f"`{path}` is not one of {', '.join(_NESTED[str(problem['loc'][-2])].__annotations__)}"
+        above = next(part for part in problem["loc"][-2::-1] if isinstance(part, str))
+        return f"`{path}` is not one of {', '.join(_NESTED[str(above)].__annotations__)}"
     _, should, wish = problem["msg"].partition(" should ")
     if not should:
         return f"`{path}`: {problem['msg'].removeprefix('Value error, ')}"

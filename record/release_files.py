@@ -29,6 +29,8 @@ UNSIGNED_FILES = (CARD_FILE, *HUB_WRITTEN, SIGNATURE_FILE)
 BESIDE_THE_CARD = {".md", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf"}
 # Results of others, merged from pull requests (https://huggingface.co/docs/hub/eval-results).
 COMMUNITY_RESULTS = re.compile(r"\.eval_results/[^/]+\.ya?ml")
+# Verdicts by others, merged from pull requests: who checked, and when (`record.vouchers`).
+VOUCHER_FILE = re.compile(r"verdicts/[A-Za-z0-9][\w.-]{0,95}-\d{8}T\d{6}Z\.json", re.ASCII)
 # Bytes that a published file may have, by its name or its suffix: many times what an honest one has.
 LARGEST_FILES = {RECORD_FILE: 16 * 2**20, CARD_FILE: 2 * 2**20, TOKENIZER_FILE: 64 * 2**20,
                  SENTENCEPIECE_FILE: 16 * 2**20, ".json": 2**20,
@@ -66,6 +68,7 @@ def may_lie_beside(path: str) -> bool:
         path in HUB_WRITTEN
         or Path(path).suffix.lower() in BESIDE_THE_CARD
         or COMMUNITY_RESULTS.fullmatch(path) is not None
+        or VOUCHER_FILE.fullmatch(path) is not None
     )
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainSerializer, WrapValidator, model_validator
 
 from record import strict_json
+from record.energy import Energy, Forecast
 from record.errors import make
 from record.field_types import (
     Amount,
@@ -27,6 +28,7 @@ from record.field_types import (
     check_bounds,
 )
 from record.published_recipe import ROWS_FILE, PublishedRecipe
+from record.recipe_datasets import DatasetRows
 from record.release_files import RECORD_FILE
 from record.scores import Baseline, BaselineName, Contract, Figure, Forgetting, Interval, Metric, Scores
 from record.sweep import Sweep
@@ -66,10 +68,26 @@ class FilePin(Pin):
         return self.id if ROWS_FILE.fullmatch(self.id) else f"./{self.id}"
 
 
+DatasetPin = Annotated[Pin | FilePin, Field(discriminator="kind")]
+
+
 class Pins(Section):
+    """What a run was made of; `more_datasets` are those after the first, where the recipe has several `datasets`."""
+
     base_model: Pin
-    dataset: Annotated[Pin | FilePin, Field(discriminator="kind")]
+    dataset: DatasetPin
+    more_datasets: list[DatasetPin] = Field(default=[], max_length=19)
     parent_adapter: Pin | None = None
+
+    @property
+    def datasets(self) -> list[Pin | FilePin]:
+        """All datasets, in the recipe's order."""
+        return [self.dataset, *self.more_datasets]
+
+    @property
+    def file(self) -> FilePin | None:
+        """The first dataset that is files of somebody's own; None where all are on the Hub."""
+        return next((dataset for dataset in self.datasets if isinstance(dataset, FilePin)), None)
 
 
 class Lengths(Section):
@@ -87,8 +105,8 @@ class Data(Section):
     `limits` holds what each percentile rule came to, `lengths` those of the training rows and of the references, the
     targets of the test rows. `test_sha256` is the hash of
     the test rows, in order. `test_dropped` counts those of the dropped rows that the dataset's own test split held,
-    where the recipe names one. `rules` says by which rules rows were made and compared: records before version 5 by the
-    first.
+    where the recipe names one. `by_dataset` counts by dataset where there are several. `rules` says by which rules rows
+    were made and compared: records before version 5 by the first.
     """
 
     rules: Literal[1, 2] = 2
@@ -101,6 +119,7 @@ class Data(Section):
     validation: Count
     test: Count
     test_dropped: Count = 0
+    by_dataset: list[DatasetRows] = Field(default=[], max_length=20)
     test_sha256: Sha256
 
     def where_stated(self, other: "Data") -> "Data":
@@ -206,39 +225,6 @@ class Training(Section):
         kept = self.steps if self.best_step is None else self.best_step
         losses = [point.eval_loss for point in self.history if point.step == kept and point.eval_loss is not None]
         return losses[-1] if losses else None
-
-
-class Forecast(Section):
-    """What was said of the session that finished the training before it started.
-
-    `tokens` (source and target, no padding) and `teraflop` are counted from the rows, `seconds` follow from a rate that
-    was measured for moments; `ratio` is what the session took over that, for the steps that it did.
-    """
-
-    tokens: Count
-    teraflop: Amount
-    seconds: Amount
-    ratio: Amount | None = None
-
-
-class Energy(Section):
-    """Electricity of the session that finished the training, the whole machine's, as codecarbon gives it.
-
-    `cpu_measured` says whether the CPU's was read from its own counters or estimated from its load and thermal design
-    power; a GPU's is read from its driver, the memory's estimated from its size. `co2_grams` is the energy times the
-    yearly mean carbon intensity of the grid of `country` (ISO 3166-1 alpha-3), or of its `region`.
-    """
-
-    kwh: Amount
-    cpu_kwh: Amount
-    gpu_kwh: Amount
-    ram_kwh: Amount
-    co2_grams: Amount
-    country: str = Field(pattern=r"^[A-Z]{3}$")
-    region: Line | None = None
-    hardware: Line
-    cpu_measured: bool
-    codecarbon: Line
 
 
 class Leakage(Section):
@@ -360,7 +346,7 @@ class Record(Section):
     @property
     def miniature(self) -> bool:
         """Whether the base model or the dataset is a local stand-in, so that no number speaks of the real one."""
-        pins = [self.pins.base_model, self.pins.dataset, *([self.evaluated.source] if self.evaluated else [])]
+        pins = [self.pins.base_model, *self.pins.datasets, *([self.evaluated.source] if self.evaluated else [])]
         return any(pin.miniature for pin in pins)
 
     def to_bytes(self) -> bytes:

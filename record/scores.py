@@ -203,6 +203,7 @@ class Scores(Compared):
     """The scores of all test rows; `clean` those of the rows that no training of the chain has seen, where some were.
 
     `seen` counts the test rows found in any training of the chain, by the gravest kind (`record.predictions.SEEN`).
+    `by_dataset` are the scores of each of several datasets' test rows, in the recipe's order; None of one without any.
     """
 
     base_outputs: Outputs
@@ -211,6 +212,7 @@ class Scores(Compared):
     databases: OwnDatabases | None = None
     seen: dict[Literal["exact", "near", "prompt", "disguised"], Count] = Field(default={})
     clean: Compared | None = None
+    by_dataset: list[Compared | None] = Field(default=[], max_length=20)
 
 
 BaselineName = Literal["copied", "frequent", "random", "nearest"]

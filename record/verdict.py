@@ -148,15 +148,15 @@ def why_unrelated(verdict: Verdict, adapter: str, record: Record, folder: Path) 
         return "the verdict speaks of other adapter weights"
     if verdict.predictions_sha256 != sha256_file(folder / PREDICTIONS_FILE):
         return "the verdict speaks of other predictions"
+    return contradiction(verdict, record)
+
+
+def contradiction(verdict: Verdict, record: Record) -> str | None:
+    """What a verdict says that no check of this run could have given, in one line; None if nothing."""
     for change in verdict.changes:
         published = getattr(record.scores, change.model).get(change.metric)
         if verdict.sample is None and (published is None or abs(published.mean - change.published) > ROUNDING):
             return f"the verdict speaks of another {change.metric} of the {change.model} than the record's"
-    return _contradiction(verdict, record)
-
-
-def _contradiction(verdict: Verdict, record: Record) -> str | None:
-    """What a verdict says that no check of this run could have given, in one line; None if nothing."""
     rows = record.data.test
     if (verdict.sample or 0) > rows or any(row >= rows for numbers in verdict.rows.values() for row in numbers):
         return f"the verdict speaks of more rows than the {rows:,} test rows"

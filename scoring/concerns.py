@@ -10,6 +10,7 @@ from collections.abc import Callable
 from recipes.data.letters import rouge_remark
 from record.names import misleading_names
 from record.predictions import Predictions
+from record.recipe_datasets import dataset_recipes, templates_of
 from record.run_record import Record
 from record.scores import BASELINES, METRIC_NAMES, METRICS, Interval
 from record.sweep import mean_and_deviation
@@ -45,13 +46,13 @@ def find_concerns(record: Record, predictions: Predictions) -> list[str]:
 
 
 def _prompt_holds_target(record: Record, predictions: Predictions) -> list[str]:
-    recipe, lines = record.recipe, []
-    prompts = [recipe["prompt"]] if isinstance(recipe["prompt"], str) else recipe["prompt"]
-    read = {column for prompt in prompts for column in _columns(prompt)}
-    references = recipe.get("references", [])
-    answers = [recipe["target"], *([references] if isinstance(references, str) else references)]
-    if shared := sorted(read & {column for answer in answers for column in _columns(answer)}):
-        lines.append(f"the prompt holds {_listed(shared)}, which the model is to write")
+    lines, shared = [], set()
+    for recipe in dataset_recipes(record.recipe):
+        read = {column for prompt in templates_of(recipe, "prompt") for column in _columns(prompt)}
+        answers = templates_of(recipe, "target") + templates_of(recipe, "references")
+        shared |= read & {column for answer in answers for column in _columns(answer)}
+    if shared:
+        lines.append(f"the prompt holds {_listed(sorted(shared))}, which the model is to write")
     prompts, targets = (
         [" ".join(text.lower().split()) for text in texts] for texts in (predictions.prompt, predictions.reference)
     )
@@ -68,15 +69,17 @@ def _prompt_holds_target(record: Record, predictions: Predictions) -> list[str]:
 
 def _rows_selected_by_target(record: Record, predictions: Predictions) -> list[str]:
     recipe, dropped, lines = record.recipe, record.data.dropped, []
-    written = {"target", *_columns(recipe["target"])}
+    written = {"target", *(column for target in templates_of(recipe, "target") for column in _columns(target))}
     for text in recipe.get("length_rules", []):
         if written & set(re.findall(r"\w+", text.partition("(")[2].partition(")")[0])) and dropped.get(text):
             lines.append(
                 f"`{text}` selects rows by their target: it dropped {_share(dropped[text], record.data.loaded)}"
             )
-    for column in recipe.get("extract") or {}:
+    patterns = [pair for one in dataset_recipes(recipe) for pair in (one.get("extract") or {}).items()]
+    for column in dict(patterns):
         many = dropped.get(f"extract: no match in {column}")
-        if many and (column in written or any(f"<{name}>" in recipe["extract"][column] for name in written)):
+        read = " ".join(pattern for name, pattern in patterns if name == column)
+        if many and (column in written or any(f"<{name}>" in read for name in written)):
             lines.append(
                 f"`extract` of {column} selects rows by their target: it dropped {_share(many, record.data.loaded)}"
             )
@@ -152,7 +155,8 @@ def _official_rows_dropped(record: Record, predictions: Predictions) -> list[str
     dropped = record.data.test_dropped
     if not dropped:
         return []
-    rows, split = record.data.test + dropped, record.recipe.get("test_split")
+    rows = record.data.test + dropped
+    split = ", ".join(dict.fromkeys(str(one.get("test_split")) for one in dataset_recipes(record.recipe)))
     return [
         f"the recipe drops {_share(dropped, rows)} rows of the dataset's own test split `{split}`: scores that others "
         "report are of all of them"
@@ -207,13 +211,15 @@ def _hidden_from_rouge(record: Record, predictions: Predictions) -> list[str]:
 def _unchecked_parent(record: Record, predictions: Predictions) -> list[str]:
     # Releases of the first rules do not say.
     entries = (record.leakage or []) if record.data.rules > 1 else []
-    return [
+    lines = [
         f"the release of {entry.adapter[:-28]}, which it continues, "
         + (f"says {entry.verdict} of itself" if entry.verdict else "carries no verdict")
         + ": what it was trained on is its publisher's word"
         for entry in entries
         if entry.adapter is not None and not (entry.verdict or "").startswith("REPRODUCED")
     ]
+    # Of several datasets each has its entry.
+    return list(dict.fromkeys(lines))
 
 
 def _misleading_names(record: Record, predictions: Predictions) -> list[str]:

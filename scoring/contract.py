@@ -1,7 +1,7 @@
 """The scoring contract that a recipe asks for on this machine; needs no model."""
 
 from record.errors import UserError
-from record.scores import Contract, families
+from record.scores import Contract
 
 
 def contract_of(recipe, dtype: str, batch_size: int) -> Contract:
@@ -13,7 +13,7 @@ def contract_of(recipe, dtype: str, batch_size: int) -> Contract:
     from scoring.corpus import signature
     from scoring.metrics.rouge import SENTENCES
 
-    named = families(recipe.metrics, recipe.sql_schema is not None)
+    named, several = recipe.metric_families(), bool(recipe.templates("references"))
     sql = f"sqlglot {version('sqlglot')}, SQLite {sqlite3.sqlite_version}"
     return Contract(
         engine=_engine(recipe.engine, dtype),
@@ -25,9 +25,9 @@ def contract_of(recipe, dtype: str, batch_size: int) -> Contract:
         sentences=SENTENCES[recipe.rouge_tokenizer],
         sql=sql if "sql" in named else None,
         sql_rules=2 if "sql" in named else 1,
-        signatures={family: line for family in named if (line := signature(family, bool(recipe.references)))},
+        signatures={family: line for family in named if (line := signature(family, several))},
         without_rows="absent",
-        references="several" if recipe.references else "one",
+        references="several" if several else "one",
         max_new_tokens=recipe.max_new_tokens,
         num_beams=recipe.num_beams,
         dtype=dtype,

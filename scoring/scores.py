@@ -13,11 +13,20 @@ def score_forgetting(predictions, contract: Contract) -> Forgetting:
     return Forgetting(rows=scores.rows, parent=scores.base, adapter=scores.adapter, difference=scores.difference)
 
 
-def score_predictions(predictions, contract: Contract, base_seconds: float, adapter_seconds: float) -> Scores:
-    """Scores of published or fresh predictions under a contract; needs no model."""
+def score_predictions(
+    predictions, contract: Contract, base_seconds: float, adapter_seconds: float, *, datasets: Sequence[int] = ()
+) -> Scores:
+    """Scores of published or fresh predictions under a contract; needs no model.
+
+    Parameters:
+        datasets: of several datasets, the number of each row's (`recipes.data.splits.datasets_of`).
+    """
     rows = {who: metric_rows(predictions, who, contract) for who in ("base", "adapter")}
     seen: dict[Any, int] = {kind: predictions.seen.count(kind) for kind in SEEN}
     clean = [row for row, kind in enumerate(predictions.seen) if not kind]
+    numbers: list[list[int]] = [[] for _ in range(max(datasets, default=-1) + 1)]
+    for row, number in enumerate(datasets):
+        numbers[number].append(row)
     return Scores(
         **_comparison(rows, range(len(predictions.reference)), contract),
         base_outputs=_outputs(predictions.base, predictions.base_tokens, contract, base_seconds),
@@ -25,6 +34,7 @@ def score_predictions(predictions, contract: Contract, base_seconds: float, adap
         sql=_sql_counts(predictions, contract) if "sql" in contract.families else None,
         seen={kind: many for kind, many in seen.items() if many or kind in ("exact", "near")},
         clean=Compared(**_comparison(rows, clean, contract)) if 0 < len(clean) < len(predictions.seen) else None,
+        by_dataset=[Compared(**_comparison(rows, own, contract)) if own else None for own in numbers],
     )
 
 

@@ -27,6 +27,7 @@ ALONE = {"make demo": "tests/test_demo.py"}
 # Too slow here, or endless, or in need of GPUs: `make -n` reads them, and the file next to each runs what they call.
 READ = {
     "make reproduce ADAPTER=owner/name REVISION=commit LEVEL=score": "tests/test_levels.py",
+    "make vouch ADAPTER=owner/name LEVEL=score": "tests/push/test_vouch.py",
     "make check ADAPTER=owner/name RECIPE=finance CLAIM=rougeL=0.2285": "tests/evaluation/test_check.py",
     "make plan-finance": "tests/pubrep/test_plan.py",
     "make publish-finance DRY_RUN=1": "tests/test_demo.py",

@@ -1,8 +1,10 @@
 """Which test rows the trainings behind an adapter have seen: its own, and those of every adapter it continues."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pyarrow as pa
 from datasets import Dataset, concatenate_datasets
 
@@ -92,7 +94,7 @@ def _token_ids(rows: Dataset, splits: Splits) -> Iterator[bytes]:
 
 
 def _trainings(splits: Splits, pins: Pins) -> Iterator[tuple[str | None, Pin, Splits, str | None]]:
-    yield None, pins.dataset, splits, None
+    yield from ((None, dataset, rows, None) for dataset, rows in _by_dataset(pins, splits))
     parent = pins.parent_adapter
     for _ in range(LONGEST_CHAIN):
         if parent is None:
@@ -102,14 +104,32 @@ def _trainings(splits: Splits, pins: Pins) -> Iterator[tuple[str | None, Pin, Sp
         record = published.record
         recipe = arguments_from_record(record.recipe)
         tokens = load_tokens(record.pins.base_model, recipe.added_tokens, languages_of(record.recipe))
-        theirs = build_splits(recipe, record.pins.dataset, tokens, record.data.rules)
+        theirs = build_splits(recipe, record.pins.datasets, tokens, record.data.rules)
         if theirs.counts.where_stated(record.data) != record.data:
-            raise UserError(f"{parent.id}: {record.pins.dataset.id} gives other rows than its record states")
-        yield f"{parent.id}@{parent.revision}", record.pins.dataset, theirs, _stated_verdict(parent, record)
+            names = ", ".join(dataset.id for dataset in record.pins.datasets)
+            raise UserError(f"{parent.id}: {names} gives other rows than its record states")
+        name, verdict = f"{parent.id}@{parent.revision}", _stated_verdict(parent, record)
+        yield from ((name, dataset, rows, verdict) for dataset, rows in _by_dataset(record.pins, theirs))
         parent = record.pins.parent_adapter
     raise UserError(
         f"more than {LONGEST_CHAIN} adapters continue each other: what they were trained on is not compared"
     )
+
+
+def _by_dataset(pins: Pins, splits: Splits) -> Iterator[tuple[Pin, Splits]]:
+    """The training rows of each dataset by themselves, for it to be told which of them holds copies."""
+    if not pins.more_datasets:
+        yield pins.dataset, splits
+        return
+    for number, dataset in enumerate(pins.datasets):
+        own = [
+            rows.select(np.flatnonzero(np.array(rows["dataset"][:]) == number))
+            for rows in (splits.train, splits.validation)
+            if rows is not None
+        ]
+        # Of a small dataset either may be empty.
+        if parts := [rows for rows in own if len(rows)]:
+            yield dataset, replace(splits, train=parts[0], validation=parts[1] if parts[1:] else None)
 
 
 def _stated_verdict(adapter: Pin, record: Record) -> str | None:

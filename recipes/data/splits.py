@@ -4,12 +4,13 @@ import hashlib
 import json
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import pyarrow.compute as pc
-from datasets import Column, Dataset, Features, Value, concatenate_datasets
+from datasets import Column, Dataset, concatenate_datasets
 from tokenizers import Tokenizer
 
 from recipes.config import RecipeArguments
@@ -19,26 +20,19 @@ from recipes.data.columns import (
     DATABASE,
     EMPTY,
     INPUT,
-    MADE,
     REFERENCES,
     SCHEMA,
     cut,
-    fill,
     measure,
-    read_groups,
     token_ids,
 )
-from recipes.data.dataset_files import load_rows
-from recipes.data.fields import check_text, reference_fields, used_fields
-from recipes.data.local_files import load_files
-from recipes.data.own_splits import read_own_splits
+from recipes.data.sources import DATASET, ORIGIN, Filled, fill_sources, join, sum_counts
 from recipes.length_rules import Rule
+from recipes.mixture import sources
 from record.cache import BATCH, cached_value
 from record.errors import UserError
-from record.run_record import Data, FilePin, Lengths, Pin
-
-# The column that says which of its own splits of the dataset a row is from.
-ORIGIN = "which of the named splits"
+from record.recipe_datasets import DatasetRows
+from record.run_record import Data, Lengths, Pin
 
 
 @dataclass
@@ -48,7 +42,8 @@ class Splits:
     Columns: `prompt`, `target`, `schema`, the tables that a row's SQL is about, `database`, the place of the file that
     holds them (both "" where the recipe names none), and `input`, the texts of the prompt's columns without the
     template's own words; where `split` is grouped also `group`, the number of the row's group, and where the recipe
-    names `references`, these (see `equals_of`). `tokenizer` is the one that the prompts are read with.
+    names `references`, these (see `equals_of`); where it has several `datasets`, `dataset`, the number of the row's,
+    from 0 on. `tokenizer` is the one that the prompts are read with.
     """
 
     train: Dataset
@@ -58,55 +53,40 @@ class Splits:
     tokenizer: Tokenizer
 
 
-def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer, rules: Literal[1, 2] = 2) -> Splits:
-    """Loads the pinned dataset and makes the recipe's splits of it.
+def build_splits(
+    recipe: RecipeArguments, datasets: Pin | Sequence[Pin], tokenizer: Tokenizer, rules: Literal[1, 2] = 2
+) -> Splits:
+    """Loads the pinned datasets and makes the recipe's splits of them: they are joined first, in the recipe's order.
 
     The test split is `ceil(test_size · n)` rows of one seeded permutation, the validation split likewise of the rest
     (`Dataset.train_test_split`, or `hold_out_groups` where `split` is grouped), so they depend on the rows and
     `split_seed` alone. Where the recipe names the dataset's own splits, their rows are those, in their order.
+    Of each of several `datasets` its `share` is taken first (`recipes.data.sources.taken_rows`), of its own splits of
+    `train_split`.
 
     Parameters:
+        datasets: one pin a dataset of the recipe.
         rules: those by which the rows of a record were made (`record.run_record.Data.rules`).
 
     Raises:
         `UserError`: a split or column does not exist, or the rules leave too few rows.
     """
-    parts = _load(recipe, dataset, rules)
-    loaded = sum(map(len, parts))
-    rows, unmatched, origin = _extract_all(parts, recipe, dataset, rules)
-    fields, labels = used_fields(rows, recipe, dataset.id, rules)
-    equals = reference_fields(rows, recipe, dataset.id)
-    rows = map_batches(
-        rows.select_columns(list(dict.fromkeys(path[0] for path in (*fields.values(), *equals.values())))),
-        fill,
-        "Filling the prompt",
-        Features(dict.fromkeys((*fields, *MADE), Value("string"))),
-        fields=fields,
-        labels=labels,
-        prompts=recipe.prompt,
-        target=recipe.target,
-        seed=recipe.split_seed,
-        schema=recipe.sql_schema or "",
-        database=recipe.sql_database or "",
-        rules=rules,
-        references=recipe.references,
-        reference_fields=equals,
-    )
-    if recipe.test_split is not None:
-        rows = rows.add_column(ORIGIN, origin)
+    pins = [datasets] if isinstance(datasets, Pin) else datasets
+    filled = fill_sources(recipe, pins, rules)
+    own = sources(recipe)[0].own_splits()
+    names, loaded = ", ".join(pinned.id for pinned in pins), sum(source.loaded for source in filled)
+    rows, unmatched = join(filled, recipe), sum_counts([source.unmatched for source in filled])
     rows, empty = (rows, {}) if rules == 1 else _without_empty(rows)
     if not len(rows):
-        raise UserError(f"no row of {dataset.id} has both a prompt and a target ({_summary(unmatched | empty)})")
+        raise UserError(f"no row of {names} has both a prompt and a target ({_summary(unmatched | empty)})")
     rows, dropped, truncated, limits = apply_rules(rows, recipe.parsed_rules(), tokenizer, rules)
     dropped = unmatched | empty | dropped
     made = {SCHEMA: "schema", DATABASE: "database", INPUT: "input"}
-    made |= {REFERENCES: "references"} if recipe.references else {}
-    rows = rows.select_columns(["prompt", "target", *made, *([ORIGIN] if ORIGIN in rows.column_names else [])])
-    rows = rows.rename_columns(made)
+    made |= {REFERENCES: "references"} if recipe.templates("references") else {}
+    made |= {DATASET: "dataset"} if len(pins) > 1 else {}
+    rows = rows.select_columns(["prompt", "target", *made, *([ORIGIN] if own else [])]).rename_columns(made)
     if len(rows) < 2:
-        raise UserError(
-            f"{len(rows)} of {loaded} rows of {dataset.id} are left ({_summary(dropped)}): too few to train on"
-        )
+        raise UserError(f"{len(rows)} of {loaded} rows of {names} are left ({_summary(dropped)}): too few to train on")
     if recipe.split == "grouped":
         numbers = cached_value(
             "groups",
@@ -117,7 +97,7 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer, ru
             rows["prompt"],
         )
         rows = rows.add_column("group", np.array(numbers))
-    train, validation, test = _split_rows(rows, recipe) if recipe.test_split is None else _own_rows(rows, recipe)
+    train, validation, test = _own_rows(rows, recipe, own) if own else _split_rows(rows, recipe)
     counts = Data(
         rules=rules,
         loaded=loaded,
@@ -128,10 +108,30 @@ def build_splits(recipe: RecipeArguments, dataset: Pin, tokenizer: Tokenizer, ru
         train=len(train),
         validation=0 if validation is None else len(validation),
         test=len(test),
-        test_dropped=0 if recipe.test_split is None else len(parts[-1]) - len(test),
+        test_dropped=sum(source.test for source in filled) - len(test) if own else 0,
+        by_dataset=_count_by_dataset(filled, pins, train, validation, test) if len(pins) > 1 else [],
         test_sha256=rows_sha256(test),
     )
     return Splits(train, validation, test, counts, tokenizer)
+
+
+def _count_by_dataset(
+    filled: Sequence[Filled], pins: Sequence[Pin], train: Dataset, validation: Dataset | None, test: Dataset
+) -> list[DatasetRows]:
+    parts = {"train": train, "validation": validation, "test": test}
+    counts = {name: Counter(rows["dataset"][:] if rows else []) for name, rows in parts.items()}
+    for number, pinned in enumerate(pins):
+        if not any(count[number] for count in counts.values()):
+            raise UserError(f"no row of {pinned.id} is left: correct its keys in `datasets`, or remove it")
+    return [
+        DatasetRows(
+            dataset=pinned.id,
+            rows=source.there,
+            loaded=source.loaded,
+            **{name: counts[name][number] for name in parts},
+        )
+        for number, (source, pinned) in enumerate(zip(filled, pins, strict=True))
+    ]
 
 
 def _split_rows(rows: Dataset, recipe: RecipeArguments) -> tuple[Dataset, Dataset | None, Dataset]:
@@ -140,11 +140,11 @@ def _split_rows(rows: Dataset, recipe: RecipeArguments) -> tuple[Dataset, Datase
     return *_hold_out_validation(train, recipe), test
 
 
-def _own_rows(rows: Dataset, recipe: RecipeArguments) -> tuple[Dataset, Dataset | None, Dataset]:
+def _own_rows(rows: Dataset, recipe: RecipeArguments, own: dict[str, str]) -> tuple[Dataset, Dataset | None, Dataset]:
     """As `_split_rows`, of the splits that the recipe names."""
     origin = rows.with_format("numpy", columns=[ORIGIN])[ORIGIN][:]
     rows, parts = rows.remove_columns(ORIGIN), {}
-    for number, (key, split) in enumerate(recipe.own_splits().items()):
+    for number, (key, split) in enumerate(own.items()):
         parts[key] = rows.select(np.flatnonzero(origin == number))
         if not len(parts[key]):
             raise UserError(f"no row of `{key}: {split}` is left: the recipe drops them all")
@@ -175,56 +175,6 @@ def _lengths_of(tokens: Dataset, ids: str) -> Lengths:
     counts = np.concatenate([pc.list_value_length(batch[ids]).to_numpy() for batch in batches])
     p99 = int(np.percentile(counts, 99, method="higher"))
     return Lengths(min=counts.min(), mean=int(counts.sum()) / len(counts), max=counts.max(), p99=p99)
-
-
-def _load(recipe: RecipeArguments, dataset: Pin, rules: int) -> list[Dataset]:
-    """The rows of each split that the recipe names, or all that it joins, as one."""
-    if isinstance(dataset, FilePin):
-        parts = load_files(recipe.dataset_name, dataset, recipe.dataset_config)
-    else:
-        parts = load_rows(dataset, recipe.dataset_config, as_text=rules > 1)
-    if recipe.test_split is not None:
-        return read_own_splits(parts, recipe.own_splits(), dataset.id)
-    missing = [split for split in recipe.dataset_splits if split not in parts]
-    if missing:
-        raise UserError(f"{dataset.id} has no split `{missing[0]}`, but {', '.join(parts)}: set `dataset_splits`")
-    try:
-        return [concatenate_datasets([parts[split] for split in recipe.dataset_splits or parts])]
-    except ValueError:
-        raise UserError(
-            f"the splits of {dataset.id} ({', '.join(parts)}) have columns of different kinds: name those to be used "
-            "in `dataset_splits`"
-        ) from None
-
-
-def _extract_all(
-    parts: list[Dataset], recipe: RecipeArguments, dataset: Pin, rules: int
-) -> tuple[Dataset, dict[str, int], np.ndarray]:
-    """The parts' rows with their extracted columns, joined; how many do not match; each row's part, shape `(rows,)`."""
-    extracted = [_extract(part, recipe, rules) for part in parts]
-    unmatched: Counter[str] = Counter()
-    for _, counts in extracted:
-        unmatched.update(counts)
-    origin = np.repeat(np.arange(len(parts), dtype=np.int8), [len(rows) for rows, _ in extracted])
-    try:
-        return concatenate_datasets([rows for rows, _ in extracted]), dict(unmatched), origin
-    except ValueError:
-        named = ", ".join(recipe.own_splits().values())
-        raise UserError(f"the splits of {dataset.id} ({named}) have columns of different kinds: name others") from None
-
-
-def _extract(rows: Dataset, recipe: RecipeArguments, rules: int = 2) -> tuple[Dataset, dict[str, int]]:
-    unmatched = {}
-    for column, pattern in recipe.parsed_extract().items():
-        if column not in rows.column_names:
-            raise UserError(f"`extract` reads a column `{column}`, but there are {', '.join(rows.column_names)}")
-        if rules > 1:
-            check_text(rows.features[column], column)
-        groups = map_batches(rows, read_groups, f"Reading {column}", column=column, pattern=pattern, rules=rules)
-        matches = np.array(groups["matched"][:], dtype=bool)
-        rows = groups.remove_columns("matched").select(np.flatnonzero(matches))
-        unmatched[f"extract: no match in {column}"] = int((~matches).sum())
-    return rows, unmatched
 
 
 def _without_empty(rows: Dataset) -> tuple[Dataset, dict[str, int]]:
@@ -337,6 +287,11 @@ def references(splits: Splits) -> Column:
     """The targets of all rows, read from their file as they are gone through."""
     parts = (splits.train, splits.validation, splits.test)
     return concatenate_datasets([rows.select_columns("target") for rows in parts if rows])["target"]
+
+
+def datasets_of(rows: Dataset) -> list[int]:
+    """The number of each row's dataset where there are several, from 0 on; none where there is one."""
+    return rows["dataset"][:] if "dataset" in rows.column_names else []
 
 
 def equals_of(rows: Dataset) -> list[str]:

@@ -6,8 +6,8 @@ Nothing is asked of the network, and without the variable nothing is measured.
 
 import os
 
+from record.energy import Energy
 from record.errors import UserError
-from record.run_record import Energy
 
 COUNTRY = "CODECARBON_COUNTRY_ISO_CODE"
 # codecarbon 3.3: the modes in which it reads the CPU's own counters. In all others it takes load and design power.

@@ -16,7 +16,8 @@ from recipes.environment import refuse_full_disk
 from recipes.summary import duration, say
 from recipes.training.flop import row_flop
 from recipes.training.trainer import AdapterTrainer, saved_bytes, tokens_of
-from record.run_record import Forecast, Record
+from record.energy import Forecast
+from record.run_record import Record
 
 # What measuring the rate may take: seconds, and of the training's own time the share, but so many seconds in any case.
 SECONDS, SHARE, SHORTEST = 4.0, 0.02, 0.3

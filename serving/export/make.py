@@ -158,7 +158,6 @@ def make(source: Source, form: str, sample: int | None = None, force: bool = Fal
     from recipes.training.model import load_tokenizer
     from record.hashes import sha256_file
     from record.predictions import load_predictions
-    from record.run_record import FilePin
     from serving.export.export_record import Export
     from serving.export.formats import answers, write
 
@@ -166,7 +165,7 @@ def make(source: Source, form: str, sample: int | None = None, force: bool = Fal
     base = record.pins.base_model
     refuse_format(form, base.id, family_of(base))
     predictions = load_predictions(source.folder)
-    if isinstance(record.pins.dataset, FilePin) and not any(predictions.prompt):
+    if record.pins.file is not None and not any(predictions.prompt):
         raise UserError(
             f"the rows of {source.folder} were not published, and an export is scored on them: only its publisher can "
             "make one, from the run's own folder"

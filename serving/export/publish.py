@@ -20,8 +20,8 @@ from push.release import tree
 from push.repository import Target
 from record.errors import UserError, make
 from record.predictions import load_predictions
+from record.recipe_datasets import templates_of
 from record.release_files import CARD_FILE, TOKENIZER_CONFIG_FILE
-from record.run_record import FilePin
 from record.scores import METRIC_NAMES
 from serving.export.export_record import EXPORT_FILE, LOSS, Export, load_export
 from serving.export.formats import CT2, INT8_CODE
@@ -102,11 +102,10 @@ def lay_out(source, form: str, repo_id: str | None, previous: str | None = None)
     export = load_export(folder)
     export.adapter = source.pin
     card = folder / CARD_FILE
-    template = source.record.recipe["prompt"]
     prompt = load_predictions(source.folder).prompt[0]
-    if isinstance(source.record.pins.dataset, FilePin):
+    if source.record.pins.file is not None:
         # A release may not hold a row of somebody's own.
-        prompt = template if isinstance(template, str) else template[0]
+        prompt = templates_of(source.record.recipe, "prompt")[0]
     text = render(export, source.record, prompt, repo_id, previous)
     card.write_text(text, encoding="utf-8")
     export.save(folder)
@@ -146,7 +145,7 @@ def front_matter(export: Export, record, repo_id: str | None):
         base_model_relation="merge" if export.format == "merged" else "quantized",
         pipeline_tag=plain(recipe.get("task", "question-answering")),
         language=[language.strip() for language in plain(recipe.get("language", "en")).split(",")],
-        datasets=None if isinstance(record.pins.dataset, FilePin) else [plain(record.pins.dataset.id)],
+        datasets=None if record.pins.file else list(dict.fromkeys(plain(one.id) for one in record.pins.datasets)),
         tags=["cpu", export.format, *(["miniature"] if record.miniature else [])],
         **licence(export.base_model),
         **more,

@@ -88,7 +88,7 @@ def lay_out(adapter: str, revision: str, folder: Path) -> dict[str, Any]:
     from recipes.base_model import base_config
     from record.adapter_config import check_adapter_config
     from record.predictions import load_predictions
-    from record.run_record import FilePin, load_record
+    from record.run_record import load_record
     from scoring.concerns import find_concerns
 
     if Path(adapter).is_dir():
@@ -105,7 +105,7 @@ def lay_out(adapter: str, revision: str, folder: Path) -> dict[str, Any]:
     base = record.pins.base_model
     check_adapter_config(release, base)
     predictions = load_predictions(release, rows=record.scores.rows)
-    if commit is not None and isinstance(record.pins.dataset, FilePin):
+    if commit is not None and record.pins.file is not None:
         raise UserError(f"the rows of {adapter} were not published, and the page shows examples of them: no Space")
     base_config(base)
     for path in SPACE.glob("*"):
@@ -130,7 +130,7 @@ def lay_out(adapter: str, revision: str, folder: Path) -> dict[str, Any]:
             app_file="app.py",
             license="apache-2.0",
             models=[adapter, base.id],
-            datasets=[record.pins.dataset.id],
+            datasets=list(dict.fromkeys(dataset.id for dataset in record.pins.datasets)),
             short_description="Base model and adapter, side by side",
         )
         filled = SpaceCard.from_template(

@@ -10,6 +10,7 @@ import sys
 import pytest
 import short_runs
 from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
+from key_pairs import key_pair, openssl
 
 from evaluation import evaluate
 from hub.release import pull
@@ -20,18 +21,6 @@ from record.run_record import load_record
 
 FILES = ["README.md", "adapter_model.safetensors", "plots/loss.png"]
 WRITES = {"commit", "preupload", "create"}
-
-
-def openssl(*arguments):
-    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
-
-
-def key_pair(folder, name, *algorithm):
-    """A private and a public key as README's commands make them."""
-    private, public = folder / f"{name}.pem", folder / f"{name}-public.pem"
-    openssl(*(algorithm or ("ecparam", "-name", "prime256v1", "-genkey", "-noout")), "-out", str(private))
-    openssl("pkey", "-in", str(private), "-pubout", "-out", str(public))
-    return private, public
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 from model_cards.card import front_matter, log_lines, render_card
-from record.run_record import Energy, Leakage, Lengths, LossPoint
+from record.energy import Energy
+from record.run_record import Leakage, Lengths, LossPoint
 
 REPO = "someone/adapter"
 

@@ -15,8 +15,9 @@ from model_cards.card import keep_free_sections, render_card
 from model_cards.compare import compare_table
 from model_cards.escape import cell
 from model_cards.plots import draw_plots
+from record.energy import Energy
 from record.predictions import Predictions
-from record.run_record import Energy, Expectation, Lengths, Pin, Record, Unwritable
+from record.run_record import Expectation, Lengths, Pin, Record, Unwritable
 from record.scores import Forgetting, Interval, SqlCounts
 from record.verdict import Check, Verdict
 

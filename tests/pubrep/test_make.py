@@ -11,8 +11,8 @@ AROUND = {"PUBLISH": "true", "FORCE": "1", "PR": "7", "ORG": "acme", "PRIVATE": 
           "HUB": "local", "REVISION": "dev", "ADAPTER": "a/b", "FORMAT": "int8", "ARGS": "--overwrite abcdefg",
           "HOST": "0.0.0.0", "RUNS": "elsewhere", "SPACE": "acme/page", "CHECK": "1", "VENV": "/none"}  # fmt: skip
 TARGETS = ["plan-finance", "train-finance", "evaluate-finance", "publish-finance", "publish", "export-finance",
-           "reproduce", "retrain", "check", "serve", "space", "publish-space", "report", "compare", "claims",
-           "readme", "hub", "bench", "demo"]  # fmt: skip
+           "reproduce", "vouch", "retrain", "check", "serve", "space", "publish-space", "report", "compare",
+           "claims", "readme", "hub", "bench", "demo"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_the_environment_changes_nothing(target, venv):
     assert make(*words, **AROUND).stdout == make(*words).stdout != ""
 
 
-ADAPTERS = ("reproduce", "retrain", "check", "serve", "space", "publish-space")
+ADAPTERS = ("reproduce", "vouch", "retrain", "check", "serve", "space", "publish-space")
 
 
 @pytest.mark.parametrize("target", [target for target in TARGETS if target != "demo"])

@@ -26,6 +26,7 @@ EFFECTS = {
     "dataset_config": ("other", {"dataset_name": "local-user/settings-others", "dataset_config": "one"}),
     "dataset_revision": ("first", {}),
     "dataset_splits": (["train"], {}),
+    "datasets": ([{"dataset_splits": ["train"]}, {"dataset_name": "local-user/settings-others", "share": 9}], {}),
     "train_split": ("train[:50%]", OWN),
     "validation_split": ("train[:4]", OWN | LAST_ROWS),
     "test_split": ("test[:1]", OWN | LUCKY | {"select_on_test": True, "validation_size": 0.0}),

@@ -15,7 +15,8 @@ from transformers import AutoTokenizer
 import recipes.data.columns
 from recipes.config import parse_recipe
 from recipes.data.columns import fill_templates
-from recipes.data.splits import _extract, apply_rules
+from recipes.data.sources import extract
+from recipes.data.splits import apply_rules
 from record.errors import UserError
 
 REAL_DATA = os.environ.get("REAL_DATA")
@@ -52,7 +53,7 @@ def test_columns_are_read_out_of_a_text_and_rows_without_a_match_are_counted():
     text = (
         "Reply with SQL.\n\n### Instruction:\nHow many\nrows?\n\n### Input:\nCREATE TABLE t (a INT)\n\n### Response:\n"
     )
-    rows, unmatched = _extract(Dataset.from_dict({"input": [text, "nothing here"], "output": ["SELECT 1", ""]}), recipe)
+    rows, unmatched = extract(Dataset.from_dict({"input": [text, "nothing here"], "output": ["SELECT 1", ""]}), recipe)
     assert unmatched == {"extract: no match in input": 1}
     assert rows.to_list() == [
         {"input": text, "output": "SELECT 1", "question": "How many\nrows?", "context": "CREATE TABLE t (a INT)"}
@@ -65,7 +66,7 @@ def test_a_pattern_that_takes_for_ever_is_stopped(monkeypatch):
     # Every way to cut the row into pieces of one or two letters is tried before it is given up.
     slow.extract = {"input": "(?P<question>(?:a|aa|aaa)+)$"}
     with pytest.raises(UserError, match=r"`extract` of `input` takes over 0\.2 s on one row"):
-        _extract(Dataset.from_dict({"input": ["a" * 60 + "!"]}), slow)
+        extract(Dataset.from_dict({"input": ["a" * 60 + "!"]}), slow)
 
 
 def test_a_pattern_that_takes_long_on_all_rows_is_stopped(monkeypatch):
@@ -75,7 +76,7 @@ def test_a_pattern_that_takes_long_on_all_rows_is_stopped(monkeypatch):
     began = time.monotonic()
     # A few milliseconds each.
     with pytest.raises(UserError, match=r"`extract` of `input` takes over 0\.5 s on all rows"):
-        _extract(Dataset.from_dict({"input": ["a" * 17 + "!"] * 2_000}), slow)
+        extract(Dataset.from_dict({"input": ["a" * 17 + "!"] * 2_000}), slow)
     assert time.monotonic() - began < 10
 
 
@@ -122,7 +123,7 @@ def test_the_real_llama_rows_are_taken_apart_without_loss():
         json.loads(line) for name in ("train", "eval") for line in (folder / f"{name}.jsonl").read_text().splitlines()
     ]
     recipe = parse_recipe(["--config", "recipes/llama2sql.yaml"]).arguments
-    made, unmatched = _extract(Dataset.from_list(rows), recipe)
+    made, unmatched = extract(Dataset.from_list(rows), recipe)
     original = json.loads(
         Path(REAL_DATA, "hub/datasets/b-mc2/sql-create-context/sql_create_context_v4.json").read_text()
     )

@@ -26,7 +26,7 @@ from record.cache import BATCH, batches, cached_bytes, cached_value
 # Prepares a recipe's data in a process of its own; with `never`, whatever would read the texts again fails.
 PREPARE = """
 import sys
-from recipes.data import leakage, lineage, splits, tokenizer as tokens
+from recipes.data import leakage, lineage, sources, splits, tokenizer as tokens
 from recipes.config import parse_recipe
 from hub.pins import pin
 from types import SimpleNamespace
@@ -35,7 +35,7 @@ def never(*args, **kwargs):
     raise AssertionError("done again")
 
 if sys.argv[2] == "again":
-    for module, name in ((splits, "fill"), (splits, "read_groups"), (splits, "measure"), (splits, "token_ids"),
+    for module, name in ((sources, "fill"), (sources, "read_groups"), (splits, "measure"), (splits, "token_ids"),
                          (leakage, "groups"), (leakage, "compare"), (tokens, "_audit")):
         assert callable(getattr(module, name))
         named = lambda *args, **kwargs: never()
@@ -47,7 +47,7 @@ tokenizer = tokens.load_tokens(base, recipe.added_tokens)
 made = splits.build_splits(recipe, dataset, tokenizer)
 rows = splits.tokenize(made.train, tokenizer)
 print(made.counts, tokens.audit(tokenizer, splits.references(made)), rows[0])
-print(lineage.find_seen_rows(made, SimpleNamespace(dataset=dataset, parent_adapter=None)))
+print(lineage.find_seen_rows(made, SimpleNamespace(dataset=dataset, more_datasets=[], parent_adapter=None)))
 """
 
 

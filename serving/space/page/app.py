@@ -18,7 +18,7 @@ import pandas as pd
 from answers import LONGEST_TEXT, PATIENCE, Answer, Models, Release, answer, examples, fetch, load, too_long
 from figures import checks, code, heading, losses, scores, sentence, table
 from sandbox import Refused, Table, contents, open_tables, parse, run
-from template import Template
+from template import Template, asked_keys
 
 # Visitors that may wait at once: one answer is written at a time.
 WAITING = 20
@@ -87,9 +87,9 @@ def on_tables(schema: str, inserts: str, answers: dict[str, str]) -> tuple[list[
 def build(release: Release, models: Models) -> gr.Blocks:
     """The page; nothing in it starts before somebody asks."""
     recipe = release.record["recipe"]
-    sql = recipe.get("sql_schema") is not None
-    prompts = recipe["prompt"]
-    template = Template(prompts if isinstance(prompts, str) else prompts[0], recipe.get("sql_schema"))
+    keys = asked_keys(recipe)
+    sql, prompts = keys.get("sql_schema") is not None, keys["prompt"]
+    template = Template(prompts if isinstance(prompts, str) else prompts[0], keys.get("sql_schema"))
     rows = [row | {"boxes": boxes} for row in examples(release) if (boxes := template.read(row["prompt"])) is not None]
     with gr.Blocks(title=recipe["title"], analytics_enabled=False) as page:
         gr.HTML(heading(release.record, release.name, release.address))

@@ -2,9 +2,15 @@
 
 import re
 import string
+from typing import Any
 
 # A template with more boxes is asked for as a whole.
 MOST_BOXES = 4
+
+
+def asked_keys(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe's keys as the dataset has them whose prompt is asked with: of several, the first."""
+    return recipe | (recipe.get("datasets") or [{}])[0]
 
 
 class Template:
