@@ -90,6 +90,7 @@ def evaluate(run: Path) -> Record:
         print(f"{run} is scored already. To score it again, remove {run / PREDICTIONS_FILE}.", flush=True)
         return record
 
+    print(f"Scoring {run}: rows and models are loaded first", flush=True)
     from hub.release import pull_parent
     from recipes.config import recipe_from_record
     from recipes.data.lineage import find_seen_rows

@@ -304,6 +304,9 @@ def _run_models(
         level: `prefill` has them read the published outputs; the others, write again.
         commit, folder, record, published: the release that is checked, its files, its record and its predictions.
     """
+    print(
+        f"Loading base model and adapter, to {'read' if level == 'prefill' else 'write'} the outputs again", flush=True
+    )
     from evaluation import loaded as models
     from evaluation import margins, regenerate
 

@@ -17,7 +17,7 @@ from model_cards.html import PAGE_STYLE, TEXT, render_page, source, visible
 from record.predictions import Predictions
 from record.run_record import Environment
 from record.scores import BASELINES, METRIC_NAMES
-from record.verdict import EVIDENCE, Model, Verdict
+from record.verdict import EVIDENCE, Change, Model, Verdict
 
 MODELS: dict[Model, str] = {"base": "Base model", "adapter": "Adapter"}
 LEVELS = {
@@ -28,6 +28,12 @@ LEVELS = {
 }
 # What a difference shows, by `outcome`: the class of its cell and its text.
 SHOWS = {"same": ("same", "= no change"), "moved": ("moved", "≠ a change"), "undecided": ("quiet", "? too few rows")}
+SEEN_AS = {
+    "exact": "as exact copies",
+    "near": "as near-duplicates of their input",
+    "prompt": "with the same prompt or token ids",
+    "disguised": "in disguise",
+}
 # Rows shown per model, how many of them unfolded, and the characters of HTML at which to stop earlier.
 ROWS, UNFOLDED, CHARACTERS = 200, 20, 800_000
 # Characters shown of a text while it is folded.
@@ -56,6 +62,9 @@ def render_report(verdict: Verdict, findings: Findings) -> str:
         evidence=EVIDENCE,
         levels=LEVELS,
         deciding=deciding,
+        changed=[change for change in verdict.changes if not _unchanged(change)],
+        unchanged=[change for change in verdict.changes if _unchanged(change)],
+        seen_as=SEEN_AS,
         metric_names=METRIC_NAMES,
         baseline_names=BASELINES,
         outcome=outcome,
@@ -67,6 +76,11 @@ def render_report(verdict: Verdict, findings: Findings) -> str:
         examples=example_rows(findings),
         environments=side_by_side(scored_in, verdict.environment),
     )
+
+
+def _unchanged(change: Change) -> bool:
+    """Whether a score is the published one in every row, so that there is nothing to tell of it."""
+    return change.difference.low == change.difference.mean == change.difference.high == 0
 
 
 def differing_rows(verdict: Verdict, findings: Findings, model: Model) -> list[dict[str, Any]]:

@@ -209,17 +209,24 @@ def sample_rows(predictions: Predictions) -> list[dict[str, str]]:
 
 
 def loss_by_epoch(record: Record) -> list[dict[str, Any]]:
-    """The last training and validation loss of each epoch."""
+    """The mean training loss over the steps of each epoch, and its last validation loss.
+
+    A mean, since an epoch's last step often has a few rows only: its loss alone says little.
+    """
     rows: dict[int, dict[str, Any]] = {}
+    summed: dict[int, tuple[float, int]] = {}
+    before = 0
     for point in record.training.history:
-        epoch = rows.setdefault(
-            max(1, -(-round(point.epoch * 1e6) // 10**6)), {"step": 0, "loss": None, "eval_loss": None}
-        )
+        number = max(1, -(-round(point.epoch * 1e6) // 10**6))
+        epoch = rows.setdefault(number, {"epoch": number, "step": 0, "loss": None, "eval_loss": None})
         epoch["step"] = point.step
-        for key in ("loss", "eval_loss"):
-            if getattr(point, key) is not None:
-                epoch[key] = getattr(point, key)
-    return [{"epoch": number, **row} for number, row in sorted(rows.items())]
+        if point.loss is not None:
+            total, steps = summed.get(number, (0.0, 0))
+            total, steps, before = total + point.loss * (point.step - before), steps + point.step - before, point.step
+            summed[number], epoch["loss"] = (total, steps), total / max(steps, 1)
+        if point.eval_loss is not None:
+            epoch["eval_loss"] = point.eval_loss
+    return [row for _, row in sorted(rows.items())]
 
 
 def log_lines(record: Record) -> list[LossPoint]:

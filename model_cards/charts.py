@@ -6,7 +6,8 @@ from markupsafe import Markup
 
 from model_cards.escape import cut
 from model_cards.html import reveal, visible
-from record.run_record import Training
+from model_cards.plots import is_ragged, training_losses
+from record.run_record import Record
 from record.scores import METRIC_NAMES, Compared
 
 # Units of a drawing are pixels where it is as narrow as a telephone; it grows up to a third more.
@@ -18,15 +19,16 @@ ROW = 46
 LABEL = 30
 
 
-def loss_chart(name: str, training: Training) -> Markup:
+def loss_chart(name: str, record: Record) -> Markup:
     """Training and validation loss (nats a target token) over optimizer steps."""
-    train = _subsample([(point.step, point.loss) for point in training.history if point.loss is not None])
+    training = record.training
+    train = _subsample(training_losses(training, is_ragged(record)))
     held_out = _subsample([(point.step, point.eval_loss) for point in training.history if point.eval_loss is not None])
     points = [*train, *held_out]
     if not points:
         return Markup("")
     steps = _ticks(0, max(step for step, _ in points), 4)
-    losses = _ticks(min(loss for _, loss in points), max(loss for _, loss in points), 4)
+    losses = _ticks(0.0, max(loss for _, loss in points), 4)
     x, y = _scale(steps, LEFT, WIDTH - RIGHT), _scale(losses, HEIGHT - BOTTOM, TOP)
     parts = [_grid_y(losses, y)]
     for step in steps:

@@ -126,21 +126,26 @@ def read_published(adapter: str) -> Entry | None:
 
 
 def _entry(name: str, commit: str | None, record: Record, folder: Path) -> Entry:
-    from model_cards.card_check import name_on_card
-
     if record.evaluated is not None:
         raise UserError(f"{name} is evaluation-only: it was not trained here, and no page shows it next to what was")
     if record.training is None or record.contract is None:
         raise UserError(f"{folder / RECORD_FILE} holds scores without the training or the contract behind them")
     predictions = load_predictions(folder, rows=record.scores.rows)
+    return Entry(name, commit, record, predictions, related_verdict(name, commit, record, folder))
+
+
+def related_verdict(name: str, commit: str | None, record: Record, folder: Path) -> Verdict | None:
+    """The verdict of a release, or of a run where `commit` is None; None, and a line, where it speaks of another."""
+    from model_cards.card_check import name_on_card
+
     verdict = load_verdict(folder)
     # A published verdict speaks of the name that its card states: the Hub may call the adapter otherwise since.
     if verdict and (
         reason := why_unrelated(verdict, name_on_card(folder) or name if commit else verdict.adapter, record, folder)
     ):
         print(f"{name}: its {VERDICT_FILE} is left out: {reason}", flush=True)
-        verdict = None
-    return Entry(name, commit, record, predictions, verdict)
+        return None
+    return verdict
 
 
 def render_overview(entries: list[Entry]) -> str:
@@ -165,7 +170,7 @@ def render_overview(entries: list[Entry]) -> str:
         deciding=metrics,
         badges=SIGNS,
         badge_text=badge_text,
-        losses=[loss_chart(entry.name, entry.record.training) for entry in entries],
+        losses=[loss_chart(entry.name, entry.record) for entry in entries],
         plots=[score_chart(metric, [(entry.name, entry.record.scores) for entry in entries]) for metric in metrics],
         lineage=lineage(entries),
         rows=[row_columns(entry) for entry in entries],

@@ -16,10 +16,15 @@ from record.run_record import Record, Training
 from record.scores import METRIC_NAMES, Compared, Interval, Scores
 from record.verdict import Verdict
 
-# Okabe & Ito's palette, told apart by readers with any common colour vision deficiency.
-BASE, ADAPTER, GRID = "#999999", "#0072B2", "#DDDDDD"
-EVAL = "#D55E00"
+# Pictures have no ground of their own, so that they stand on the page's, white or dark. Of all greys this one is read
+# best on both: its contrast is 4.3 or more on white and on the Hub's dark page.
+INK, GRID = "#787878", "#78787840"
+# Okabe & Ito's palette, told apart by readers with any common colour vision deficiency, the grey darker: each has a
+# contrast of 3 or more on both (WCAG 2.2, 1.4.11).
+BASE, ADAPTER, EVAL = "#878787", "#1A7FBF", "#D55E00"
 TITLE = 90
+# Of a title and a base model's id, the characters that a plot's title has room for.
+PART = 40
 # What draws, with matplotlib: kiwisolver lays out, numpy counts, pillow writes. The fonts are matplotlib's own.
 LIBRARIES = ("kiwisolver", "numpy", "pillow")
 # White letters have a contrast of 7 or more on it (WCAG 2.2, 1.4.6).
@@ -37,10 +42,12 @@ def draw_plots(record: Record, folder: Path, verdict: Verdict | None = None) -> 
     Returns:
         Their paths inside `folder`.
     """
+    small = " (a miniature)" if record.miniature else ""
+    subject = f"{cut(record.recipe['title'], PART)}, {cut(record.pins.base_model.id, PART)}{small}"
     drawings = {
         "verdict": (_badge, verdict),
-        "loss": (_loss, record.recipe["adapter_name"], record.training),
-        "scores": (_scores, record.scores, record.contract.confidence),
+        "loss": (_loss, subject, record.training, is_ragged(record)),
+        "scores": (_scores, subject, record.scores, record.contract.confidence),
     }
     for name, (draw, *values) in drawings.items():
         path = folder / PLOTS[name]
@@ -68,16 +75,18 @@ def start_pyplot():
     matplotlib.rcdefaults()
     matplotlib.use("Agg")
     matplotlib.rcParams["text.parse_math"] = False
+    inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
+    matplotlib.rcParams |= dict.fromkeys(inked, INK)
     import matplotlib.pyplot as plt
 
     return plt
 
 
 def new_axes(title: str):
-    """A figure and its axes in the card's style: on white, which both of the Hub's themes can stand."""
+    """A figure and its axes in the card's style."""
     plt = start_pyplot()
     figure, axes = plt.subplots(figsize=(8, 4), dpi=120, layout="constrained")
-    axes.set_title(INVISIBLE.sub(REPLACEMENT, cut(title, TITLE)), loc="left", fontsize=12)
+    axes.set_title(INVISIBLE.sub(REPLACEMENT, cut(title, TITLE)), loc="left", fontsize=12, fontweight="bold")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -85,11 +94,11 @@ def new_axes(title: str):
 
 
 def save(figure, **options: Any) -> bytes:
-    """The figure as PNG; the bytes depend on the drawing alone, not on matplotlib's version string."""
+    """The figure as a clear PNG; the bytes depend on the drawing alone, not on matplotlib's version string."""
     import matplotlib.pyplot as plt
 
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None}, **options)
+    figure.savefig(buffer, format="png", transparent=True, metadata={"Software": None}, **options)
     plt.close(figure)
     return buffer.getvalue()
 
@@ -101,8 +110,9 @@ def badge_text(verdict: Verdict | None, own: bool = False) -> str:
         own: whether the reader's own check gave the verdict; else it is no more than what the publisher says.
     """
     if verdict is None:
-        return "not checked by anybody yet"
-    sample = "" if verdict.sample is None else f", {verdict.sample:,} sampled rows,"
+        return "no check published here yet"
+    rows = "row" if verdict.sample == 1 else "rows"
+    sample = "" if verdict.sample is None else f", {verdict.sample:,} sampled {rows},"
     who = "" if own else "publisher says: "
     return f"{who}{verdict.verdict} at level {verdict.level}{sample} on {verdict.date[:10]}"
 
@@ -123,15 +133,27 @@ def _badge(verdict: Verdict | None) -> bytes:
         ha="center",
         bbox=pill,
     )
-    return save(figure, transparent=True, bbox_inches="tight", pad_inches=0.1)
+    return save(figure, bbox_inches="tight", pad_inches=0.1)
 
 
-def _loss(name: str, training: Training) -> bytes:
+def training_losses(training: Training, ragged: bool) -> list[tuple[int, float]]:
+    """Steps with their losses, but for a last step of few rows (`ragged`): at the end it reads as the run's loss."""
+    losses = [(point.step, point.loss) for point in training.history if point.loss is not None]
+    return losses[:-1] if ragged and len(losses) > 1 and losses[-1][0] == training.steps else losses
+
+
+def is_ragged(record: Record) -> bool:
+    """Whether the last step of an epoch has fewer rows than the others."""
+    return bool(record.data.train % record.batch.effective)
+
+
+def _loss(subject: str, training: Training, ragged: bool) -> bytes:
+    """Losses by step, from zero on."""
     history = training.history
-    train = [(point.step, point.loss) for point in history if point.loss is not None]
+    train = training_losses(training, ragged)
     held_out = [(point.step, point.eval_loss) for point in history if point.eval_loss is not None]
-    figure, axes = new_axes(f"Loss of {name}")
-    axes.plot(*zip(*train, strict=True), color=ADAPTER, linewidth=1.8, label="training (dropout on)")
+    figure, axes = new_axes(f"{subject}: loss")
+    axes.plot(*zip(*train, strict=True), color=ADAPTER, linewidth=1.8, label="training, with dropout")
     if held_out:
         axes.plot(*zip(*held_out, strict=True), color=EVAL, marker="o", markersize=5, linewidth=1.8, label="validation")
     best = dict(held_out).get(training.best_step)
@@ -146,15 +168,16 @@ def _loss(name: str, training: Training) -> bytes:
         )
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("cross-entropy per target token (nats)")
-    axes.margins(y=0.15)
+    axes.set_ylim(0, 1.1 * max((loss for _, loss in (*train, *held_out)), default=0) or 1)
     axes.legend(frameon=False)
     return save(figure)
 
 
-def _scores(scores: Scores, confidence: float) -> bytes:
-    figure, axes = new_axes(f"Scores on {scores.rows:,} test rows, with {confidence:.0%} intervals")
+def _scores(subject: str, scores: Scores, confidence: float) -> bytes:
+    figure, axes = new_axes(f"{subject}: scores")
     names = scores.shown()
     bars(axes, [METRIC_NAMES[n] for n in names], [scores.base[n] for n in names], [scores.adapter[n] for n in names])
+    axes.set_ylabel(f"score of {scores.rows:,} test rows, {confidence:.0%} interval")
     return save(figure)
 
 
@@ -168,8 +191,9 @@ def bars(axes, names: list[str], base: list[Interval], adapter: list[Interval]) 
         # From end to end: the bootstrap interval of a corpus score need not hold the score.
         middles, halves = [(x.low + x.high) / 2 for x in values], [(x.high - x.low) / 2 for x in values]
         places = [place + offset for place in range(len(values))]
-        axes.bar(places, means, 0.38, color=colour, label=label)
-        axes.errorbar(places, middles, yerr=halves, fmt="none", ecolor="black", capsize=4, elinewidth=1.2)
+        # Pale, so that the interval is seen inside the bar, too.
+        axes.bar(places, means, 0.36, facecolor=(colour, 0.2), edgecolor=colour, linewidth=1.8, label=label)
+        axes.errorbar(places, middles, yerr=halves, fmt="none", ecolor=INK, capsize=4, elinewidth=1.5)
         for place, interval in zip(places, values, strict=True):
             axes.annotate(
                 f"{interval.mean:.3f}",

@@ -73,13 +73,15 @@ def other_scores_in_table(page: Page, record: Record) -> str | None:
         if not rows:
             return f"the card shows no row of scores for {heading}"
         # The first is the one that is read as the result.
-        if rows[0] != allowed[name][0] or any(row not in allowed[name] for row in rows):
+        if not _rounded(rows[0], allowed[name][0]) or not all(
+            any(_rounded(row, one) for one in allowed[name]) for row in rows
+        ):
             return f"the card's table states other numbers for {heading} than the record"
     return None
 
 
-def _rows(record: Record) -> dict[str, list[list[str]]]:
-    """The figures of a metric's row in each table of scores, that of all rows first."""
+def _rows(record: Record) -> dict[str, list[list[float]]]:
+    """The values of a metric's row in each table of scores, that of all rows first."""
     scores, rows = record.scores, {}
     more = [scores.clean, *scores.by_dataset] if scores else []
     parts: list[Compared | Forgetting] = [part for part in (scores, *more, record.forgetting) if part]
@@ -92,8 +94,38 @@ def _rows(record: Record) -> dict[str, list[list[str]]]:
     return rows
 
 
-def _row(intervals: list[Interval]) -> list[str]:
-    return [f"{getattr(interval, key):.4f}" for interval in intervals for key in ("mean", "low", "high")]
+def _row(intervals: list[Interval]) -> list[float]:
+    return [getattr(interval, key) for interval in intervals for key in ("mean", "low", "high")]
+
+
+def _rounded(figures: list[str], values: list[float]) -> bool:
+    """Whether the figures are the values to the decimals that they have, three or more: versions wrote four."""
+    decimals = [len(figure.partition(".")[2]) for figure in figures]
+    # Nobody writes more than a float has.
+    return (
+        len(figures) == len(values)
+        and all(3 <= number <= 17 for number in decimals)
+        and figures == [f"{value:.{number}f}" for value, number in zip(values, decimals, strict=True)]
+    )
+
+
+def _score_values(record: Record) -> list[float]:
+    """Every value that is a score, a baseline's, or a bound of its interval."""
+    scores = record.scores
+    parts = [part for part in (scores, scores and scores.clean, scores and scores.databases) if part]
+    sides = [side for part in parts for side in (part.base, part.adapter, part.difference)]
+    if record.forgetting:
+        sides += [record.forgetting.parent, record.forgetting.adapter, record.forgetting.difference]
+    sides += [side for one in (record.baselines or {}).values() for side in (one.scores, one.difference)]
+    return [value for side in sides for interval in side.values() for value in _row([interval])]
+
+
+def _counts(record: Record) -> list[int]:
+    """How many outputs and references are not as they should be, by what is wrong with them."""
+    scores = record.scores
+    counts = [count for one in (scores.base_outputs, scores.adapter_outputs) for count in (one.cut, one.empty)]
+    counts += [scores.sql.not_executable, scores.sql.base_empty, scores.sql.adapter_empty] if scores.sql else []
+    return [*counts, record.unwritable.unwritable] if record.unwritable else counts
 
 
 def _figures(text: str) -> list[str]:
@@ -112,7 +144,7 @@ def not_derivable(published: str, ours: str, record: Record) -> str | None:
     theirs, here = read(body_of(published)), read(body_of(ours))
     if strange := sorted(theirs.elements - ELEMENTS):
         return f"it holds <{strange[0]}>, which no card of this project does"
-    known = _Known(here)
+    known = _Known(here, record)
     links = {link for link in here.links if not link.startswith(HUB)} | set(record.files)
     for link in theirs.links:
         if link not in here.links and not link.startswith("#") and link not in links:
@@ -136,7 +168,7 @@ def not_derivable(published: str, ours: str, record: Record) -> str | None:
 class _Known:
     """What the card that is rendered here states, by kind."""
 
-    def __init__(self, page: Page):
+    def __init__(self, page: Page, record: Record):
         texts = [_folded(block.text) for block in page.blocks]
         self.texts = {block.text for block in page.blocks}
         # The explanation of the verdicts names all of them.
@@ -146,6 +178,15 @@ class _Known:
         self.counts = {number for text in texts for number in COUNT.findall(text)}
         self.repositories = {name for text in texts for name in REPOSITORY.findall(text)}
         self.of_metrics = {n for text in texts if METRIC.search(text) for n in NUMBER.findall(text)}
+        # Earlier versions wrote each of these with four decimals.
+        self.of_metrics |= (scores := {f"{abs(value):.4f}" for value in _score_values(record)})
+        history = record.training.history if record.training else []
+        losses = {f"{loss:.4f}" for point in history for loss in (point.loss, point.eval_loss) if loss is not None}
+        self.numbers |= scores | losses
+        if not all(_counts(record)):
+            # Where nothing was counted, they wrote a zero.
+            self.numbers |= {"0", "0.0"}
+            self.percents.add("0.0")
 
     def strange(self, text: str, record: Record) -> str | None:
         """The first number or name in a text that is not among the known ones."""

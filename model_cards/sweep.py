@@ -174,7 +174,7 @@ def draw(scored: list[Scored], metric: str) -> bytes:
     """Every run's score with its interval over rows, against trained parameters, memory and time: a PNG."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    from model_cards.plots import BASE, GRID, save, start_pyplot
+    from model_cards.plots import BASE, GRID, INK, save, start_pyplot
 
     plt = start_pyplot()
     figure, panels = plt.subplots(1, 3, figsize=(11, 4.4), dpi=120, layout="constrained", sharey=True)
@@ -196,7 +196,7 @@ def draw(scored: list[Scored], metric: str) -> bytes:
             axes.plot(x, score.mean, color=colour, marker=marker, markersize=7, linestyle="none",
                       label=group if told_apart else "a run", zorder=3)  # fmt: skip
             if one is best:
-                axes.plot(x, score.mean, marker="o", markersize=14, markerfacecolor="none", markeredgecolor="black",
+                axes.plot(x, score.mean, marker="o", markersize=14, markerfacecolor="none", markeredgecolor=INK,
                           linestyle="none", label="lowest validation loss", zorder=4)  # fmt: skip
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlabel(name)

@@ -93,6 +93,7 @@ def deliver(delivery: Delivery, owner: str, options: Options = Options()) -> Del
             api, target, run / "release", delivery, repository.look,
             lambda there: _lay_out(delivery, there, options), options.overwrite,
         )  # fmt: skip
+        print("Pulling it back: every byte is compared, and the adapter answers", flush=True)
         retry(f"checking {repo_id}", lambda: verify(repo_id, delivery.commit, run, key))
         delivery.private = retry(f"looking at {repo_id}", lambda: bool(api.model_info(repo_id).private))
         if options.revision == "main" and not options.pr:

@@ -85,9 +85,13 @@ def _unwritable_line(references: Unwritable) -> str:
     return f"{references.percent:.1f} % of the references cannot be written{cure}"
 
 
-def last_loss(record: Record) -> float:
-    """The last training loss; NaN if none was logged."""
-    return next((point.loss for point in reversed(record.training.history) if point.loss is not None), float("nan"))
+def validation_loss(record: Record) -> str:
+    """That of the weights that were kept, for the line that ends training; "" where none was taken.
+
+    No training loss stands there: that of the last steps is one of few rows, with dropout.
+    """
+    loss = record.training.validation_loss
+    return "" if loss is None else f", validation loss {loss:.3f}"
 
 
 def size(number: float) -> str:

@@ -17,7 +17,7 @@ from hub.release import pull_parent
 from recipes.config import Recipe, changed_keys, parse_recipe, recipe_help
 from recipes.expectations import block, compare
 from recipes.pin_recipe import pin_recipe
-from recipes.summary import forecast_line, last_loss, length_remarks, longest_row, say, say_shapes
+from recipes.summary import forecast_line, length_remarks, longest_row, say, say_shapes, validation_loss
 from record.errors import UserError, last_word, make, one_line_errors, refuse_unwritable
 from record.hashes import sha256_file
 from record.published_recipe import refused_key
@@ -310,7 +310,7 @@ def finish(record: Record, run: Path) -> None:
     for name in (CARD_FILE, "training_args.bin"):
         (run / name).unlink(missing_ok=True)
     record.save(run)
-    say(f"Trained: {run} (adapter {record.training.adapter_sha256[:12]}, loss {last_loss(record):.4f})")
+    say(f"Trained: {run} (adapter {record.training.adapter_sha256[:12]}{validation_loss(record)})")
     if record.forecast is not None and record.forecast.ratio is not None:
         say(forecast_line(record.forecast, record.training.seconds))
     say(f"Next: {make(f'evaluate-{run.name}')}")

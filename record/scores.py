@@ -129,6 +129,11 @@ class Interval(Section):
             raise ValueError("an interval's lower end is not above its upper end")
         return self
 
+    @property
+    def decimals(self) -> int:
+        """Decimals worth reading: three, or four where half the interval is narrower than the third."""
+        return 4 if 0 < (self.high - self.low) / 2 < 0.001 else 3
+
 
 def _within_bounds(intervals: dict[Metric, Interval]) -> dict[Metric, Interval]:
     for name, interval in intervals.items():

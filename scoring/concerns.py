@@ -180,8 +180,8 @@ def _no_better_than_nearest(record: Record, predictions: Predictions) -> list[st
     if nearest is None:
         return []
     return [
-        f"{METRIC_NAMES[name]} {record.scores.adapter[name].mean:.4f} is not shown to be better than "
-        f"{nearest.scores[name].mean:.4f}, which {BASELINES['nearest']} scores"
+        f"{METRIC_NAMES[name]} {_figure(record.scores.adapter[name])} is not shown to be better than "
+        f"{_figure(nearest.scores[name])}, which {BASELINES['nearest']} scores"
         for name in record.contract.deciding(record.scores.adapter)
         if name in nearest.difference and not _shown_better(name, nearest.difference[name])
     ]
@@ -256,3 +256,7 @@ RULES: tuple[Callable[[Record, Predictions], list[str]], ...] = (
     _unchecked_parent,
     _misleading_names,
 )
+
+
+def _figure(score: Interval) -> str:
+    return f"{score.mean:.{score.decimals}f}"

@@ -25,7 +25,7 @@ import click
 
 from record.command_line import Command, RunOrId, run_command
 from record.errors import UserError, make, one_line_errors
-from record.release_files import CARD_FILE, RUN_FILES
+from record.release_files import CARD_FILE, RUN_FILES, VERDICT_FILE
 
 SPACE = Path(__file__).with_name("page")
 CONFIG_FILE, TEMPLATE = "space.json", "README.md.jinja"
@@ -39,7 +39,7 @@ REVISION = click.option("--revision", default="main", show_default=True, help="T
 @click.command(cls=Command, examples=("pubrep space owner/name", "pubrep space finance --port 7000"))
 @ADAPTER
 @REVISION
-@click.option("--port", type=int, help="Where it listens (the first free one from 7860 on).")
+@click.option("--port", type=click.IntRange(1, 65535), help="Where it listens (the first free one from 7860 on).")
 def space(adapter: str, revision: str, port: int | None) -> None:
     """Try ADAPTER, an id or the folder of a scored run, in a browser on this machine."""
     with one_line_errors(), tempfile.TemporaryDirectory() as folder:
@@ -72,7 +72,8 @@ def lay_out(adapter: str, revision: str, folder: Path) -> dict[str, Any]:
     Whatever of the release the page will load is looked at here, at the commit that the page is pinned to.
 
     Returns:
-        What space.json says: `adapter`, its commit `revision`, None for a folder, and the `concerns` of its card.
+        What space.json says: `adapter`, its commit `revision`, None for a folder, and of its card the `verdict` in a
+        line, None where it has none, and the `concerns`.
 
     Raises:
         `UserError`: it is no scored adapter of this project, files differ from its record, its configuration asks for
@@ -82,6 +83,8 @@ def lay_out(adapter: str, revision: str, folder: Path) -> dict[str, Any]:
 
     from hub.pins import locate
     from hub.release import pull
+    from model_cards.overview import related_verdict
+    from model_cards.plots import badge_text
     from recipes.base_model import base_config
     from record.adapter_config import check_adapter_config
     from record.predictions import load_predictions
@@ -93,7 +96,9 @@ def lay_out(adapter: str, revision: str, folder: Path) -> dict[str, Any]:
         record = load_record(release)
     else:
         adapter, commit = locate(adapter, revision)
-        published = pull(adapter, commit, [*RUN_FILES]).require_whole()
+        listed = pull(adapter, commit, names=[]).record.files
+        files = [CARD_FILE, *RUN_FILES, *({VERDICT_FILE} & listed.keys())]
+        published = pull(adapter, commit, files).require_whole()
         release, record = published.folder, published.record
     if record.training is None or record.scores is None or record.contract is None:
         raise UserError(f"{adapter} has no scores yet: run {make(f'evaluate-{record.name}')} first")
@@ -109,6 +114,9 @@ def lay_out(adapter: str, revision: str, folder: Path) -> dict[str, Any]:
     config = {
         "adapter": str(release) if commit is None else adapter,
         "revision": commit,
+        "verdict": f"{badge_text(verdict, own=commit is None)}, of commit {(verdict.revision or '')[:12]}"
+        if (verdict := related_verdict(adapter, commit, record, release))
+        else None,
         "concerns": find_concerns(record, predictions),
     }
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
@@ -144,8 +152,9 @@ def run_here(adapter: str, revision: str, folder: Path, port: int | None) -> Non
     if port is not None:
         try:
             socket.create_server(("127.0.0.1", port)).close()
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             raise UserError(f"cannot listen on port {port}: {error}: choose another with --port") from None
+    print(f"Preparing the page of {adapter}: its files first, then the models", flush=True)
     lay_out(adapter, revision, folder)
     if port is not None:
         os.environ["GRADIO_SERVER_PORT"] = str(port)

@@ -68,6 +68,10 @@ def test_reproduced(scored, predictions):
     assert "Tokens decided outputs, generated again" in page.text and "23 November 2026, 06:41 UTC" in page.text
     assert "✓ passed files" in page.text and "– not checked signature" in page.text and "1 of 2 passed" in page.text
     assert "All 4 outputs are as published, token for token." in page.text
+    # What differs comes first: nothing but the surroundings, and what was left out; what is equal is folded.
+    first = page.text.partition("What differs Nothing of what was compared.")[2].partition("What was checked")[0]
+    assert "checked elsewhere than scored: device." in first and "Not checked: signature (not signed)." in first
+    assert "5 that are equal" in page.text and page.inside("details") == 1
     assert page.text.count("A share is a part.") == 1 and page.inside("article") == 2
     # "ROUGE-L" of the fixture: .2011 + 2/50 and .4022 + 2/50, each with its interval.
     assert page.row("ROUGE-L") == [
@@ -108,6 +112,9 @@ def test_drifted_rows_are_marked_word_by_word(scored, predictions):
         Findings(scored, predictions, fresh, [0, 1]),
     )
     page = Page(html)
+    first = page.text.rpartition("What differs ")[2].partition("What was checked")[0]
+    assert first.startswith("Base model: 1 of 2 outputs") and "Adapter: 2 of 2 outputs" in first
+    assert "Adapter, ROUGE-L: -0.0421 [-0.0544, -0.0310] ≠ a change" in first
     assert "Base model: 1 of 2 outputs differs" in page.text and "Adapter: 2 of 2 outputs differ" in page.text
     assert "A bond is a <ins>small</ins> loan." in html
     assert "<ins>A share</ins>" in html and "(empty)" in page.text
@@ -150,6 +157,7 @@ def test_drifted_before_anything_was_generated(scored):
     page = Page(
         render_report(verdict(verdict="DRIFTED", moved="files", evidence="hashes", checks=checks), Findings(scored))
     )
+    assert "What differs Files: README.md is another" in page.text
     assert "✗ failed files" in page.text and "0 of 1 passed" in page.text
     assert "The record holds no scores." in page.text and "Nothing was generated: the check ended before." in page.text
     assert "2, none of them generated again" in page.text
@@ -188,13 +196,15 @@ def test_sql_scores_tables_and_the_clean_rows(scored, predictions):
         )
     )
     assert page.row("SQL execution match")[0] == "0.7777 [0.7654, 0.7888]"
+    scores.sql.base_empty = 0
+    assert "Both results empty, base" not in render_report(verdict(), Findings(scored, predictions))
     for fact in (
         "306 of 2 rows",
         "120 rows",
         "2,904 rows",
         "the 1,786 rows that are in no training data",
         "31 stand",
-        "183 as near",
+        "183 stand in training rows as near",
     ):
         assert fact in page.text, fact
     assert "CREATE TABLE head (age INTEGER)" in page.text and "Adapter: none of 2 outputs differ" in page.text

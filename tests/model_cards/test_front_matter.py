@@ -97,6 +97,6 @@ def test_lengths_and_log_stand_in_the_card(record, predictions):
     record.data.lengths = {"prompt": Lengths(min=3, mean=20.25, max=1_234), "target": Lengths(min=1, mean=2, max=99)}
     card = render_card(record, predictions, REPO)
     assert "| prompt | 3 | 20.2 | 1,234 |" in card and "prompts of up to 1,234 tokens" in card
-    assert "| **20** | 2.000 | 1.5000 | 1.7500 | — |" in card and "Training log: 4 of 4 lines" in card
+    assert "| **20** | 2.000 | 1.500 | 1.750 | — |" in card and "Training log: 4 of 4 lines" in card
     record.training.history += [LossPoint(step=step, epoch=3, loss=1.0) for step in range(21, 300)]
     assert [point.step for point in log_lines(record)] == [10, 20]

@@ -1,5 +1,7 @@
 """A card that another version rendered: what its reader sees is the record's, or the verdict does not speak of it."""
 
+import re
+
 import pytest
 
 from evaluation import checks
@@ -23,6 +25,7 @@ def release(record, predictions, tmp_path):
         (tmp_path / "README.md").write_text(change(render_card(record, predictions, REPO)), encoding="utf-8")
         return checks.check_card(REPO, tmp_path, record, predictions)
 
+    check.predictions = predictions
     return check
 
 
@@ -52,6 +55,25 @@ def test_other_words_for_the_same_numbers_are_the_records(release):
 
     rest, told = release(reworded)
     assert rest is None and "every number, row count and name that it shows is the record's" in told
+
+
+def test_four_decimals_and_zeros_of_earlier_versions_are_the_records(release, record):
+    scores = record.scores
+    scores.adapter_outputs.cut = 0
+    score, base = scores.adapter["rougeL"], scores.base["rougeL"]
+
+    def as_before(card):
+        for part in (*scores.adapter.values(), *scores.base.values(), *scores.difference.values()):
+            for value in (part.mean, part.low, part.high):
+                card = re.sub(rf"(?<![\d.]){abs(value):.3f}(?!\d)".replace("0.", r"0\."), f"{abs(value):.4f}", card)
+        return re.sub(r"\| rows cut at 3 tokens .*", "| rows cut at 3 tokens | 1 (50.0 %) | 0 (0.0 %) |", card)
+
+    assert f"{base.mean:.4f} [" in as_before(render_card(record, release.predictions, REPO))
+    rest, told = release(as_before)
+    assert rest is None, told
+    for wrong in (f"{score.mean + 0.0002:.4f}", f"{score.mean:.2f}"):
+        with pytest.raises(Drift, match="states other numbers for ROUGE-"):
+            release(lambda card, wrong=wrong: as_before(card).replace(f"**{score.mean:.4f}**", f"**{wrong}**"))
 
 
 STRANGE = {
@@ -111,7 +133,7 @@ def test_a_table_that_nobody_sees_or_that_states_other_scores_is_drift(release, 
         (in_a_comment, "states other numbers for ROUGE-1"),
         (in_code, "states other numbers for ROUGE-1"),
         (lambda card: card.replace("| ROUGE-L |", "| ROUGE |"), "shows no row of scores for ROUGE-L"),
-        (replaced(f"**{score:.4f}**", "**0.9910**"), "states other numbers for ROUGE-"),
+        (replaced(f"**{score:.3f}**", "**0.991**"), "states other numbers for ROUGE-"),
     ):
         with pytest.raises(Drift, match=told):
             release(change)

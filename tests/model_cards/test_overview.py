@@ -42,7 +42,7 @@ def test_scores_verdict_and_leakage_stand_in_it(record, predictions):
     for told in (
         "2 adapters side by side",
         "– publisher says: REPRODUCED at level score on 2026-11-23",
-        "– not checked by anybody yet",
+        "– no check published here yet",
         "! 1 of 2 test rows (50.0 %) seen in training",
         "test rows not compared with the training rows",
     ):
@@ -138,7 +138,7 @@ def test_runs_are_read_from_their_folders_alone(record, predictions, tmp_path, c
     printed = capsys.readouterr().out
     assert f"{unscored} is left out: it is not scored yet" in printed and "(1 adapter, 2 rows, " in printed
     assert "its verdict.json is left out: the verdict speaks of other adapter weights" in printed
-    assert "1 adapter side by side" in (tmp_path / "pages" / "report.html").read_text(encoding="utf-8")
+    assert "One adapter and its base model" in (tmp_path / "pages" / "report.html").read_text(encoding="utf-8")
     with pytest.raises(UserError, match="there is no scored run to show"):
         read_all([str(unscored)])
 
@@ -160,9 +160,9 @@ def test_what_cannot_be_shown_is_one_line(tmp_path, capsys, adapters, told):
 
 def test_the_plots_are_drawn_from_the_record(record, predictions):
     html = render_overview([entry(record, predictions, "someone/a")])
-    # The conftest's history: 3.0, 2.0, 1.5 in training, 2.1 and 1.75 in validation.
-    assert "over 20 steps: training from 3.000 to 1.500, validation at its lowest 1.750" in html
+    # The conftest's history: 3.0, 2.0 and 1.5, the last step of few rows, in training, 2.1 and 1.75 in validation.
+    assert "over 20 steps: training from 3.000 to 2.000, validation at its lowest 1.750" in html
     (line,) = re.findall(r'<polyline class="train" points="([^"]*)"', html)
     heights = [float(point.split(",")[1]) for point in line.split()]
-    assert len(heights) == 3 and heights == sorted(heights)
+    assert len(heights) == 2 and heights == sorted(heights)
     assert len(re.findall(r'<circle class="eval ', html)) == 2 and len(re.findall(r'class="eval best"', html)) == 1

@@ -160,7 +160,7 @@ def test_hostile_text_is_shown_and_does_nothing(record, predictions, show):
     rows.prompt = rows.reference = rows.base = rows.adapter = rows.seen = HOSTILE
     page = show([entry(record, rows)])
     title, shown = page.title(), page.locator("#list dd").all_text_contents()
-    assert title == "1 adapter side by side"
+    assert title == "One adapter and its base model"
     for text in HOSTILE[:4]:
         assert shown.count(text) == 4
     assert page.locator("img, #list script, #list b, iframe, textarea").count() == 0

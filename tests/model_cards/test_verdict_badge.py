@@ -141,7 +141,7 @@ def test_the_card_says_who_found_what_when_and_where(record, predictions, verdic
     section = card.partition("## Check these numbers")[2].partition("\n## ")[0]
     assert "`" + "7" * 40 + "`" in section and "anybody could write such" in section and "verdict.json" in section
     sampled = render_card(record, predictions, REPO, verdict=verdict.model_copy(update={"sample": 1}))
-    assert "![publisher says&#58; REPRODUCED at level generate, 1 sampled rows, on 2026-11-23]" in sampled
+    assert "![publisher says&#58; REPRODUCED at level generate, 1 sampled row, on 2026-11-23]" in sampled
     drifted = verdict.model_copy(update={"verdict": "DRIFTED", "moved": "generation"})
     head = render_card(record, predictions, REPO, verdict=drifted).partition("## Results")[0]
     assert (
@@ -153,7 +153,7 @@ def test_the_card_says_who_found_what_when_and_where(record, predictions, verdic
 
 def test_without_a_verdict_the_card_says_so(record, predictions):
     card = render_card(record, predictions, REPO)
-    assert "![not checked by anybody yet](plots/verdict.png)" in card
+    assert "![no check published here yet](plots/verdict.png)" in card
     assert "This repository holds no check of these numbers yet" in card
     assert "verdict.json" not in card
 

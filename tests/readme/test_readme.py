@@ -32,6 +32,12 @@ def test_readme_is_read_in_some_minutes():
     assert len(written.splitlines()) <= 150
 
 
+def test_tables_are_as_wide_as_a_page():
+    # A page of GitHub has room for five columns; the rest it hides behind a bar.
+    widths = [line.count("|") - 1 for line in README.splitlines() if re.fullmatch(r"\|[-:| ]+\|", line)]
+    assert len(widths) >= 3 and max(widths) <= 5
+
+
 def test_every_recipe_and_every_reference_score_stands_in_the_table():
     (table,) = re.findall(r"<!-- rendered: recipes -->\n(.*?)<!-- /rendered -->", README, re.DOTALL)
     run = {record.name for record in kept_records() if not record.miniature}

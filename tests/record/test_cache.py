@@ -111,7 +111,7 @@ def test_comments_and_docstrings_are_no_part_of_a_key(change, name):
         (leakage.code, leakage, "NEAR = 0.8", "NEAR = 0.7", False),
         (leakage.code, leakage, '"NFKC"', '"NFC"', False),
         (leakage.code, disguises, "ORDERED = 4", "ORDERED = 5", False),
-        (plots.code, plots, "#0072B2", "#0072B3", False),
+        (plots.code, plots, "#1A7FBF", "#1A7FBE", False),
     ],
 )
 def test_a_key_covers_what_decides_and_nothing_else(change, code, module, old, new, same):

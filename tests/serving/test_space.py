@@ -15,14 +15,20 @@ from pathlib import Path
 import npm_clients
 import pytest
 from huggingface_hub import HfApi, SpaceCard, snapshot_download
+from npm_clients import install
 from short_runs import SHORT, publish, train_short
 
 from evaluation import evaluate
 from recipes import train
+from record.hashes import sha256_file
 from record.predictions import load_predictions
 from record.run_record import load_record
+from record.verdict import Verdict
 from scoring.concerns import find_concerns
+from serving.prompts import MAX_PROMPT_TOKENS
+from serving.requests import MAX_PROMPT_CHARACTERS
 from serving.space import publish as publish_space
+from serving.space.page import answers
 
 CHROMIUM = Path("/usr/bin/chromium")
 LACKING = [name for name in ("gradio", "playwright") if find_spec(name) is None] + [CHROMIUM] * (not CHROMIUM.exists())
@@ -69,7 +75,7 @@ def started(command, cwd, environ):
             stderr=subprocess.STDOUT,
         )  # fmt: skip
     try:
-        for _ in range(600):
+        for _ in range(1_800):
             if "Running on local URL" in log.read_text() or process.poll() is not None:
                 break
             time.sleep(0.1)
@@ -102,6 +108,12 @@ def run_page(hub, tmp_path_factory):
     record.save(run)
     prompt = f"Answer the financial question. {HOSTILE}"
     replace(rows, prompt=[prompt, *rows.prompt[1:]], reference=[HOSTILE, *rows.reference[1:]]).save(run)
+    found = Verdict(
+        verdict="REPRODUCED", adapter="someone/adapter", revision="7" * 40, level="score", evidence="numbers",
+        date="2026-11-23T09:00:00+00:00", adapter_sha256=record.training.adapter_sha256,
+        predictions_sha256=sha256_file(run / "predictions.parquet"),
+    )  # fmt: skip
+    (run / "verdict.json").write_text(found.model_dump_json())
     folder = tmp_path_factory.mktemp("here")
     environ = hub.env(folder / "cache") | {"PYTHONPATH": str(Path.cwd())}
     with started(["-m", "pubrep", "space", str(run)], folder, environ) as url:
@@ -160,6 +172,7 @@ def test_the_space_is_one_commit_and_the_same_again(sql_run, space, capsys):
     assert json.loads((folder / "space.json").read_text()) == {
         "adapter": SQL,
         "revision": sql_run[1],
+        "verdict": None,
         "concerns": find_concerns(load_record(sql_run[0]), load_predictions(sql_run[0])),
     }
     assert len(HfApi().list_repo_commits(SPACE, repo_type="space")) == 2
@@ -185,6 +198,21 @@ def test_what_somebody_else_put_there_stays(sql_run, capsys):
             publish_space.main(arguments)
         assert said in capsys.readouterr().err
     assert api.list_repo_files(taken, repo_type="space") == [".gitattributes", "README.md", "main.py"]
+
+
+def test_the_page_reads_as_long_a_text_as_the_service():
+    assert (answers.LONGEST, answers.LONGEST_TEXT) == (MAX_PROMPT_TOKENS, MAX_PROMPT_CHARACTERS)
+
+
+def test_a_port_that_is_taken_is_refused_in_a_line(capsys):
+    pytest.importorskip("gradio", reason="no gradio: requirements-space.txt")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SystemExit):
+            publish_space.space.main(["someone/adapter", "--port", str(port)], standalone_mode=False)
+    assert re.fullmatch(
+        rf"error: cannot listen on port {port}: .*: choose another with --port\n", capsys.readouterr().err
+    )
 
 
 def test_the_space_installs_the_versions_that_are_tested():
@@ -218,6 +246,28 @@ def test_base_and_adapter_answer_side_by_side(sql_run, sql_page, visit):
     page.get_by_role("button", name="The tables with their rows").click()
     page.locator("#tables").get_by_text("These rows are made up").wait_for()
     assert page.locator("#tables table").count() == rows.schema[1].count("CREATE TABLE")
+    pins = load_record(sql_run[0]).pins
+    paths = [f"{SQL}/tree/{sql_run[1]}", f"{pins.base_model.id}/tree/{pins.base_model.revision}",
+             f"datasets/{pins.dataset.id}/tree/{pins.dataset.revision}"]  # fmt: skip
+    linked = page.locator("a").evaluate_all("links => links.map(link => new URL(link.href).pathname)")
+    assert linked == [f"/{path}" for path in paths]
+    # With all that a run shows: tables, queries as parsed, rows.
+    page.evaluate((install() / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8"))
+    # Colours on their way from one theme to the other are of neither.
+    page.add_style_tag(content="* { transition: none !important }")
+    for dark in (False, True):
+        page.evaluate("dark => document.body.classList.toggle('dark', dark)", dark)
+        found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        assert [(item["id"], [node["html"] for node in item["nodes"]][:3]) for item in found["violations"]] == []
+    assert "color-contrast" in {item["id"] for item in found["passes"]}
+    for width in (400, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        for dark in (False, True):
+            page.evaluate("dark => document.body.classList.toggle('dark', dark)", dark)
+            for tab in ("Numbers", "Try it"):
+                page.get_by_role("tab", name=tab).click()
+                page.wait_for_timeout(600)
+                page.screenshot(path=f"/tmp/pages_plots/space-{tab[:3]}-{width}-{dark}.png", full_page=True)
 
 
 @browses
@@ -230,10 +280,10 @@ def test_the_numbers_are_the_cards(sql_run, sql_page, visit):
         rows = page.get_by_role("row").filter(has=page.get_by_role("cell", name="ROUGE-L", exact=True))
         for place, compared in enumerate((found.scores, found.scores.clean)):
             for interval in (compared.base["rougeL"], compared.adapter["rougeL"]):
-                assert f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]" in rows.nth(place).inner_text()
+                assert f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]" in rows.nth(place).inner_text()
         for concern in find_concerns(found, load_predictions(sql_run[0])):
             assert page.get_by_role("listitem").filter(has_text=concern).count() == 1
-        page.get_by_text("No verdict lies in the release").wait_for()
+        page.get_by_text("No check of these numbers is published with the adapter yet").wait_for()
         page.get_by_text("Loss during training").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
@@ -305,6 +355,7 @@ def test_a_keyboard_suffices(sql_page, visit):
     page.wait_for_function("document.querySelector('#reference textarea').value != ''")
     tab_to("#box-0 textarea")
     page.keyboard.type("Say: ")
+    run(page, start=lambda page: page.keyboard.press("Shift+Enter"))
     tab_to("#run, #run button")
     run(page, start=lambda page: page.keyboard.press("Enter"))
     tab_to(".try-scroll")
@@ -318,6 +369,7 @@ def test_what_strangers_wrote_is_shown_as_text(run_page, visit):
     assert page.locator("#box-0 textarea").input_value() == HOSTILE
     run(page)
     page.get_by_role("tab", name="Numbers").click()
+    page.get_by_text("Check: REPRODUCED at level score on 2026-11-23, of commit 777777777777.").wait_for()
     page.get_by_text("Loss during training").wait_for()
     assert page.evaluate("typeof broken") == "undefined"
 

@@ -16,11 +16,12 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig,
 
 # All that is taken of the adapter's repository: safetensors and texts, never a pickle.
 FILES = ["record.json", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json",
-         "predictions.parquet", "verdict.json"]  # fmt: skip
-# Tokens: most models read longer inputs than they were trained on, but worse, and memory grows with their square.
+         "predictions.parquet"]  # fmt: skip
+# Tokens, as many as the service takes: most models read longer inputs than they were trained on, but worse, and
+# memory grows with their square.
 LONGEST = 1_024
-# Characters that are tokenized at all.
-LONGEST_TEXT = 20_000
+# Characters that are tokenized at all, as many as the service takes.
+LONGEST_TEXT = 2**15
 # Seconds for one answer.
 PATIENCE = 120.0
 EXAMPLES = 20
@@ -30,14 +31,14 @@ EXAMPLES = 20
 class Release:
     """A published adapter, or a scored run: its files, its record, and how the page calls it.
 
-    `address` is that of its files on the Hub, None for a run's folder; `verdict` the check that it carries, if any.
+    `address` is that of its files on the Hub, None for a run's folder; `verdict` what is told of its check, if any.
     """
 
     folder: Path
     record: dict[str, Any]
     name: str
     address: str | None
-    verdict: dict[str, Any] | None
+    verdict: str | None
     concerns: list[str]
 
 
@@ -72,13 +73,12 @@ def fetch(config: dict[str, Any]) -> Release:
     name, revision = config["adapter"], config["revision"]
     folder = Path(name if revision is None else snapshot_download(name, revision=revision, allow_patterns=FILES))
     record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-    verdict = folder / "verdict.json"
     return Release(
         folder,
         record,
         name=folder.name if revision is None else f"{name}@{revision[:12]}",
         address=None if revision is None else f"{ENDPOINT}/{name}/tree/{revision}",
-        verdict=json.loads(verdict.read_text(encoding="utf-8")) if verdict.is_file() else None,
+        verdict=config["verdict"],
         concerns=config["concerns"],
     )
 

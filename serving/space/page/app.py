@@ -23,7 +23,7 @@ from template import Template, asked_keys
 # Visitors that may wait at once: one answer is written at a time.
 WAITING = 20
 # Close to Okabe & Ito's palette, told apart with any common colour vision deficiency, on white and on black.
-COLOURS = {"training": "#2F8FD0", "validation": "#D55E00"}
+COLOURS = {"training, with dropout": "#2F8FD0", "validation": "#D55E00"}
 # System fonts: the page loads nothing from elsewhere.
 FONT, MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")
 # Contrasts of at least 4.5 (WCAG 2.2, 1.4.3) in both of Gradio's themes, whose own accents have less.
@@ -32,6 +32,7 @@ CSS = """
 .try-scroll { overflow-x: auto; margin: 0.25rem 0 0.5rem; }
 .try-scroll:focus-visible { outline: 2px solid var(--color-accent); }
 .try-scroll table { border-collapse: collapse; font-size: 0.9rem; }
+.try-links a { margin: 0; padding: 0; }
 .try-caption { font-weight: 600; margin: 0.5rem 0 0; }
 .try-scroll tr > :first-child { min-width: 4rem; }
 .try-scroll th, .try-scroll td { text-align: left; vertical-align: top; padding: 0.25rem 0.6rem; max-width: 24rem;
@@ -59,26 +60,26 @@ def rows_table(result: Table, caption: str) -> str:
     return table(f"{caption}: {extent}", result.columns, result.rows)
 
 
-def tried(text: str, tables: sqlite3.Connection | Refused) -> str:
+def tried(who: str, text: str, tables: sqlite3.Connection | Refused) -> str:
     """An answer as it was parsed, and what it gives on the tables; or why it is not run."""
     parsed = ""
     try:
-        parsed = code("As parsed", parse(text).sql(dialect="sqlite", pretty=True))
+        parsed = code(f"{who}, as parsed", parse(text).sql(dialect="sqlite", pretty=True))
         if isinstance(tables, Refused):
             raise tables
-        return parsed + rows_table(run(tables, text), "Result")
+        return parsed + rows_table(run(tables, text), f"{who}, its result")
     except Refused as refusal:
         return parsed + sentence(str(refusal), "error")
 
 
-def on_tables(schema: str, inserts: str, answers: list[str]) -> tuple[list[str], str]:
-    """What every answer gives on the same tables; and these tables."""
+def on_tables(schema: str, inserts: str, answers: dict[str, str]) -> tuple[list[str], str]:
+    """What every answer, by whose it is, gives on the same tables; and these tables."""
     try:
-        tables, made_up = open_tables(schema, inserts, answers)
+        tables, made_up = open_tables(schema, inserts, [*answers.values()])
     except Refused as refusal:
-        return [tried(text, refusal) for text in answers], sentence(str(refusal), "error")
+        return [tried(who, text, refusal) for who, text in answers.items()], sentence(str(refusal), "error")
     with closing(tables):
-        outcomes = [tried(text, tables) for text in answers]
+        outcomes = [tried(who, text, tables) for who, text in answers.items()]
         note = "These rows are made up from the queries. Give INSERT statements to have others." if made_up else ""
         return outcomes, sentence(note) + "".join(rows_table(rows, name) for name, rows in contents(tables).items())
 
@@ -157,9 +158,9 @@ def _try(template: Template, models: Models, rows: list[dict[str, Any]], sql: bo
         second = {outputs[2]: tuned.text, outputs[3]: measured(tuned)}
         if sql:
             schema = more[0] if template.tables is None else fields[template.tables]
-            queries = [base.text, tuned.text, *([wish] if wish.strip() else [])]
+            queries = {"Base model": base.text, "Adapter": tuned.text} | ({"Reference": wish} if wish.strip() else {})
             outcomes, tables = on_tables(schema, more[-1], queries)
-            third = f"<p>The reference, or your own query:</p>{outcomes[2]}" if wish.strip() else ""
+            third = outcomes[2] if wish.strip() else ""
             second[outputs[1]] = measured(base) + outcomes[0]
             second |= {outputs[3]: measured(tuned) + outcomes[1], outputs[4]: third, outputs[5]: tables}
         yield second | {notes: warning}

@@ -75,7 +75,7 @@ def heading(record: dict[str, Any], name: str, address: str | None) -> str:
     rows = _link(address_of_rows, f"{data['id']}@{data['revision'][:12]}")
     parts = [
         f"<h1>{escape(record['recipe']['title'])}</h1>",
-        f"<p>The adapter {adapter} next to its base model {base_link}, with rows of {rows}.</p>",
+        f'<p class="try-links">The adapter {adapter} next to its base model {base_link}, with rows of {rows}.</p>',
     ]
     if base.get("miniature") or record["pins"]["dataset"].get("miniature"):
         parts.append(sentence("A miniature stands in for the real model or data: no answer speaks of the real one."))
@@ -88,15 +88,11 @@ def _link(address: str, text: str) -> str:
     return f'<a href="{escape(address)}">{escape(text)}</a>'
 
 
-def checks(verdict: dict[str, Any] | None, concerns: list[str]) -> str:
-    """The verdict that the release carries, and what speaks against its numbers."""
-    if verdict is None:
-        parts = [sentence("No verdict lies in the release: nobody's check of these numbers is shown here.")]
-    else:
-        commit = verdict.get("commit") or "a folder"
-        parts = [sentence(f"{verdict['verdict']}: the check of {commit[:12]} that lies in the release.")]
+def checks(verdict: str | None, concerns: list[str]) -> str:
+    """What is told of a check of these numbers, and what speaks against them."""
+    told = sentence(f"Check: {verdict}." if verdict else "No check of these numbers is published with the adapter yet.")
     listed = "".join(f"<li>{escape(concern)}</li>" for concern in concerns)
-    return "".join(parts) + (f'<p class="try-caption">Concerns</p><ul>{listed}</ul>' if listed else "")
+    return told + (f'<p class="try-caption">Concerns</p><ul>{listed}</ul>' if listed else "")
 
 
 def _scores(compared: dict[str, Any]) -> list[tuple]:
@@ -122,7 +118,7 @@ def scores(record: dict[str, Any]) -> str:
         ("Test rows seen in training", f"{sum(numbers.get('seen', {}).values()):,}"
          if record["leakage"] is not None else "not looked for"),
         ("Trained parameters", f"{model['trainable']:,} of {model['total']:,}"),
-        ("Training", f"{record['training']['steps']:,} steps, {record['training']['epochs']:g} epochs"),
+        ("Training", f"{record['training']['steps']:,} steps, {record['training']['epochs']:.3g} epochs"),
         ("Scored with", f"{_scorers(contract)}, {decoding}, "
          f"at most {contract['max_new_tokens']:,} new tokens"),
     ]  # fmt: skip
@@ -135,12 +131,14 @@ def _scorers(contract: dict[str, Any]) -> str:
 
 
 def _interval(interval: dict[str, float], sign: str = "") -> str:
-    return f"{interval['mean']:{sign}.4f} [{interval['low']:{sign}.4f}, {interval['high']:{sign}.4f}]"
+    """A score with as many decimals as the card gives it."""
+    shown = f"{sign}.{4 if 0 < (interval['high'] - interval['low']) / 2 < 0.001 else 3}f"
+    return f"{interval['mean']:{shown}} [{interval['low']:{shown}}, {interval['high']:{shown}}]"
 
 
 def losses(record: dict[str, Any]) -> list[dict[str, Any]]:
     """The loss curve's points: `step`, `loss`, and `of`, which says on which rows it was taken."""
-    kinds = {"loss": "training", "eval_loss": "validation"}
+    kinds = {"loss": "training, with dropout", "eval_loss": "validation"}
     return [
         {"step": point["step"], "loss": point[key], "of": kind}
         for key, kind in kinds.items()
