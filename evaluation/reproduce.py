@@ -21,7 +21,7 @@ from record.errors import UserError, explanation, last_word, one_line
 from record.predictions import Predictions
 from record.release_files import ADAPTER_FILE, PREDICTIONS_FILE
 from record.run_record import FilePin
-from record.scored_record import AnyScored, EvaluatedRecord, ScoredRecord, require_evaluation, require_scores
+from record.scored_record import EvaluatedRecord, ScoredRecord
 from record.verdict import Check, Level, Verdict
 
 if TYPE_CHECKING:
@@ -229,6 +229,7 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
         `UserError`: the rest of the checks needs rows that are not given.
     """
     from evaluation import checks, evaluated_checks, numbers, own_rows
+    from evaluation.pulled import pull_release
     from hub.pins import locate, note_commit
     from hub.release import refuse_large_weights
     from hub.withdrawals import find_withdrawal
@@ -241,7 +242,7 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
     if (reason := find_withdrawal(adapter, commit)) is not None:
         findings.concerns = [f"its publisher has withdrawn it: {reason}"]
         print(f"Concern: {one_line(findings.concerns[0])}", flush=True)
-    folder, record = _pull(findings, adapter, commit, key)
+    folder, record = pull_release(findings, adapter, commit, key)
     note_commit(adapter, revision, commit)
     findings.record = record
     own_rows.refuse_other_rows(record, data)
@@ -318,51 +319,6 @@ def _run_models(
     if (parent := record.pins.parent_adapter) is not None:
         check = margins.check_parent_rows if level == "prefill" else regenerate.regenerate_parent_rows
         note(findings, "generation", check(loaded, parent, folder, findings.sample, commit))
-
-
-def _pull(findings: Findings, adapter: str, commit: str, key: Path | None) -> tuple[Path, AnyScored]:
-    """The release's files and its record, every byte as recorded, and signed by the `key` if one is given."""
-    from evaluation import checks
-    from hub import signing
-    from hub.release import pull, unlisted
-
-    print(f"Pulling {adapter}@{commit}", flush=True)
-    published = pull(adapter, commit)
-    folder = published.folder
-    if published.differing:
-        raise Drift("files", f"not the files that the record names: {', '.join(published.differing)}")
-    strange, added = unlisted(adapter, commit, published.record)
-    if strange:
-        raise Drift("files", f"the repository holds what the record does not list: {', '.join(strange)}")
-    stated = published.record
-    record = require_scores(stated) if stated.evaluated is None else require_evaluation(stated)
-    checks.check_files(record)
-    findings.hashes = record.files
-    note(findings, "files", f"{len(record.files)} files, every hash as recorded")
-    if added:
-        note(findings, "files", one_line(f"also in the repository: {', '.join(added)}"))
-    _note_vouchers(findings, adapter, commit, folder, added)
-    if key is not None:
-        try:
-            signing.check(adapter, commit, folder, record, key)
-        except signing.BadSignature as error:
-            raise Drift("signature", str(error)) from error
-        note(findings, "signature", f"signed by the key {key.name}")
-    if record.miniature:
-        print(f"  a miniature of {record.pins.base_model.id}: its numbers say nothing about the real model", flush=True)
-    return folder, record
-
-
-def _note_vouchers(findings: Findings, adapter: str, commit: str, folder: Path, added: list[str]) -> None:
-    """Notes what others' verdicts beside the release say: none of it decides."""
-    from evaluation.vouched import check_vouchers
-
-    said, concerns = check_vouchers(adapter, commit, folder, added)
-    if said:
-        note(findings, "files", said)
-    for concern in concerns:
-        print(f"Concern: {one_line(concern)}", flush=True)
-    findings.concerns += concerns
 
 
 if __name__ == "__main__":
