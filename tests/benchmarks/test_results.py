@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from benchmarks.__main__ import FLAT, attempt, main, slug
+from benchmarks.__main__ import FLAT, attempt, cpu_kind, main, slug
 from benchmarks.training import PEFT_LOOP, stock
-from readme.render import block, duration
+from readme.render import block, duration, newest_cpu_parts
 
 
 @pytest.fixture(scope="module")
@@ -14,9 +14,9 @@ def measured(tmp_path_factory):
     """A root in which `python -m benchmarks --quick` has measured the training and what follows from it."""
     root = tmp_path_factory.mktemp("root")
     folder = root / "benchmarks" / "results"
-    parts = ("training", "base", "generation", "exports", "machine")
+    parts = ("training", "base", "generation", "exports", "machine", "bfloat16-base", "bfloat16-large")
     main(["--quick", *(f"--only={part}" for part in parts), "--into", str(folder)])
-    return root, json.loads((folder / "cpu.json").read_text())
+    return root, json.loads((folder / f"{cpu_kind()}.json").read_text())
 
 
 def test_the_chosen_figures_stand_at_the_top(measured):
@@ -106,7 +106,7 @@ def test_the_load_is_told(tmp_path):
 def test_parts_that_are_not_measured_again_stay(measured):
     root, result = measured
     main(["--quick", "--only", "machine", "--into", str(root / "benchmarks" / "results")])
-    again = json.loads((root / "benchmarks" / "results" / "cpu.json").read_text())
+    again = json.loads((root / "benchmarks" / "results" / f"{cpu_kind()}.json").read_text())
     assert again["parts"]["training"] == result["parts"]["training"]
     assert again["parts"]["machine"]["date"] >= result["parts"]["machine"]["date"]
 
@@ -124,7 +124,51 @@ def test_the_table_says_what_the_json_says(measured):
     base = result["parts"]["base"]["contenders"]
     assert f" on {base['ours']['tokens_per_second']:,.0f} tokens a second: " in table
     assert f"{base[stock(4)]['ours_is_faster']:.2f}x as fast as {stock(4)}" in table
-    assert (root / "benchmarks" / "results" / "cpu-training.png").read_bytes().startswith(b"\x89PNG")
+    assert (root / "benchmarks" / "results" / f"{cpu_kind()}-training.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_bfloat16_is_raced_against_float32_and_stock_in_both(measured):
+    root, result = measured
+    base, large = (result["parts"][f"bfloat16-{size}"] for size in ("base", "large"))
+    stocks = {f"{stock(4)}, {name}" for name in ("float32", "bfloat16")}
+    assert base["training"].keys() == {"float32", "bfloat16", *stocks}
+    assert large["training"].keys() == {"float32", "bfloat16"} == base["scoring"].keys()
+    assert result["train_vs_best_stock_bf16"] == base["training"][f"{stock(4)}, bfloat16"]["bfloat16_is_faster"] > 0
+    # Two rounds of a step of 64 rows.
+    assert large["epoch_rows_measured"] == 128 and large["finance_epoch_hours_tiny"] > 0
+    for part in (base, large):
+        share = part["flop_share_of_bfloat16"]["bfloat16"]
+        assert 0 < share < 1 and part["bf16_train_vs_fp32_tiny"] > 0 < part["bf16_score_vs_fp32_tiny"]
+    table = block("bfloat16", root)
+    for name, speed in base["training"].items():
+        line = next(line for line in table.splitlines() if f"training: {name} |" in line.replace("**", "")[2:]
+                    or f"training: **this project, {name}**" in line)  # fmt: skip
+        faster = "" if name == "bfloat16" else f"{speed['bfloat16_is_faster']:.2f}x"
+        assert f"| {speed['tokens_per_second']:,.0f} (" in line and f"| {faster} | " in line
+    assert f"takes FLAN-T5-tiny {large['finance_epoch_hours_tiny']:.1f} hours in bfloat16" in table
+
+
+def test_bfloat16_opens_the_headline_once_it_is_measured(tmp_path):
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    base = {"threads": 2, "bf16_train_vs_fp32_base": 3.0, "bf16_score_vs_fp32_base": 1.5}
+    base["train_vs_best_stock_bf16"] = 2.4
+    large = {"bf16_train_vs_fp32_large": 3.1, "bf16_score_vs_fp32_large": 1.8, "finance_epoch_hours_large": 2.46}
+    parts = {"bfloat16-base": base, "bfloat16-large": large}
+    (results / "cpu-amx-bf16.json").write_text(json.dumps({"parts": parts}))
+    told = block("headline", tmp_path)
+    assert "3.00 times as fast as float32 (large 3.10)" in told and "2.40 times the fastest stock trainer" in told
+    assert "1.50 times as fast (large 1.80)" in told and "2.5 hours an epoch" in told
+
+
+def test_a_part_is_shown_from_the_cpu_where_it_was_measured_last():
+    results = {
+        "cpu": {"parts": {"load": {"date": "2026-11-23", "n": 1}, "exports": {"n": 2}}},
+        "cpu-amx-bf16": {"parts": {"load": {"date": "2026-11-26", "n": 3}}},
+        "cpu-avx512-bf16": {"parts": {"load": {"date": "2026-11-25", "n": 4}}},
+        "nvidia-h200": {"parts": {"exports": {"date": "2026-11-27", "n": 5}}},
+    }
+    assert {name: part["n"] for name, part in newest_cpu_parts(results).items()} == {"load": 3, "exports": 2}
 
 
 def test_a_missing_package_is_named(tmp_path):
