@@ -26,10 +26,10 @@ RESULTS = Path(__file__).parent / "results"
 PICTURES = Path(__file__).parents[1] / "docs" / "benchmarks"
 PARTS = (
     "training", "base", "generation", "prefill", "scoring", "data", "growth", "exports", "load", "profiles", "machine",
-    "bfloat16-base", "bfloat16-large",
+    "bfloat16-base", "bfloat16-large", "loss-curves",
 )  # fmt: skip
 # A GPU trains a larger shape than the base model's, exports are for hosts without one, the load is a miniature's.
-CPU_PARTS = ("base", "prefill", "exports", "load", "bfloat16-base", "bfloat16-large")
+CPU_PARTS = ("base", "prefill", "exports", "load", "bfloat16-base", "bfloat16-large", "loss-curves")
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "rouge-score-rs", "ctranslate2")
 # What is also given at the top: ratios above 1 mean that this project is faster.
 FLAT = {
@@ -70,7 +70,8 @@ def command(device: str, quick: bool, only: tuple[str, ...], into: Path | None) 
 
     \b
     PART is training, base, generation, prefill, scoring, data, growth, exports,
-    load, profiles, machine, bfloat16-base or bfloat16-large.
+    load, profiles, machine, bfloat16-base, bfloat16-large or
+    loss-curves.
     """
     import torch
 
@@ -240,9 +241,14 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
             return measure("tiny", repeats, rows=8, epoch_rows=64, scored=4)
         return measure("large", repeats, epoch_rows=256, scored=32)
 
+    def loss_curves() -> dict:
+        from benchmarks.loss_curves import measure
+
+        return measure(4, 8, "tiny", 16) if quick else measure(24, 16)
+
     return {
-        "bfloat16-base": bfloat16_base, "bfloat16-large": bfloat16_large, "training": training, "base": base,
-        "generation": generation, "prefill": prefill, "scoring": scoring,
+        "loss-curves": loss_curves, "bfloat16-base": bfloat16_base, "bfloat16-large": bfloat16_large,
+        "training": training, "base": base, "generation": generation, "prefill": prefill, "scoring": scoring,
         "data": data, "growth": growth, "exports": exports, "load": load, "profiles": profiles, "machine": machine,
     }  # fmt: skip
 
