@@ -232,7 +232,7 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
 
         if quick:
             return measure("tiny", repeats, rows=8, batches=(4,), epoch_rows=0, scored=4)
-        return measure("base", repeats, batches=(4, 8))
+        return measure("base", repeats, rows=24, batches=(4, 8))
 
     def bfloat16_large() -> dict:
         from benchmarks.bfloat16 import measure
