@@ -1,4 +1,4 @@
-"""Measures this project against its peers, and writes benchmarks/results/DEVICE.json.
+"""Measures this project against its peers, and writes benchmarks/results/MACHINE.json, one file a kind of machine.
 
     python -m benchmarks [--device cpu|cuda] [--quick] [--only PART ...] [--into FOLDER]
 
@@ -26,10 +26,10 @@ RESULTS = Path(__file__).parent / "results"
 PICTURES = Path(__file__).parents[1] / "docs" / "benchmarks"
 PARTS = (
     "training", "base", "generation", "prefill", "scoring", "data", "growth", "processes", "exports", "load",
-    "profiles", "machine",
+    "profiles", "machine", "bfloat16-base", "bfloat16-large", "loss-curves",
 )  # fmt: skip
 # A GPU trains a larger shape than the base model's, exports are for hosts without one, the load is a miniature's.
-CPU_PARTS = ("base", "prefill", "processes", "exports", "load")
+CPU_PARTS = ("base", "prefill", "processes", "exports", "load", "bfloat16-base", "bfloat16-large", "loss-curves")
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "rouge-score-rs", "ctranslate2")
 # What is also given at the top: ratios above 1 mean that this project is faster.
 FLAT = {
@@ -40,6 +40,10 @@ FLAT = {
     "generation": ("score_vs_predict", "score_ct2_vs_predict", "score_equal_rows"),
     "scoring": ("rouge_vs_evaluate",),
     "processes": ("score_two_processes",),
+    "bfloat16-base": (
+        "bf16_train_vs_fp32_base", "bf16_score_vs_fp32_base", "train_vs_best_stock_bf16", "train_vs_best_stock_fp32",
+    ),
+    "bfloat16-large": ("bf16_train_vs_fp32_large", "bf16_score_vs_fp32_large", "finance_epoch_hours_large"),
 }  # fmt: skip
 
 
@@ -67,13 +71,14 @@ def command(device: str, quick: bool, only: tuple[str, ...], into: Path | None) 
 
     \b
     PART is training, base, generation, prefill, scoring, data, growth, processes,
-    exports, load, profiles or machine.
+    exports, load, profiles, machine, bfloat16-base, bfloat16-large or
+    loss-curves.
     """
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
         sys.exit("error: no GPU was found: use --device cpu")
-    name = "cpu" if device == "cpu" else slug(torch.cuda.get_device_name())
+    name = cpu_kind() if device == "cpu" else slug(torch.cuda.get_device_name())
     folder = into or (Path(tempfile.gettempdir(), "benchmarks") if quick else RESULTS)
     path = folder / f"{name}.json"
     previous = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -89,6 +94,14 @@ def command(device: str, quick: bool, only: tuple[str, ...], into: Path | None) 
 
 def main(argv: list[str]) -> None:
     run_command(command, argv, "python -m benchmarks")
+
+
+def cpu_kind() -> str:
+    """A CPU's name as a file's, by what it multiplies bfloat16 with: `cpu-amx-bf16`, `cpu-avx512-bf16`, else `cpu`."""
+    import torch
+
+    has = torch.cpu.get_capabilities()
+    return next((f"cpu-{slug(kind)}" for kind in ("amx_bf16", "avx512_bf16") if has.get(kind)), "cpu")
 
 
 def slug(name: str) -> str:
@@ -220,7 +233,27 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
         job = whole_job(parts["training"], parts.get("generation"), rate)
         return job | ({"small_card": small_card(size)} if cuda else {})
 
+    def bfloat16_base() -> dict:
+        from benchmarks.bfloat16 import measure
+
+        if quick:
+            return measure("tiny", repeats, rows=8, batches=(4,), epoch_rows=0, scored=4)
+        return measure("base", repeats, rows=24, batches=(4, 8))
+
+    def bfloat16_large() -> dict:
+        from benchmarks.bfloat16 import measure
+
+        if quick:
+            return measure("tiny", repeats, rows=8, epoch_rows=64, scored=4)
+        return measure("large", repeats, epoch_rows=256, scored=32)
+
+    def loss_curves() -> dict:
+        from benchmarks.loss_curves import measure
+
+        return measure(4, 8, "tiny", 16) if quick else measure(24, 16)
+
     return {
+        "loss-curves": loss_curves, "bfloat16-base": bfloat16_base, "bfloat16-large": bfloat16_large,
         "training": training, "base": base, "generation": generation, "prefill": prefill, "scoring": scoring,
         "data": data, "growth": growth, "processes": processes, "exports": exports, "load": load, "profiles": profiles,
         "machine": machine,

@@ -1,5 +1,7 @@
 """Times the exports for CPU hosts next to the adapter in float32, on FLAN-T5 of a true shape with random weights.
 
+Where the CPU multiplies bfloat16 at once, adapter and merged checkpoint run in it, too.
+
     python -m benchmarks.export [--size base] [--rows 3] [--tokens 48] [--rounds 3]
 
 A row at a time, every way in a process of its own and in turn with the others. Random weights have no `</s>` to wait
@@ -14,6 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -52,7 +55,8 @@ def measure(size: str, rows: int, tokens: int, rounds: int) -> dict:
         ways = _written(root, size)
         speeds = time_rows(ways, [row["input_ids"] for row in examples], tokens, tokens, rounds)
         sizes = {
-            name: sum(path.stat().st_size for path in (root / name).rglob("*") if path.is_file()) for name in speeds
+            name: sum(path.stat().st_size for path in way.folder.rglob("*") if path.is_file())
+            for name, way in ways.items()
         }
     first = speeds["adapter"]
     return {
@@ -99,9 +103,17 @@ def _written(root: Path, size: str) -> dict[str, Contender]:
         write(form, copy.deepcopy(adapter).merge_and_unload(), None, root / form)
     # `unload` gives the base model back as it was.
     write("merged", adapter.unload(), None, root / "base")
-    return {"adapter": Contender("adapter", root / "adapter", root / "base")} | {
-        f: Contender(f, root / f) for f in forms
-    }
+    ways = {"adapter": Contender("adapter", root / "adapter", root / "base")}
+    ways |= {form: Contender(form, root / form) for form in forms}
+    if not _multiplies_bfloat16():
+        return ways
+    return ways | {f"{name}, bfloat16": replace(ways[name], dtype=torch.bfloat16) for name in ("adapter", "merged")}
+
+
+def _multiplies_bfloat16() -> bool:
+    """Whether the CPU has instructions for it, and PyTorch is not kept to AVX2."""
+    has = torch.cpu.get_capabilities()
+    return torch.backends.cpu.get_cpu_capability() == "AVX512" and bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
 
 if __name__ == "__main__":

@@ -23,8 +23,14 @@ SHAPES = {
 }
 
 
-def make_model(size: str, dropout: float = 0.1, dtype: torch.dtype = torch.float32, seed: int = 0) -> PeftModel:
-    """FLAN-T5 of a true size with random weights and an untied head, LoRA r=32 on q and v (its B not zero)."""
+def make_model(
+    size: str,
+    dropout: float = 0.1,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    targets: tuple[str, ...] = ("q", "v"),
+) -> PeftModel:
+    """FLAN-T5 of a true size with random weights and an untied head, LoRA r=32 on the targets (its B not zero)."""
     d, ff, layers, heads = SHAPES[size]
     config = T5Config(
         vocab_size=VOCABULARY, d_model=d, d_kv=64, d_ff=ff, num_layers=layers, num_heads=heads, dropout_rate=dropout,
@@ -36,7 +42,7 @@ def make_model(size: str, dropout: float = 0.1, dtype: torch.dtype = torch.float
     model.lm_head.weight = torch.nn.Parameter(torch.randn(VOCABULARY, d) * d**-0.5)
     model.generation_config = GenerationConfig(decoder_start_token_id=0, pad_token_id=0, eos_token_id=1)
     lora = LoraConfig(
-        task_type="SEQ_2_SEQ_LM", r=32, lora_alpha=32, lora_dropout=dropout, target_modules=["q", "v"],
+        task_type="SEQ_2_SEQ_LM", r=32, lora_alpha=32, lora_dropout=dropout, target_modules=[*targets],
         init_lora_weights=False,
     )  # fmt: skip
     return get_peft_model(model.to(dtype), lora, autocast_adapter_dtype=True)
@@ -47,6 +53,14 @@ def lengths(rows: int, seed: int = 0) -> tuple[str, list[tuple[int, int]]]:
 
     They are those of the finance recipe's rows: of real ones where `REAL_DATA` is set, else of its miniature.
     """
+    source, pairs = finance_rows()
+    counts = [(len(row["input_ids"]), len(row["labels"])) for row in pairs]
+    return source, Random(seed).choices(counts, k=rows)
+
+
+def finance_rows() -> tuple[str, list[dict[str, list[int]]]]:
+    """Where they come from, and the finance recipe's rows as token ids: real ones where `REAL_DATA` is set, else its
+    miniature's."""
     from recipes.config import parse_recipe
     from recipes.data.columns import fill_templates
 
@@ -54,11 +68,10 @@ def lengths(rows: int, seed: int = 0) -> tuple[str, list[tuple[int, int]]]:
     source, texts, tokenizer = finance_texts()
     short = [row for row in texts if len(row["instruction"]) + len(row["input"]) < 512 and len(row["output"]) < 512]
     filled = [fill_templates(row, recipe.prompt, recipe.target, recipe.split_seed) for row in short]
-    counts = [
-        [len(one.ids) for one in tokenizer.encode_batch_fast([row[part] for row in filled])]
-        for part in ("prompt", "target")
+    prompts, targets = (tokenizer.encode_batch_fast([row[part] for row in filled]) for part in ("prompt", "target"))
+    return source, [
+        {"input_ids": prompt.ids, "labels": target.ids} for prompt, target in zip(prompts, targets, strict=True)
     ]
-    return source, Random(seed).choices(list(zip(*counts, strict=True)), k=rows)
 
 
 def finance_texts() -> tuple[str, list[dict[str, str]], Tokenizer]:

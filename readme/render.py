@@ -171,6 +171,7 @@ def block(name: str, root: Path = ROOT, **facts: Any) -> str:
             "claims": lambda: kept_claims(root),
             "recipes": lambda: recipe_facts(root),
             "results": lambda: kept_results(root),
+            "cpu_parts": lambda: newest_cpu_parts(kept_results(root)),
             "pictures": lambda: {path.stem for path in (root / "docs" / "benchmarks").glob("*.png")},
             "families": family_cells,
             "limits": LIMITS,
@@ -218,9 +219,17 @@ def recipe_facts(root: Path) -> list[dict[str, Any]]:
 
 
 def kept_results(root: Path) -> dict[str, dict]:
-    """What `make bench` measured, by the device's file name; the CPU's first."""
-    files = sorted((root / "benchmarks" / "results").glob("*.json"), key=lambda path: (path.stem != "cpu", path.stem))
+    """What `make bench` measured, by the machine's file name; CPUs first."""
+    files = sorted(
+        (root / "benchmarks" / "results").glob("*.json"), key=lambda path: (not path.stem.startswith("cpu"), path.stem)
+    )
     return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in files}
+
+
+def newest_cpu_parts(results: dict[str, dict]) -> dict[str, Any]:
+    """Every part that was measured on a CPU, from the kind of CPU where that was done last."""
+    parts = [part for name, result in results.items() if name.startswith("cpu") for part in result["parts"].items()]
+    return dict(sorted(parts, key=lambda part: part[1].get("date", "")))
 
 
 def lines(file: str) -> int:

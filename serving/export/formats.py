@@ -138,11 +138,11 @@ def _write_ct2(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
     FromMemory(model, tokenizer).convert(str(folder), quantization=weights)
 
 
-def load(form: str, folder: Path) -> PreTrainedModel:
-    """A model of the format `merged` or `int8`."""
+def load(form: str, folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A model of the format `merged`, in the data type, or `int8`."""
     if form == "int8":
         return load_int8(folder)
-    return AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
+    return AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=dtype, use_safetensors=True).eval()
 
 
 def answers(
@@ -170,11 +170,12 @@ def answers(
 @dataclass(frozen=True)
 class Contender:
     """One way to run an adapter on a CPU: an export in `folder`, or (`form` "adapter") the adapter in `folder` on the
-    base model in the folder `base`, in float32."""
+    base model in the folder `base`; weights that are not in 8 bits in `dtype`."""
 
     form: str
     folder: Path
     base: Path | None = None
+    dtype: torch.dtype = torch.float32
 
 
 def writer(contender: Contender) -> Callable[[list[int], int, int], list[int]]:
@@ -184,8 +185,13 @@ def writer(contender: Contender) -> Callable[[list[int], int, int], list[int]]:
     """
     if contender.form in CT2:
         return _ct2_writer(contender.folder)
-    model = load("merged", contender.base) if contender.form == "adapter" else load(contender.form, contender.folder)
-    if contender.form == "adapter":
+    on_base = contender.form == "adapter"
+    model = (
+        load("merged", contender.base, contender.dtype)
+        if on_base
+        else load(contender.form, contender.folder, contender.dtype)
+    )
+    if on_base:
         model = PeftModel.from_pretrained(model, contender.folder).eval()
 
     def write(prompt: list[int], most: int, fewest: int) -> list[int]:

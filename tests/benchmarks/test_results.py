@@ -3,10 +3,12 @@
 import json
 
 import pytest
+import torch
 
-from benchmarks.__main__ import FLAT, attempt, main, slug
+from benchmarks.__main__ import FLAT, attempt, cpu_kind, main, slug
+from benchmarks.loss_curves import _train, spread_of
 from benchmarks.training import PEFT_LOOP, stock
-from readme.render import block, duration
+from readme.render import block, duration, newest_cpu_parts
 
 
 @pytest.fixture(scope="module")
@@ -14,9 +16,9 @@ def measured(tmp_path_factory):
     """A root in which `python -m benchmarks --quick` has measured the training and what follows from it."""
     root = tmp_path_factory.mktemp("root")
     folder = root / "benchmarks" / "results"
-    parts = ("training", "base", "generation", "exports", "machine")
+    parts = ("training", "base", "generation", "exports", "machine", "bfloat16-base", "bfloat16-large")
     main(["--quick", *(f"--only={part}" for part in parts), "--into", str(folder)])
-    return root, json.loads((folder / "cpu.json").read_text())
+    return root, json.loads((folder / f"{cpu_kind()}.json").read_text())
 
 
 def test_the_chosen_figures_stand_at_the_top(measured):
@@ -56,15 +58,15 @@ def test_every_way_writes_the_same_tokens(measured):
 def test_every_format_has_a_line(measured):
     root, result = measured
     found = result["parts"]["exports"]
-    assert found["ways"].keys() == {"adapter", "merged", "int8", "ct2", "ct2-int8"}
+    in_bfloat16 = {"adapter, bfloat16", "merged, bfloat16"} if cpu_kind() != "cpu" else set()
+    assert found["ways"].keys() == {"adapter", "merged", "int8", "ct2", "ct2-int8"} | in_bfloat16
     assert found["ways"]["int8"]["bytes"] < 0.65 * found["ways"]["merged"]["bytes"]
     table = block("exports", root)
-    for name, ratio in found["tokens_per_second_ratio"].items():
-        assert f"({ratio:.2f})" in next(
-            line
-            for line in table.splitlines()
-            if line.startswith("| the adapter" if name == "adapter" else f"| `{name}`")
-        )
+    shown = [line for line in table.splitlines() if line.startswith(("| the adapter", "| `"))]
+    assert len(shown) == len(found["ways"])
+    for line, ratio in zip(shown, found["tokens_per_second_ratio"].values(), strict=True):
+        assert f"({ratio:.2f})" in line
+    assert all("AVX512-BF16" in line for line in shown if "bfloat16" in line)
 
 
 def test_what_a_cpu_without_vnni_does_has_a_column(measured, tmp_path):
@@ -106,7 +108,7 @@ def test_the_load_is_told(tmp_path):
 def test_parts_that_are_not_measured_again_stay(measured):
     root, result = measured
     main(["--quick", "--only", "machine", "--into", str(root / "benchmarks" / "results")])
-    again = json.loads((root / "benchmarks" / "results" / "cpu.json").read_text())
+    again = json.loads((root / "benchmarks" / "results" / f"{cpu_kind()}.json").read_text())
     assert again["parts"]["training"] == result["parts"]["training"]
     assert again["parts"]["machine"]["date"] >= result["parts"]["machine"]["date"]
 
@@ -124,7 +126,82 @@ def test_the_table_says_what_the_json_says(measured):
     base = result["parts"]["base"]["contenders"]
     assert f" on {base['ours']['tokens_per_second']:,.0f} tokens a second: " in table
     assert f"{base[stock(4)]['ours_is_faster']:.2f}x as fast as {stock(4)}" in table
-    assert (root / "benchmarks" / "results" / "cpu-training.png").read_bytes().startswith(b"\x89PNG")
+    assert (root / "benchmarks" / "results" / f"{cpu_kind()}-training.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_bfloat16_is_raced_against_float32_and_stock_in_both(measured):
+    root, result = measured
+    base, large = (result["parts"][f"bfloat16-{size}"] for size in ("base", "large"))
+    stocks = {f"{stock(4)}, {name}" for name in ("float32", "bfloat16")}
+    assert base["training"].keys() == {"float32", "bfloat16", *stocks}
+    assert large["training"].keys() == {"float32", "bfloat16"} == base["scoring"].keys()
+    assert result["train_vs_best_stock_bf16"] == base["training"][f"{stock(4)}, bfloat16"]["bfloat16_is_faster"] > 0
+    # Two rounds of a step of 64 rows.
+    assert large["epoch_rows_measured"] == 128 and large["finance_epoch_hours_tiny"] > 0
+    for part in (base, large):
+        share = part["flop_share_of_bfloat16"]["bfloat16"]
+        assert 0 < share < 1 and part["bf16_train_vs_fp32_tiny"] > 0 < part["bf16_score_vs_fp32_tiny"]
+    table = block("bfloat16", root)
+    for name, speed in base["training"].items():
+        line = next(line for line in table.splitlines() if f"training: {name} |" in line.replace("**", "")[2:]
+                    or f"training: **this project, {name}**" in line)  # fmt: skip
+        faster = "" if name == "bfloat16" else f"{speed['bfloat16_is_faster']:.2f}x"
+        assert f"| {speed['tokens_per_second']:,.0f} (" in line and f"| {faster} | " in line
+    assert f"takes FLAN-T5-tiny {large['finance_epoch_hours_tiny']:.1f} hours in bfloat16" in table
+
+
+def test_losses_in_bfloat16_are_told_next_to_the_seeds_spread(tmp_path):
+    seeds = [[4.0, 3.0, 2.0], [4.1, 2.8, 2.0], [3.9, 3.2, 2.1]]
+    inside, outside = spread_of(seeds, [4.01, 3.0, 1.98]), spread_of(seeds, [4.01, 4.0, 2.0])
+    assert inside["mean_spread"] == pytest.approx((0.2 + 0.4 + 0.1) / 3, abs=1e-5) and inside["outside"] == 0
+    assert inside["mean_distance"] == pytest.approx(0.01) and inside["largest_distance"] == pytest.approx(0.02)
+    assert outside["outside"] == 1 and outside["largest_distance"] == 1
+    common = {"rows_a_step": 8, "scored_rows": 16, "difference": {"mean": 0.0001, "low": -0.002, "high": 0.003}}
+    curves = {"shape": inside | common | {"rows_from": "real rows", "size": "small", "score": "loss"}}
+    curves["miniature"] = outside | common | {"rows_from": "the finance miniature", "score": "ROUGE-L"}
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    (results / "cpu-amx-bf16.json").write_text(json.dumps({"parts": {"loss-curves": curves}}))
+    told = block("loss_curves", tmp_path)
+    assert (
+        "4.00 to 2.000 (1.980) | 0.2333 | 0.0100, at most 0.0200 | loss of 16 rows: +0.0001 [-0.0020, +0.0030] |"
+        in told
+    )
+    assert "0 and 1 steps in bfloat16 lie further outside" in told
+
+
+def test_a_shape_trains_in_both_types_from_the_same_start():
+    rows = [{"input_ids": [5, 6, 7, 1], "labels": [8, 9, 1]}, {"input_ids": [7, 1], "labels": [5, 1]}] * 4
+    curves, losses = zip(
+        *(_train("tiny", dtype, rows, 4, seed=1, test=rows[:2]) for dtype in (torch.float32, torch.bfloat16)),
+        strict=True,
+    )
+    assert len(curves[0]) == len(curves[1]) == 2 and len(losses[0]) == 2
+    assert curves[0] != curves[1] and curves[1] == pytest.approx(curves[0], rel=0.01)
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+def test_bfloat16_opens_the_headline_once_it_is_measured(tmp_path):
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    base = {"threads": 2, "bf16_train_vs_fp32_base": 3.0, "bf16_score_vs_fp32_base": 1.5}
+    base["train_vs_best_stock_bf16"] = 2.4
+    large = {"bf16_train_vs_fp32_large": 3.1, "bf16_score_vs_fp32_large": 1.8, "finance_epoch_hours_large": 2.46}
+    parts = {"bfloat16-base": base, "bfloat16-large": large}
+    (results / "cpu-amx-bf16.json").write_text(json.dumps({"parts": parts}))
+    told = block("headline", tmp_path)
+    assert "3.00 times as fast as float32 (large 3.10)" in told and "2.40 times the fastest stock trainer" in told
+    assert "1.50 times as fast (large 1.80)" in told and "2.5 hours an epoch" in told
+
+
+def test_a_part_is_shown_from_the_cpu_where_it_was_measured_last():
+    results = {
+        "cpu": {"parts": {"load": {"date": "2026-11-23", "n": 1}, "exports": {"n": 2}}},
+        "cpu-amx-bf16": {"parts": {"load": {"date": "2026-11-26", "n": 3}}},
+        "cpu-avx512-bf16": {"parts": {"load": {"date": "2026-11-25", "n": 4}}},
+        "nvidia-h200": {"parts": {"exports": {"date": "2026-11-27", "n": 5}}},
+    }
+    assert {name: part["n"] for name, part in newest_cpu_parts(results).items()} == {"load": 3, "exports": 2}
 
 
 def test_a_missing_package_is_named(tmp_path):

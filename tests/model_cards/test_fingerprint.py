@@ -26,6 +26,7 @@ WITHOUT_INFLUENCE = {
     "model_cards.statements": "compares cards",
     "model_cards.vouchers": "fills a free section, which is compared with the files beside the card",
     "model_cards.fingerprint": "names what renders",
+    "recipes.quantization": "lets bitsandbytes be imported",
     "record.cache": "stores plots under keys of their own",
     "record.errors": "texts of errors",
     "record.parquet_size": "refuses files",
