@@ -8,11 +8,13 @@ from model_cards import card, escape, evaluation, plots
 from recipes import expectations, families
 from recipes.data import letters
 from record import (
+    energy,
     field_types,
     hashes,
     names,
     predictions,
     project,
+    recipe_datasets,
     release_files,
     run_record,
     scored_record,
@@ -38,12 +40,14 @@ MODULES = (
     plots,
     expectations,
     families,
+    energy,
     field_types,
     hashes,
     letters,
     names,
     predictions,
     project,
+    recipe_datasets,
     release_files,
     run_record,
     scored_record,
