@@ -19,6 +19,7 @@ from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForSeq2SeqLM, BitsAndBytesConfig, T5ForConditionalGeneration
 
 from benchmarks.shapes import VOCABULARY, finance_texts, make_model, sql_texts
+from recipes.quantization import bring_in_bitsandbytes
 
 
 class Kind(NamedTuple):
@@ -167,6 +168,8 @@ def load(
     Parameters:
         compute: in what the layers that are not quantized compute.
     """
+    if precision in ("int8", "nf4"):
+        bring_in_bitsandbytes()
     quantization = {
         "int8": BitsAndBytesConfig(load_in_8bit=True),
         "nf4": BitsAndBytesConfig(
