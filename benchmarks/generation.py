@@ -113,7 +113,7 @@ def measure(device: str, rows: int, repeats: int, size: str) -> dict:
         "score_equal_rows": min(equal.values()),
         "equal_rows": equal,
         "rows_per_second": round(rows / whole["torch"], 2),
-        "seconds": {name: round(seconds, 2) for name, seconds in whole.items()},
+        "seconds": {name: round(seconds, 4) for name, seconds in whole.items()},
         "ranges": {name: [round(min(seconds[name]), 2), round(max(seconds[name]), 2)] for name in ways},
         "tokens_per_second_by_batch_size": {batch: round(speed, 1) for batch, speed in tried.items()},
         "best_batch_size": best,

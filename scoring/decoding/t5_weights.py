@@ -166,15 +166,22 @@ def _with_lora(module: LoraLinear, packed: dict[nn.Parameter, Layer]) -> Layer:
     return lora
 
 
+def _packs(dtype: torch.dtype) -> bool:
+    """Whether oneDNN has a layout of its own for such weights on this CPU."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def _product(weight: Tensor, packed: dict[nn.Parameter, Layer]) -> Layer:
-    if weight.device.type != "cpu" or weight.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
+    if weight.device.type != "cpu" or not _packs(weight.dtype):
         return lambda x: F.linear(x.to(weight.dtype), weight)
     if weight in packed:
         return packed[weight]
     copy = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous())
 
     def product(x: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x.float(), copy, None, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(x.to(weight.dtype), copy, None, "none", [], "")
 
     # Other tensors are made again at every access.
     if isinstance(weight, nn.Parameter):
