@@ -91,19 +91,20 @@ def _run(environ: dict[str, str], dataset: str) -> dict:
 def prepare(dataset_id: str) -> dict:
     """All that a run does to its data, with one pass over the token ids as an epoch makes; seconds and peak memory."""
     clock = [time.perf_counter()]
-    from types import SimpleNamespace
-
+    
     from hub.pins import pin
     from recipes.config import parse_recipe
     from recipes.data.lineage import find_seen_rows
     from recipes.data.splits import build_splits, references, tokenize
     from recipes.data.tokenizer import audit, load_tokens
+    from record.run_record import Pins
 
     # The parser of recipes loads TRL and transformers.
     recipe = parse_recipe(["--config", "recipes/finance.yaml"]).arguments
     clock.append(time.perf_counter())
     dataset = pin("dataset", dataset_id, "main")
-    tokens = load_tokens(pin("model", "google/flan-t5-large", "main"), [])
+    base = pin("model", "google/flan-t5-large", "main")
+    tokens = load_tokens(base, [])
     splits = build_splits(recipe, dataset, tokens)
     rows = tokenize(splits.train, tokens)
     clock.append(time.perf_counter())
@@ -112,7 +113,7 @@ def prepare(dataset_id: str) -> dict:
     audit(tokens, references(splits))
     clock.append(time.perf_counter())
     before_leakage = peak_bytes()
-    find_seen_rows(splits, SimpleNamespace(dataset=dataset, parent_adapter=None))
+    find_seen_rows(splits, Pins(base_model=base, dataset=dataset))
     clock.append(time.perf_counter())
     peak = peak_bytes()
     test, training = splits.test["input"][:], splits.train["input"][:]
