@@ -164,7 +164,7 @@ def test_foreign_text_stays_text(full, predictions, verdict, text, monkeypatch):
 
     # Of the free sections, and of these alone, people's texts are taken.
     assert keep_free_sections(card, card) == card
-    assert len(re.findall("<!-- free: ", card)) == 3
+    assert len(re.findall("<!-- free: ", card)) == 4
     table = Page(MarkdownIt("commonmark").enable("table").render(compare_table([record], "rougeL")))
     assert table.tags == Page(MarkdownIt("commonmark").enable("table").render(compare_table([full], "rougeL"))).tags
 
