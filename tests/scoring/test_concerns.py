@@ -179,7 +179,7 @@ def parent(verdict):
         (cyrillic, "of the references' letters. Set `rouge_tokenizer: characters`"),
         (same, "all 120 outputs of the adapter are those of the base model"),
         (no_tables, "SQL execution match is not stated: it applies to none of the 120 test rows"),
-        (nearest, "is not shown to be better than 0.2000, which the target of the nearest training input scores"),
+        (nearest, "is not shown to be better than 0.200, which the target of the nearest training input scores"),
     ],
 )
 def test_each_reason_is_told_with_its_number(sound, change, line):

@@ -289,4 +289,4 @@ def test_a_new_metric_is_one_row_and_one_function(tmp_path, record, predictions)
     mean_of_both = (1 + 4 / 8) / 2
     deciding, row = answer.stdout.splitlines()[-2:]
     assert deciding.startswith("['places']") and math.isclose(float(deciding.split()[-1]), mean_of_both)
-    assert f"**{mean_of_both:.4f}**" in row
+    assert f"**{mean_of_both:.3f}**" in row
