@@ -74,7 +74,7 @@ def test_scores_of_every_script_are_right_and_the_card_warns_of_rouge(run, commi
     score = record.baselines["nearest"].scores["chrf"].mean
     assert f"{100 * score:.6f}" == theirs and float(theirs) > 10
     card = (run / "release" / "README.md").read_text(encoding="utf-8")
-    assert f"| the target of the nearest training input | {score:.4f} [" in card
+    assert f"| the target of the nearest training input | {score:.3f} [" in card
     assert re.search(
         r"ROUGE of words reads a to z and digits only: it cannot see \d\d\.\d % of the", html.unescape(card)
     )
