@@ -16,7 +16,7 @@ import click
 
 from evaluation.findings import Drift, Findings, Undecided, note
 from recipes.launch import accelerate_option
-from record.command_line import Command, run_command
+from record.command_line import Command, run_command, trust_config_option
 from record.errors import UserError, explanation, last_word, one_line
 from record.predictions import Predictions
 from record.release_files import ADAPTER_FILE, PREDICTIONS_FILE
@@ -26,6 +26,8 @@ from record.verdict import Check, Level, Verdict
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from hub.identity import ExpectedIdentity
 
 EXIT_CODES = {"REPRODUCED": 0, "DRIFTED": 1, "UNCHECKED": 2}
 
@@ -53,6 +55,9 @@ EXIT_CODES = {"REPRODUCED": 0, "DRIFTED": 1, "UNCHECKED": 2}
     metavar="FILE",
     help="Public key (PEM) that must have signed it.",
 )
+@click.option("--verify-identity", "identity", metavar="WHO", help="E-mail or URI that must have signed it.")
+@click.option("--verify-issuer", "issuer", metavar="URL", help="With --verify-identity: who says that it was them.")
+@trust_config_option
 @click.option(
     "--report", type=click.Path(path_type=Path), metavar="FILE", help="Write a page (HTML) with the rows that differ."
 )
@@ -71,6 +76,9 @@ def command(
     accelerate: Path | None,
     sample: int | None,
     key: Path | None,
+    identity: str | None,
+    issuer: str | None,
+    trust_config: Path | None,
     report: Path | None,
     data: Path | None,
     strict: bool,
@@ -98,10 +106,11 @@ def command(
 
     if accelerate is not None and level == "score":
         raise click.UsageError("--accelerate shares out a model's work, and level score runs none: leave it out.")
+    expected = _expected(key, identity, issuer, trust_config)
     if share_command("retrain" if level == "train" else "reproduce", accelerate, f"UNCHECKED {adapter}", 2):
         return
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout), waiting_out_limits():
-        verdict, findings = reproduce(adapter, revision, level, sample, key, data)
+        verdict, findings = reproduce(adapter, revision, level, sample, expected, data)
         if report:
             from evaluation.verdict_page import render_report
 
@@ -113,6 +122,30 @@ def command(
     if verdict.verdict != "UNCHECKED":
         dismiss()
     sys.exit(code)
+
+
+def _expected(
+    key: Path | None, identity: str | None, issuer: str | None, trust_config: Path | None
+) -> "Path | ExpectedIdentity | None":
+    """Who must have signed the release, as the command line names it.
+
+    Raises:
+        `click.UsageError`: options that have no effect together.
+    """
+    if bool(identity) != bool(issuer):
+        raise click.UsageError("--verify-identity and --verify-issuer go together: who, and who says that it was them.")
+    if key and identity:
+        raise click.UsageError("--verify-key and --verify-identity exclude each other: a release has one signature.")
+    if trust_config and not identity:
+        raise click.UsageError("--trust-config is for --verify-identity: add that.")
+    if identity is None or issuer is None:
+        return key
+    from hub.identity import ExpectedIdentity, named_identity
+
+    try:
+        return ExpectedIdentity(named_identity(identity, issuer), trust_config)
+    except UserError as error:
+        raise click.UsageError(f"{error}.") from None
 
 
 def _at_level_train(**options: Any) -> None:
@@ -142,14 +175,14 @@ def reproduce(
     revision: str = "main",
     level: Level = "generate",
     sample: int | None = None,
-    key: Path | None = None,
+    signed_by: "Path | ExpectedIdentity | None" = None,
     data: Path | None = None,
 ) -> tuple[Verdict, Findings]:
     """Checks `adapter` at `revision`; never raises.
 
     Parameters:
         sample: generates for so many test rows only; all unless given.
-        key: public key that must have signed the release; signatures are not looked at unless given.
+        signed_by: public key or identity that must have signed the release; no signature is looked at unless given.
         data: the file of rows, or the folder, of a release that pins its rows by their sha256 alone.
 
     Returns:
@@ -160,7 +193,7 @@ def reproduce(
     try:
         if sample is not None and sample < 1:
             raise UserError(f"a sample is one row or more, not {sample}")
-        _check(findings, adapter, revision, level, key, data)
+        _check(findings, adapter, revision, level, signed_by, data)
     except (Drift, Undecided) as end:
         failure = end
     except BaseException as error:
@@ -221,7 +254,10 @@ def _bug(error: BaseException) -> str:
     return f"{type(error).__name__}, see above"
 
 
-def _check(findings: Findings, adapter: str, revision: str, level: Level, key: Path | None, data: Path | None) -> None:
+def _check(
+    findings: Findings, adapter: str, revision: str, level: Level, signed_by: "Path | ExpectedIdentity | None",
+    data: Path | None,
+) -> None:  # fmt: skip
     """Makes every check of the level, in order, and notes in `findings` what each gives.
 
     Raises:
@@ -242,7 +278,7 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
     if (reason := find_withdrawal(adapter, commit)) is not None:
         findings.concerns = [f"its publisher has withdrawn it: {reason}"]
         print(f"Concern: {one_line(findings.concerns[0])}", flush=True)
-    folder, record = pull_release(findings, adapter, commit, key)
+    folder, record = pull_release(findings, adapter, commit, signed_by)
     note_commit(adapter, revision, commit)
     findings.record = record
     own_rows.refuse_other_rows(record, data)
