@@ -1,5 +1,5 @@
-"""Signatures by identity (https://docs.sigstore.dev): an authority certifies a key of some minutes to whom a token names,
-and a public log keeps the signature with its time.
+"""Signatures by identity (https://docs.sigstore.dev): an authority certifies to whom a token names a key that lives for
+minutes, and a public log keeps the signature with its time.
 
 Without a trust configuration Sigstore's public instance is meant; with one, nothing but what stands in it is asked.
 """

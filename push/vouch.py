@@ -104,9 +104,8 @@ def command(adapter: str, revision: str, level: Level, sample: int | None, **opt
         given = argparse.Namespace(**options)
         _refuse_mixed(given)
         if given.as_list:
-            signers = dict(map(_named_key, given.keys)) | dict(
-                _named_identity(text, given) for text in given.identities
-            )
+            signers: dict[str, Key | Identity] = dict(map(_named_key, given.keys))
+            signers |= dict(_named_identity(text, given.issuer) for text in given.identities)
             list_vouchers(adapter, revision, given.dataset, Wanted(signers, given.trust_config))
         elif given.card:
             print(show_on_card(adapter, given.trust_config), flush=True)
@@ -118,8 +117,8 @@ def command(adapter: str, revision: str, level: Level, sample: int | None, **opt
 def _refuse_mixed(given: argparse.Namespace) -> None:
     """Refuses options that would have no effect together."""
     if (given.keys or given.identities) and not given.as_list:
-        raise UserError("--verify-key and --verify-identity are for --list: add that, or sign your own verdict by --key "
-                        "or --identity")  # fmt: skip
+        option = "--verify-key" if given.keys else "--verify-identity"
+        raise UserError(f"{option} is for --list: add that, or sign your own verdict by --key or --identity")
     if bool(given.identities) != bool(given.issuer):
         raise UserError("--verify-identity and --verify-issuer go together: who signed, and who says that it was them")
     if (given.as_list or given.card) and (given.key or given.identity or given.file or (given.as_list and given.card)):
@@ -141,11 +140,11 @@ def _named_key(text: str) -> tuple[str, Key]:
     return name, dsse.read_public(Path(path))
 
 
-def _named_identity(text: str, given: argparse.Namespace) -> tuple[str, Identity]:
+def _named_identity(text: str, issuer: str) -> tuple[str, Identity]:
     name, _, who = text.partition("=")
     if not name or not who:
         raise UserError(f"--verify-identity {text!r} names no identity: write it as alice=alice@example.com")
-    return name, named_identity(who, given.issuer)
+    return name, named_identity(who, issuer)
 
 
 def _vouch(

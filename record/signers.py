@@ -38,7 +38,7 @@ class Key(Section):
 
 
 class Identity(Section):
-    """An e-mail address or the URI of a workflow, and the issuer (a URL) that says so: both as a certificate has them."""
+    """An e-mail address or a workflow's URI, and the issuer (a URL) that says so: both as a certificate has them."""
 
     identity: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=ONE_LINE)]
     issuer: Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=ONE_LINE)]

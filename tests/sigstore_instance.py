@@ -1,5 +1,5 @@
-"""A Sigstore instance in small, in a thread of the test: certificate authority (Fulcio), its certificate-transparency log,
-transparency log (Rekor, version 1) and identity provider, as far as the real client speaks with them.
+"""A Sigstore instance in small, in a thread of the test: certificate authority (Fulcio), its log of certificates, log
+of signatures (Rekor, version 1) and identity provider, as far as the real client speaks with them.
 
 Forms: https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md (certificates), RFC 6962 (signed certificate
 timestamps, Merkle leaves), https://github.com/transparency-dev/formats/blob/main/log/README.md (checkpoints),
@@ -47,6 +47,10 @@ def der(key):
 
 def key_id(key):
     return hashlib.sha256(der(key)).digest()
+
+
+def hash_of(data):
+    return {"algorithm": "sha256", "value": hashlib.sha256(data).hexdigest()}
 
 
 def sign(key, data):
@@ -154,8 +158,9 @@ class Instance:
         timestamp = b"\0" + key_id(self.certificates) + milliseconds + b"\0\0" + b"\4\3"
         timestamp += struct.pack(">H", len(signature)) + signature
         listed = struct.pack(">HH", len(timestamp) + 2, len(timestamp)) + timestamp
-        assert 128 <= len(listed) < 256 or len(listed) < 128
-        return b"\4" + (b"\x81" if len(listed) > 127 else b"") + bytes([len(listed)]) + listed
+        # Some 120 bytes: DER writes a length below 128 in one byte.
+        assert len(listed) < 128
+        return b"\4" + bytes([len(listed)]) + listed
 
     def log(self, proposed, _):
         """An entry of a log that has no other."""
@@ -164,10 +169,8 @@ class Instance:
         body = rfc8785.dumps({
             "apiVersion": "0.0.1", "kind": "dsse",
             "spec": {
-                "envelopeHash": {"algorithm": "sha256", "value": hashlib.sha256(content["envelope"].encode()).hexdigest()},
-                "payloadHash": {
-                    "algorithm": "sha256", "value": hashlib.sha256(base64.b64decode(envelope["payload"])).hexdigest(),
-                },
+                "envelopeHash": hash_of(content["envelope"].encode()),
+                "payloadHash": hash_of(base64.b64decode(envelope["payload"])),
                 "signatures": [{"signature": envelope["signatures"][0]["sig"], "verifier": content["verifiers"][0]}],
             },
         })  # fmt: skip

@@ -14,7 +14,8 @@ from key_pairs import key_pair, openssl
 
 from evaluation import evaluate
 from hub.release import pull
-from hub.signing import BadSignature, check, sign, verify
+from hub.signing import check, sign, verify
+from hub.signing_extra import BadSignature
 from push import delivery, publish
 from record.errors import UserError
 from record.run_record import load_record

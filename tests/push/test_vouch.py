@@ -21,7 +21,7 @@ from publishers import copy_of, told
 
 from evaluation import regenerate
 from hub.dsse import public_half, sign
-from hub.vouchers import accepted, read_proposed, read_release, read_vouchers
+from hub.vouchers import Wanted, accepted, read_proposed, read_release, read_vouchers
 from model_cards.overview import read_all, render_overview
 from model_cards.vouchers import section_of
 from push.vouch import command
@@ -260,7 +260,7 @@ def test_three_vouchers_count_once_merged_and_the_release_stays_whole(proposed, 
         assert "Concern: carol found DRIFTED at level generate on " in out
     # A key that is not hers, and a signature that he never made.
     for who in ("alice", "bob"):
-        (refused,) = [f for f in read_vouchers(release(), {who: public_half(keys["mallory"][0])}) if f.refusal]
+        (refused,) = [f for f in read_vouchers(release(), Wanted({who: public_half(keys["mallory"][0])})) if f.refusal]
         assert f"/{who}-" in refused.path and re.search("not by the key|should be by the key", refused.refusal)
 
 
