@@ -12,6 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from hub.signing_extra import BadSignature, library
 from record.errors import UserError, first_problem, one_line
 from record.signers import Identity
@@ -55,8 +57,6 @@ def named_identity(name: str, issuer: str) -> Identity:
     Raises:
         `UserError`: it is none.
     """
-    from pydantic import ValidationError
-
     try:
         return Identity(identity=name, issuer=issuer)
     except ValidationError as error:
@@ -209,7 +209,6 @@ def _bundle(data: bytes) -> Any:
 def _names(certificate: Any) -> Identity:
     """The e-mail address or URI that a certificate names, and the issuer in its extension 1.3.6.1.4.1.57264.1.1."""
     from cryptography import x509
-    from pydantic import ValidationError
 
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -221,7 +220,18 @@ def _names(certificate: Any) -> Identity:
         raise BadSignature("its certificate names no e-mail address or URI, or no issuer") from error
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=1)
+def _public_instance() -> "ClientTrustConfig | UserError":
+    """What the public instance publishes, or why it cannot be fetched: asked once, however many verdicts need it."""
+    from sigstore.models import ClientTrustConfig
+
+    try:
+        with _told():
+            return ClientTrustConfig.production()
+    except UserError as error:
+        return error
+
+
 def _trust(path: Path | None) -> "ClientTrustConfig":
     """What is trusted: an instance's description, or what the public instance publishes today.
 
@@ -233,8 +243,9 @@ def _trust(path: Path | None) -> "ClientTrustConfig":
     from sigstore.models import ClientTrustConfig
 
     if path is None:
-        with _told():
-            return ClientTrustConfig.production()
+        if isinstance(public := _public_instance(), UserError):
+            raise public
+        return public
     try:
         trust = ClientTrustConfig.from_json(path.read_text(encoding="utf-8"))
         # Read when they are asked for: a configuration that lacks one is found here.
@@ -243,9 +254,8 @@ def _trust(path: Path | None) -> "ClientTrustConfig":
     except OSError as error:
         raise UserError(f"the trust configuration {path} cannot be read: {error.strerror}") from error
     except (Error, ValueError) as error:
-        raise UserError(
-            f"{path} is no trust configuration in Sigstore's form (ClientTrustConfig): {one_line(str(error), 200)}"
-        ) from error
+        reason = first_problem(error) if isinstance(error, ValidationError) else one_line(str(error), 200)
+        raise UserError(f"{path} is no trust configuration in Sigstore's form (ClientTrustConfig): {reason}") from error
 
 
 @contextmanager

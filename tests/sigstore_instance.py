@@ -33,7 +33,7 @@ PATHS = {"/api/v2/signingCert": "certify", "/api/v1/log/entries": "log"}
 def token(identity, issuer=ISSUER, seconds=600, **claims):
     """What the identity provider gives somebody who has signed in."""
     now = int(time.time())
-    stated = {"iss": issuer, "sub": identity, "aud": "sigstore", "iat": now - seconds, "exp": now + seconds}
+    stated = {"iss": issuer, "sub": identity, "aud": "sigstore", "iat": now - 3600, "exp": now + seconds}
     return jwt.encode(stated | claims, SECRET, algorithm="HS256")
 
 

@@ -1,4 +1,4 @@
-"""Signatures by identity: the real client of Sigstore signs with an instance in this process, and verifies without it."""
+"""Signatures by identity: the real client of Sigstore signs with an instance in this process, verifies without."""
 
 import base64
 import json
