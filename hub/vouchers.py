@@ -182,6 +182,7 @@ def _judge(
     try:
         if signer is not None or voucher.contents.signer is not None:
             dsse.verify(voucher, signer, wanted.trust_config)
+            voucher = replace(voucher, verified=True)
     except BadSignature as error:
         return replace(file, refusal=str(error))
     except UserError as error:

@@ -16,7 +16,7 @@ from hub.release import pull
 from hub.retry import retry
 from hub.signing import check, expected_of, sign
 from hub.signing_extra import BadSignature
-from hub.vouchers import accepted, read_release, read_vouchers
+from hub.vouchers import Wanted, accepted, read_release, read_vouchers
 from model_cards.vouchers import render_vouchers
 from push import repository
 from push.card_text import with_section
@@ -133,7 +133,7 @@ def _lay_out(delivery: Delivery, there: RemoteState, options: Options) -> str:
     """Lays the release out; returns the message of its commit."""
     release = delivery.run / "release"
     record = stage(delivery.run, delivery.repo_id, there.card, release, options.keep_rows)
-    _show_vouchers(delivery, there, release)
+    _show_vouchers(delivery, there, options)
     if options.signer is not None:
         if SIGNATURE_FILE in there.files:
             # One that still holds is kept, else the same release would be another commit.
@@ -154,16 +154,17 @@ def _lay_out(delivery: Delivery, there: RemoteState, options: Options) -> str:
     return f"Publish {record.name}: {delivery.note}"
 
 
-def _show_vouchers(delivery: Delivery, there: RemoteState, release: Path) -> None:
+def _show_vouchers(delivery: Delivery, there: RemoteState, options: Options) -> None:
     """Renders the verdicts by others that were merged into the repository into the card's section of them.
 
     Those of an earlier version say nothing of this one.
     """
-    vouchers: list[Voucher] = []
+    release, vouchers = delivery.run / "release", list[Voucher]()
     if there.release == (release / RECORD_FILE).read_bytes() and any(map(VOUCHER_FILE.fullmatch, there.files)):
         name = delivery.repo_id
         vouchers = retry(
-            f"reading the verdicts in {name}", lambda: accepted(read_vouchers(read_release(name, there.head)))
+            f"reading the verdicts in {name}",
+            lambda: accepted(read_vouchers(read_release(name, there.head), Wanted(trust_config=options.trust_config))),
         )
     text = render_vouchers(vouchers, delivery.repo_id.partition("/")[0])
     card = (release / CARD_FILE).read_text(encoding="utf-8")

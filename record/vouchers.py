@@ -81,7 +81,7 @@ class Voucher:
     """A verdict by others, as its file holds it: whole in itself, and not yet held against a release.
 
     `path` is the file's place, `record_sha256` the record that it speaks of, `envelope` what is signed, if it is, and
-    `bundle` the file's bytes where an identity signed it.
+    `bundle` the file's bytes where an identity signed it. `verified` says that the signature was checked.
     """
 
     path: str
@@ -89,6 +89,7 @@ class Voucher:
     record_sha256: str
     envelope: Envelope | None
     bundle: bytes | None = None
+    verified: bool = False
 
     @property
     def checker(self) -> str:
@@ -104,7 +105,7 @@ class Voucher:
 
     @property
     def signed_by(self) -> str:
-        """Whose signature it carries, in words; empty for none."""
+        """Whose signature it says that it carries, in words; empty for none."""
         return self.contents.signer.label if self.contents.signer else ""
 
     @property
