@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import click
 
 from evaluation.findings import Drift, Findings, Undecided, note
+from evaluation.signed_by import signed_by_options
+from hub.identity import ExpectedIdentity
 from recipes.launch import accelerate_option
-from record.command_line import Command, run_command, trust_config_option
+from record.command_line import Command, run_command
 from record.errors import UserError, explanation, last_word, one_line
 from record.predictions import Predictions
 from record.release_files import ADAPTER_FILE, PREDICTIONS_FILE
@@ -26,8 +28,6 @@ from record.verdict import Check, Level, Verdict
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-    from hub.identity import ExpectedIdentity
 
 EXIT_CODES = {"REPRODUCED": 0, "DRIFTED": 1, "UNCHECKED": 2}
 
@@ -48,16 +48,7 @@ EXIT_CODES = {"REPRODUCED": 0, "DRIFTED": 1, "UNCHECKED": 2}
 )
 @accelerate_option
 @click.option("--sample", type=int, metavar="ROWS", help="Generate for so many rows only, drawn by the commit.")
-@click.option(
-    "--verify-key",
-    "key",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Public key (PEM) that must have signed it.",
-)
-@click.option("--verify-identity", "identity", metavar="WHO", help="E-mail or URI that must have signed it.")
-@click.option("--verify-issuer", "issuer", metavar="URL", help="With --verify-identity: who says that it was them.")
-@trust_config_option
+@signed_by_options
 @click.option(
     "--report", type=click.Path(path_type=Path), metavar="FILE", help="Write a page (HTML) with the rows that differ."
 )
@@ -75,10 +66,7 @@ def command(
     level: Level,
     accelerate: Path | None,
     sample: int | None,
-    key: Path | None,
-    identity: str | None,
-    issuer: str | None,
-    trust_config: Path | None,
+    signed_by: Path | ExpectedIdentity | None,
     report: Path | None,
     data: Path | None,
     strict: bool,
@@ -106,11 +94,10 @@ def command(
 
     if accelerate is not None and level == "score":
         raise click.UsageError("--accelerate shares out a model's work, and level score runs none: leave it out.")
-    expected = _expected(key, identity, issuer, trust_config)
     if share_command("retrain" if level == "train" else "reproduce", accelerate, f"UNCHECKED {adapter}", 2):
         return
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout), waiting_out_limits():
-        verdict, findings = reproduce(adapter, revision, level, sample, expected, data)
+        verdict, findings = reproduce(adapter, revision, level, sample, signed_by, data)
         if report:
             from evaluation.verdict_page import render_report
 
@@ -122,30 +109,6 @@ def command(
     if verdict.verdict != "UNCHECKED":
         dismiss()
     sys.exit(code)
-
-
-def _expected(
-    key: Path | None, identity: str | None, issuer: str | None, trust_config: Path | None
-) -> "Path | ExpectedIdentity | None":
-    """Who must have signed the release, as the command line names it.
-
-    Raises:
-        `click.UsageError`: options that have no effect together.
-    """
-    if bool(identity) != bool(issuer):
-        raise click.UsageError("--verify-identity and --verify-issuer go together: who, and who says that it was them.")
-    if key and identity:
-        raise click.UsageError("--verify-key and --verify-identity exclude each other: a release has one signature.")
-    if trust_config and not identity:
-        raise click.UsageError("--trust-config is for --verify-identity: add that.")
-    if identity is None or issuer is None:
-        return key
-    from hub.identity import ExpectedIdentity, named_identity
-
-    try:
-        return ExpectedIdentity(named_identity(identity, issuer), trust_config)
-    except UserError as error:
-        raise click.UsageError(f"{error}.") from None
 
 
 def _at_level_train(**options: Any) -> None:
@@ -175,7 +138,7 @@ def reproduce(
     revision: str = "main",
     level: Level = "generate",
     sample: int | None = None,
-    signed_by: "Path | ExpectedIdentity | None" = None,
+    signed_by: Path | ExpectedIdentity | None = None,
     data: Path | None = None,
 ) -> tuple[Verdict, Findings]:
     """Checks `adapter` at `revision`; never raises.
@@ -255,9 +218,13 @@ def _bug(error: BaseException) -> str:
 
 
 def _check(
-    findings: Findings, adapter: str, revision: str, level: Level, signed_by: "Path | ExpectedIdentity | None",
+    findings: Findings,
+    adapter: str,
+    revision: str,
+    level: Level,
+    signed_by: Path | ExpectedIdentity | None,
     data: Path | None,
-) -> None:  # fmt: skip
+) -> None:
     """Makes every check of the level, in order, and notes in `findings` what each gives.
 
     Raises:

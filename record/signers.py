@@ -41,7 +41,7 @@ class Identity(Section):
     """An e-mail address or a workflow's URI, and the issuer (a URL) that says so: both as a certificate has them."""
 
     identity: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=ONE_LINE)]
-    issuer: Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=ONE_LINE)]
+    issuer: Annotated[str, StringConstraints(min_length=1, max_length=70, pattern=ONE_LINE)]
 
     @property
     def label(self) -> str:

@@ -109,6 +109,11 @@ class Voucher:
         return self.contents.signer.label if self.contents.signer else ""
 
     @property
+    def signature(self) -> str:
+        """As `signed_by`, and whether that was checked."""
+        return self.signed_by if self.verified or not self.signed_by else f"{self.signed_by} (unchecked)"
+
+    @property
     def device(self) -> str:
         """Where the models ran, in words."""
         if self.verdict.level == "score":

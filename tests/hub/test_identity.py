@@ -3,6 +3,8 @@
 import base64
 import json
 import shutil
+import subprocess
+import sys
 import time
 
 import pytest
@@ -67,13 +69,19 @@ def release(signed, tmp_path):
 
 
 def test_who_signed_is_verified_without_a_network(signed, tmp_path):
-    """As the format's own command line does it, for which the instance is a file."""
     own = Signing(tmp_path)
     folder = write_release(tmp_path / "release")
     sign(folder, own.signer())
     own.instance.stop()
     verify(folder, own.expected(), FILES)
     assert named_in((folder / "model.sig").read_bytes()) == own.expected().identity
+    # The format's own command, as docs/publishing.md has it.
+    for who, code in (("alice@example.com", 0), ("bob@example.com", 1)):
+        command = [sys.executable, "-m", "model_signing", "verify", "sigstore", str(folder), "--identity", who,
+                   "--identity_provider", ISSUER, "--signature", str(folder / "model.sig"),
+                   "--trust_config", str(own.trust)]  # fmt: skip
+        ran = subprocess.run(command, capture_output=True, text=True)
+        assert ran.returncode == code and ("Verification succeeded" in ran.stdout) == (not code), ran.stderr
 
 
 def test_signing_again_keeps_a_signature_that_holds_and_replaces_anothers(release, sigstore):

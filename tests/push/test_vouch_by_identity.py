@@ -1,4 +1,4 @@
-"""Verdicts signed by an identity: proposed and merged on the local Hub, and held against the instance that certified."""
+"""Verdicts signed by an identity: proposed, merged, and held against the instance that certified it."""
 
 import base64
 import json
