@@ -86,8 +86,10 @@ def read_token(signer: IdentitySigner) -> "IdentityToken":
         if signer.token_file is not None:
             try:
                 text = signer.token_file.read_text(encoding="utf-8").strip()
-            except (OSError, UnicodeDecodeError) as error:
-                raise UserError(f"the token {signer.token_file} cannot be read: {error}") from error
+            except OSError as error:
+                raise UserError(f"the token {signer.token_file} cannot be read: {error.strerror}") from error
+            except UnicodeDecodeError as error:
+                raise UserError(f"{signer.token_file} holds no token: it is no text") from error
         elif (ambient := detect_credential()) is not None:
             text = ambient
         elif sys.stdin.isatty():

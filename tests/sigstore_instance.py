@@ -14,6 +14,7 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
 
 import jwt
 import rfc8785
@@ -60,26 +61,34 @@ def sign(key, data):
 class Instance:
     """A running instance: `url`, and what `trust_config` says of it.
 
-    `log_delay` are seconds by which the log's clock is ahead, `status` the HTTP status of refused requests by path.
+    `log_delay` are seconds by which the log's clock is ahead, `status` the HTTP status of refused requests by path;
+    `token` is given to who signs in with a browser, and to jobs that ask as those of GitHub Actions do.
     """
 
     def __init__(self):
         self.authority, self.certificates, self.log_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
-        self.log_delay, self.status = 0, {}
+        self.log_delay, self.status, self.token = 0, {}, ""
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority of the tests")])
         self.root = self._root()
         instance = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
+                asked = parse_qs(urlsplit(self.path).query)
+                if "redirect_uri" in asked:
+                    self.send_response(302)
+                    self.send_header("Location", f"{asked['redirect_uri'][0]}?code=1&state={asked['state'][0]}")
+                    return self.end_headers()
                 paths = {name: f"{instance.url}/{name}" for name in ("authorization_endpoint", "token_endpoint")}
-                self.answer(200, paths)
+                return self.answer(200, paths | {"value": instance.token})
 
             def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if self.path == "/token_endpoint":
+                    return self.answer(200, {"access_token": instance.token})
                 if self.path in instance.status:
                     return self.answer(instance.status[self.path], {"message": "refused"})
-                answer = getattr(instance, PATHS[self.path])(body, self.headers.get("Authorization", ""))
+                answer = getattr(instance, PATHS[self.path])(json.loads(body), self.headers.get("Authorization", ""))
                 return self.answer(201, answer)
 
             def answer(self, status, value):

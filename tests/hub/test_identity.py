@@ -1,11 +1,15 @@
 """Signatures by identity: the real client of Sigstore signs with an instance in this process, verifies without."""
 
 import base64
+import io
 import json
 import shutil
 import subprocess
 import sys
+import threading
 import time
+import webbrowser
+from urllib.request import urlopen
 
 import pytest
 from key_pairs import key_pair
@@ -91,11 +95,44 @@ def test_signing_again_keeps_a_signature_that_holds_and_replaces_anothers(releas
     verify(release, sigstore.expected("bob@example.com"), FILES)
 
 
-def test_a_job_of_github_is_named_by_its_workflow(release, sigstore):
-    job = sigstore.signer("repo:owner/name:ref:refs/heads/main", job_workflow_ref=WORKFLOW)
+@pytest.fixture
+def nobody(monkeypatch):
+    """No CI job, and nobody at the terminal."""
+    for name in ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_URL", "GITHUB_ACTIONS", "GITLAB_CI",
+                 "BUILDKITE", "CIRCLECI"):  # fmt: skip
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+
+
+def test_a_job_of_github_is_named_by_its_workflow(release, sigstore, nobody, monkeypatch):
+    instance, job = sigstore.instance, IdentitySigner(None, sigstore.trust)
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    with pytest.raises(UserError, match=r"the identity's token cannot be used .*ID_TOKEN_REQUEST_TOKEN"):
+        look(job)
+    monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "of the job")
+    monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_URL", f"{instance.url}/job")
+    instance.token = token("repo:owner/name:ref:refs/heads/main", job_workflow_ref=WORKFLOW)
     was = sign(release, job).read_bytes()
     verify(release, sigstore.expected(f"https://github.com/{WORKFLOW}"), FILES)
     assert sign(release, job).read_bytes() == was
+
+
+def test_who_sits_at_a_terminal_signs_in_with_the_browser(release, sigstore, nobody, monkeypatch):
+    visited = []
+
+    def browse(address):
+        # As a browser does: it follows where the client and the identity provider send it, while the client waits.
+        threading.Thread(target=lambda: visited.append(urlopen(address).status)).start()
+        return True
+
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr(webbrowser, "open", browse)
+    sigstore.instance.token = token("carol@example.com")
+    look(IdentitySigner(None, sigstore.trust))
+    assert visited == []
+    sign(release, IdentitySigner(None, sigstore.trust))
+    assert visited == [200]
+    verify(release, sigstore.expected("carol@example.com"), FILES)
 
 
 def edit(change):
@@ -200,16 +237,14 @@ def test_a_key_is_no_identity_and_the_reverse(release, sigstore, tmp_path):
         verify(release, sigstore.expected(), FILES)
 
 
-def test_who_cannot_sign_is_told_in_one_line(sigstore, tmp_path, monkeypatch):
+def test_who_cannot_sign_is_told_in_one_line(sigstore, tmp_path, nobody):
     folder = write_release(tmp_path / "release")
-    for name in ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_URL", "GITHUB_ACTIONS", "GITLAB_CI"):
-        monkeypatch.delenv(name, raising=False)
     broken = tmp_path / "broken.json"
     broken.write_text('{"mediaType": "none"}')
     token_file = sigstore.signer().token_file
     for signer, told in (
         (IdentitySigner(None, sigstore.trust), "there is no identity to sign by: .*--identity-token"),
-        (IdentitySigner(tmp_path / "none", sigstore.trust), "none cannot be read: .*No such file"),
+        (IdentitySigner(tmp_path / "none", sigstore.trust), "none cannot be read: No such file"),
         (sigstore.signer(text="no token"), "the identity's token cannot be used .*new token"),
         (sigstore.signer("a@example.com", seconds=-60), "the identity's token cannot be used .*new token"),
         (IdentitySigner(token_file, broken), "broken.json is no trust configuration in Sigstore's form"),
