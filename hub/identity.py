@@ -52,7 +52,7 @@ class ExpectedIdentity:
 
 
 def named_identity(name: str, issuer: str) -> Identity:
-    """An identity that a person has typed.
+    """An identity that a person has typed, or a token holds.
 
     Raises:
         `UserError`: it is none.
@@ -103,7 +103,7 @@ def read_token(signer: IdentitySigner) -> "IdentityToken":
 
 
 def named_by(token: "IdentityToken") -> Identity:
-    """Whom a certificate names that is made for a token.
+    """Whom a certificate names that is made for a token; errors as of `named_identity`.
 
     As https://github.com/sigstore/fulcio/blob/main/docs/oidc.md says: for a job of GitHub Actions the workflow's
     address, else the token's own identity.
@@ -112,7 +112,7 @@ def named_by(token: "IdentityToken") -> Identity:
 
     workflow = jwt.decode(str(token), options={"verify_signature": False}).get("job_workflow_ref")
     name = f"https://github.com/{workflow}" if workflow else token.identity
-    return Identity(identity=name, issuer=token.federated_issuer)
+    return named_identity(name, token.federated_issuer)
 
 
 def named_in(bundle: bytes) -> Identity:

@@ -40,8 +40,8 @@ class Key(Section):
 class Identity(Section):
     """An e-mail address or a workflow's URI, and the issuer (a URL) that says so: both as a certificate has them."""
 
-    identity: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=ONE_LINE)]
-    issuer: Annotated[str, StringConstraints(min_length=1, max_length=70, pattern=ONE_LINE)]
+    identity: Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=ONE_LINE)]
+    issuer: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=ONE_LINE)]
 
     @property
     def label(self) -> str:

@@ -357,7 +357,7 @@ def test_a_release_signed_by_identity_is_reproduced_with_that_identity_and_no_ot
         (["--verify-issuer", ISSUER], "--verify-identity and --verify-issuer go together"),
         (["--trust-config", "trust.json"], "--trust-config is for --verify-identity"),
         (["--verify-key", "a", "--verify-identity", "b", "--verify-issuer", ISSUER], "exclude each other"),
-        (["--verify-identity", "x" * 300, "--verify-issuer", ISSUER], "is no identity"),
+        (["--verify-identity", "x" * 600, "--verify-issuer", ISSUER], "is no identity"),
     ],
 )
 def test_what_has_no_effect_on_a_check_is_refused(capsys, options, told):
