@@ -86,14 +86,7 @@ def verify(folder: Path, by: Path | ExpectedIdentity, files: list[str]) -> None:
     # A dependency of the library.
     from cryptography.exceptions import InvalidSignature
 
-    if isinstance(by, ExpectedIdentity):
-        identity.use_verifier(config, by)
-    else:
-        use_key(
-            lambda: config.use_elliptic_key_verifier(public_key=by),
-            f"{by} is not a public elliptic-curve key: `openssl pkey -in key.pem -pubout -out public.pem` writes the "
-            f"public half of a private one",
-        )
+    _use_verifier(config, by)
     signature = folder / SIGNATURE_FILE
     if not signature.is_file():
         raise UserError(f"there is no {SIGNATURE_FILE} in {folder}: the release is not signed")
@@ -173,6 +166,17 @@ def write_public_half(key: Path, folder: Path) -> Path:
     form = serialization.PublicFormat.SubjectPublicKeyInfo
     path.write_bytes(public.public_bytes(serialization.Encoding.PEM, form))
     return path
+
+
+def _use_verifier(config: Any, by: Path | ExpectedIdentity) -> None:
+    if isinstance(by, ExpectedIdentity):
+        identity.use_verifier(config, by)
+        return
+    use_key(
+        lambda: config.use_elliptic_key_verifier(public_key=by),
+        f"{by} is not a public elliptic-curve key: `openssl pkey -in key.pem -pubout -out public.pem` writes the "
+        f"public half of a private one",
+    )
 
 
 def _hashing() -> Any:
