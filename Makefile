@@ -7,8 +7,9 @@ MAKEFLAGS += --no-print-directory
 
 # What may be set, and by which target; VENV, PYTHON and LOCAL_HUB_ROOT by every one.
 HUBS := HUB HUB_USER RUNS ARGS
-PUBLISHING := $(HUBS) ORG REVISION PR PRIVATE COLLECTION OVERWRITE SIGN VERDICT KEEP_ROWS TIME_LIMIT DRY_RUN
-CHECKING := $(HUBS) ADAPTER REVISION SAMPLE VERIFY_KEY REPORT DATA STRICT JSON OFFLINE ACCELERATE
+PUBLISHING := $(HUBS) ORG REVISION PR PRIVATE COLLECTION OVERWRITE SIGN SIGN_IDENTITY IDENTITY_TOKEN TRUST_CONFIG \
+	VERDICT KEEP_ROWS TIME_LIMIT DRY_RUN
+CHECKING := $(HUBS) ADAPTER REVISION SAMPLE VERIFY_KEY VERIFY_IDENTITY VERIFY_ISSUER TRUST_CONFIG REPORT DATA STRICT JSON OFFLINE ACCELERATE
 EXPORTING := $(HUBS) FORMAT SAMPLE FORCE PUBLISH PRIVATE OVERWRITE
 TAKES_demo :=
 TAKES_plan := $(HUBS)
@@ -17,7 +18,7 @@ TAKES_sweep := $(HUBS) SET ACCELERATE
 TAKES_evaluate := $(HUBS) ACCELERATE
 TAKES_publish := $(PUBLISHING)
 TAKES_reproduce := $(CHECKING) LEVEL
-TAKES_vouch := $(HUBS) ADAPTER REVISION LEVEL SAMPLE KEY DATASET
+TAKES_vouch := $(HUBS) ADAPTER REVISION LEVEL SAMPLE KEY IDENTITY IDENTITY_TOKEN TRUST_CONFIG DATASET
 TAKES_retrain := $(CHECKING)
 TAKES_check := $(HUBS) ACCELERATE ADAPTER REVISION RECIPE CLAIM TOLERANCE MODEL BASE CARD RECORD
 TAKES_export-results := $(HUBS) ADAPTER REVISION FORMAT INTO
@@ -36,7 +37,7 @@ TAKES_bench := DEVICE ARGS
 TAKES_test := ARGS
 TAKES_conformance := ARGS
 OWN := $(sort PYTHON VENV LOCAL_HUB_ROOT $(foreach list,$(filter TAKES_%,$(.VARIABLES)),$($(list))))
-SWITCHES := PR PRIVATE PUBLIC KEEP_ROWS DRY_RUN FORCE PUBLISH STRICT JSON OFFLINE CHECK MODEL
+SWITCHES := SIGN_IDENTITY IDENTITY PR PRIVATE PUBLIC KEEP_ROWS DRY_RUN FORCE PUBLISH STRICT JSON OFFLINE CHECK MODEL
 
 # Taken from make's own command line and from nowhere else: a variable of the environment changes nothing.
 given = $(filter command,$(origin $1))
@@ -76,9 +77,11 @@ PUBREP = $(OFFLINE_IF_ASKED) $(PY) -m pubrep
 ARGUMENTS = $(value ARGS)
 PUBLISH_AS = $(if $(value ORG),$(call option,ORG,org),$(call option,HUB_USER,user)) $(call option,REVISION,revision) \
 	$(call switch,PR,pr) $(call switch,PRIVATE,private) $(call option,COLLECTION,collection) \
-	$(call option,OVERWRITE,overwrite) $(call option,SIGN,sign) $(call option,VERDICT,verdict) \
+	$(call option,OVERWRITE,overwrite) $(call option,SIGN,sign) $(call switch,SIGN_IDENTITY,sign-identity) \
+	$(call option,IDENTITY_TOKEN,identity-token) $(call option,TRUST_CONFIG,trust-config) $(call option,VERDICT,verdict) \
 	$(call switch,KEEP_ROWS,keep-rows) $(call option,TIME_LIMIT,time-limit) $(call switch,DRY_RUN,dry-run) $(HUB_OPTION) $(ARGUMENTS)
 CHECK_AS = $(call option,REVISION,revision) $(call option,SAMPLE,sample) $(call option,VERIFY_KEY,verify-key) \
+	$(call option,VERIFY_IDENTITY,verify-identity) $(call option,VERIFY_ISSUER,verify-issuer) $(call option,TRUST_CONFIG,trust-config) \
 	$(call option,REPORT,report) $(call option,DATA,data) $(call switch,STRICT,strict) $(call switch,JSON,json) \
 	$(call option,ACCELERATE,accelerate) $(HUB_OPTION) $(ARGUMENTS)
 EXPORT_AS = $(foreach form,$(or $(value FORMAT),merged),--format '$(form)') $(call option,HUB_USER,user) \
@@ -94,8 +97,9 @@ help: ## print this list
 	echo 'Targets that speak with a Hub take HUB=local (the local Hub) and HUB_USER=name;'
 	echo 'ARGS="--option value" is added to what the target calls (`pubrep VERB --help`).'
 	echo 'Publishing takes DRY_RUN=1 PR=1 PRIVATE=1 ORG=name COLLECTION="title"'
-	echo 'REVISION=branch OVERWRITE=commit SIGN=key.pem VERDICT=verdict.json'
-	echo 'TIME_LIMIT=minutes; checking takes REVISION= SAMPLE= VERIFY_KEY=public.pem'
+	echo 'REVISION=branch OVERWRITE=commit SIGN=key.pem SIGN_IDENTITY=1'
+	echo 'VERDICT=verdict.json TIME_LIMIT=minutes; checking takes REVISION= SAMPLE='
+	echo 'VERIFY_KEY=public.pem VERIFY_IDENTITY=you@example.com VERIFY_ISSUER=address'
 	echo 'REPORT=page.html STRICT=1 JSON=1 OFFLINE=1; a run takes RUNS=folder. Another'
 	echo 'variable is refused; one of the environment is not read.'
 
@@ -149,7 +153,8 @@ reproduce: $(READY) ## check numbers: ADAPTER=owner/name [LEVEL=score|prefill]
 vouch: $(READY) ## propose your verdict to ADAPTER=owner/name: [LEVEL= KEY= …]
 	@[ -n $(call quoted,ADAPTER) ] || { echo 'error: no adapter was named: make vouch ADAPTER=owner/name' >&2; exit 1; }
 	$(PUBREP) vouch $(call quoted,ADAPTER) $(call option,REVISION,revision) $(call option,LEVEL,level) \
-		$(call option,SAMPLE,sample) $(call option,KEY,key) $(call option,DATASET,dataset) $(HUB_OPTION) $(ARGUMENTS)
+		$(call option,SAMPLE,sample) $(call option,KEY,key) $(call switch,IDENTITY,identity) \
+		$(call option,IDENTITY_TOKEN,identity-token) $(call option,TRUST_CONFIG,trust-config) $(call option,DATASET,dataset) $(HUB_OPTION) $(ARGUMENTS)
 
 retrain: $(READY) ## train it again from its record, and compare: ADAPTER=
 	@[ -n $(call quoted,ADAPTER) ] || { echo 'UNCHECKED no adapter was named: make retrain ADAPTER=owner/name'; exit 2; }

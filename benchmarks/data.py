@@ -91,7 +91,7 @@ def _run(environ: dict[str, str], dataset: str) -> dict:
 def prepare(dataset_id: str) -> dict:
     """All that a run does to its data, with one pass over the token ids as an epoch makes; seconds and peak memory."""
     clock = [time.perf_counter()]
-    
+
     from hub.pins import pin
     from recipes.config import parse_recipe
     from recipes.data.lineage import find_seen_rows

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import click
 
 from evaluation.findings import Drift, Findings, Undecided, note
+from evaluation.signed_by import signed_by_options
+from hub.identity import ExpectedIdentity
 from recipes.launch import accelerate_option
 from record.command_line import Command, run_command
 from record.errors import UserError, explanation, last_word, one_line
@@ -46,13 +48,7 @@ EXIT_CODES = {"REPRODUCED": 0, "DRIFTED": 1, "UNCHECKED": 2}
 )
 @accelerate_option
 @click.option("--sample", type=int, metavar="ROWS", help="Generate for so many rows only, drawn by the commit.")
-@click.option(
-    "--verify-key",
-    "key",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Public key (PEM) that must have signed it.",
-)
+@signed_by_options
 @click.option(
     "--report", type=click.Path(path_type=Path), metavar="FILE", help="Write a page (HTML) with the rows that differ."
 )
@@ -70,7 +66,7 @@ def command(
     level: Level,
     accelerate: Path | None,
     sample: int | None,
-    key: Path | None,
+    signed_by: Path | ExpectedIdentity | None,
     report: Path | None,
     data: Path | None,
     strict: bool,
@@ -101,7 +97,7 @@ def command(
     if share_command("retrain" if level == "train" else "reproduce", accelerate, f"UNCHECKED {adapter}", 2):
         return
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout), waiting_out_limits():
-        verdict, findings = reproduce(adapter, revision, level, sample, key, data)
+        verdict, findings = reproduce(adapter, revision, level, sample, signed_by, data)
         if report:
             from evaluation.verdict_page import render_report
 
@@ -142,14 +138,14 @@ def reproduce(
     revision: str = "main",
     level: Level = "generate",
     sample: int | None = None,
-    key: Path | None = None,
+    signed_by: Path | ExpectedIdentity | None = None,
     data: Path | None = None,
 ) -> tuple[Verdict, Findings]:
     """Checks `adapter` at `revision`; never raises.
 
     Parameters:
         sample: generates for so many test rows only; all unless given.
-        key: public key that must have signed the release; signatures are not looked at unless given.
+        signed_by: public key or identity that must have signed the release; no signature is looked at unless given.
         data: the file of rows, or the folder, of a release that pins its rows by their sha256 alone.
 
     Returns:
@@ -160,7 +156,7 @@ def reproduce(
     try:
         if sample is not None and sample < 1:
             raise UserError(f"a sample is one row or more, not {sample}")
-        _check(findings, adapter, revision, level, key, data)
+        _check(findings, adapter, revision, level, signed_by, data)
     except (Drift, Undecided) as end:
         failure = end
     except BaseException as error:
@@ -221,7 +217,14 @@ def _bug(error: BaseException) -> str:
     return f"{type(error).__name__}, see above"
 
 
-def _check(findings: Findings, adapter: str, revision: str, level: Level, key: Path | None, data: Path | None) -> None:
+def _check(
+    findings: Findings,
+    adapter: str,
+    revision: str,
+    level: Level,
+    signed_by: Path | ExpectedIdentity | None,
+    data: Path | None,
+) -> None:
     """Makes every check of the level, in order, and notes in `findings` what each gives.
 
     Raises:
@@ -242,7 +245,7 @@ def _check(findings: Findings, adapter: str, revision: str, level: Level, key: P
     if (reason := find_withdrawal(adapter, commit)) is not None:
         findings.concerns = [f"its publisher has withdrawn it: {reason}"]
         print(f"Concern: {one_line(findings.concerns[0])}", flush=True)
-    folder, record = pull_release(findings, adapter, commit, key)
+    folder, record = pull_release(findings, adapter, commit, signed_by)
     note_commit(adapter, revision, commit)
     findings.record = record
     own_rows.refuse_other_rows(record, data)

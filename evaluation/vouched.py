@@ -5,7 +5,7 @@ from pathlib import Path
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError
 
-from hub.vouchers import accepted, read_release, read_vouchers
+from hub.vouchers import Wanted, accepted, read_release, read_vouchers
 from model_cards.vouchers import section_of, states_otherwise
 from record.errors import UserError, one_line
 from record.release_files import CARD_FILE, VOUCHER_FILE
@@ -15,12 +15,15 @@ from record.vouchers import agreement
 TOLD = 10
 
 
-def check_vouchers(adapter: str, commit: str, folder: Path, added: list[str]) -> tuple[str, list[str]]:
+def check_vouchers(
+    adapter: str, commit: str, folder: Path, added: list[str], trust_config: Path | None = None
+) -> tuple[str, list[str]]:
     """Reads the verdicts by others that lie beside a release.
 
     Parameters:
         folder: the published files.
         added: the files that lie beside them.
+        trust_config: describes the Sigstore instance that certifies identities; the public one unless given.
 
     Returns:
         What they say together, in one line, empty where there are none; and what speaks against the release or its
@@ -35,7 +38,7 @@ def check_vouchers(adapter: str, commit: str, folder: Path, added: list[str]) ->
         return "", []
     try:
         release = read_release(adapter, commit)
-        files = read_vouchers(release)
+        files = read_vouchers(release, Wanted(trust_config=trust_config))
     except (HfHubHTTPError, UserError) as error:
         return f"the verdicts by others could not be read: {one_line(str(error), 200)}", []
     vouchers = accepted(files)

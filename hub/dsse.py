@@ -1,11 +1,13 @@
-"""Signatures of verdicts by others: DSSE envelopes, signed with a local key by securesystemslib."""
+"""Signatures of verdicts by others: DSSE envelopes, signed with a local key by securesystemslib, or by an identity."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from hub.signing import BadSignature, library, use_key
-from record.vouchers import PAYLOAD_TYPE, Key, Voucher
+from hub import identity
+from hub.signing_extra import BadSignature, library, use_key
+from record.signers import Identity, Key
+from record.vouchers import PAYLOAD_TYPE, Voucher, payload_of
 
 NO_PRIVATE = (
     "is not a private key without a password: make one with `openssl ecparam -name prime256v1 -genkey -noout -out "
@@ -45,18 +47,27 @@ def sign(payload: bytes, private: Path) -> bytes:
     return json.dumps(envelope.to_dict(), indent=1).encode() + b"\n"
 
 
-def verify(voucher: Voucher, key: Key | None = None) -> None:
-    """Checks that a signed voucher's envelope is signed by the key that it names, and by `key` where that is given.
+def verify(voucher: Voucher, wanted: Key | Identity | None = None, trust_config: Path | None = None) -> None:
+    """Checks that a signed voucher's envelope is signed by whom it names, and by `wanted` where that is given.
+
+    Parameters:
+        trust_config: describes the Sigstore instance that certifies identities; the public one unless given.
 
     Raises:
-        `BadSignature`: it is not, or it has no signature where a key is given.
-        `UserError`: the extra of signatures is not installed.
+        `BadSignature`: it is not, or it has no signature where one is wanted.
+        `UserError`: it cannot be checked: the extra of signatures is not installed, or Sigstore cannot be reached.
     """
     signer, envelope = voucher.contents.signer, voucher.envelope
     if signer is None or envelope is None:
-        raise BadSignature("it is not signed" + (f", and should be by the {key.label}" if key else ""))
-    if key is not None and signer.label != key.label:
-        raise BadSignature(f"it is signed by the {signer.label}, not by the {key.label}")
+        raise BadSignature("it is not signed" + (f", and should be by the {wanted.label}" if wanted else ""))
+    if wanted is not None and signer.label != wanted.label:
+        raise BadSignature(f"it is signed by the {signer.label}, not by the {wanted.label}")
+    if isinstance(signer, Identity):
+        signed = identity.verify(voucher.bundle or b"", identity.ExpectedIdentity(signer, trust_config))
+        # Two readers of one file: what was verified must be what is believed.
+        if signed != payload_of(envelope):
+            raise BadSignature("it was changed after it was signed")
+        return
     serialization = _serialization()
     from securesystemslib.dsse import Envelope
     from securesystemslib.exceptions import Error

@@ -1,4 +1,4 @@
-"""Signatures of releases in the OpenSSF model-signing format, with a local elliptic-curve key.
+"""Signatures of releases in the OpenSSF model-signing format, with a local elliptic-curve key or by an identity.
 
 `model.sig` is a Sigstore bundle: an in-toto statement of the sha256 of every signed file, signed with ECDSA
 (https://github.com/sigstore/model-transparency). Not signed are `README.md`, whose free sections people may edit (the
@@ -8,15 +8,17 @@ signed record states the hash of the rest), and `.gitattributes`, which the Hub 
 import json
 import re
 import tempfile
-from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from huggingface_hub import hf_hub_download
 from pydantic import ValidationError
 
+from hub import identity
+from hub.identity import ExpectedIdentity, IdentitySigner
 from hub.release import entries_of
+from hub.signing_extra import BadSignature, library, use_key
 from record.errors import UserError
 from record.release_files import RECORD_FILE, SIGNATURE_FILE, UNSIGNED_FILES, largest_size
 from record.run_record import Record
@@ -26,78 +28,84 @@ BUNDLE_ERRORS = (ValidationError, json.JSONDecodeError, UnicodeDecodeError, Recu
                  AttributeError)  # fmt: skip
 
 
-class BadSignature(Exception):
-    """The signature does not vouch for the files; the text says why."""
-
-
-def sign(folder: Path, key: Path) -> Path:
+def sign(folder: Path, by: Path | IdentitySigner) -> Path:
     """Signs every file in the release `folder` but `UNSIGNED_FILES`; a signature there that still holds is kept.
 
     It is kept because ECDSA signatures are random: a new one of the same files would be another commit.
 
     Parameters:
-        key: PEM file of a private key on the curve P-256, P-384 or P-521, without a password.
+        by: an identity, or a PEM file of a private key on the curve P-256, P-384 or P-521, without a password.
 
     Returns:
         The path of `model.sig`.
 
     Raises:
-        `UserError`: model-signing is not installed, or the key cannot be used.
+        `UserError`: model-signing is not installed, the key cannot be used, or nobody certified the identity.
     """
-    config = library().signing.Config()
-    use_key(
-        lambda: config.use_elliptic_key_signer(private_key=key),
-        f"{key} is not a private elliptic-curve key without a password: make one with "
-        f"`openssl ecparam -name prime256v1 -genkey -noout -out key.pem`",
-    )
-    path = folder / SIGNATURE_FILE
-    if path.is_file():
-        files = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
-        with tempfile.TemporaryDirectory() as temporary:
+    config, path = library().signing.Config(), folder / SIGNATURE_FILE
+    with tempfile.TemporaryDirectory() as temporary:
+        expected: Path | ExpectedIdentity
+        if isinstance(by, IdentitySigner):
+            token = identity.read_token(by)
+            expected = ExpectedIdentity(identity.named_by(token), by.trust_config)
+            identity.use_signer(config, token, by.trust_config)
+        else:
+            use_key(
+                lambda: config.use_elliptic_key_signer(private_key=by),
+                f"{by} is not a private elliptic-curve key without a password: make one with "
+                f"`openssl ecparam -name prime256v1 -genkey -noout -out key.pem`",
+            )
+            expected = write_public_half(by, Path(temporary))
+        if path.is_file():
+            files = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
             try:
-                verify(folder, write_public_half(key, Path(temporary)), files)
+                verify(folder, expected, files)
                 return path
             except BadSignature:
                 path.unlink()
-    config.set_hashing_config(_hashing()).sign(folder, path)
+    with identity.signing() if isinstance(by, IdentitySigner) else nullcontext():
+        config.set_hashing_config(_hashing()).sign(folder, path)
     return path
 
 
-def verify(folder: Path, key: Path, files: list[str]) -> None:
-    """Checks that `model.sig` in `folder` was made with `key` over exactly `files` and `record.json` as they are now.
+def verify(folder: Path, by: Path | ExpectedIdentity, files: list[str]) -> None:
+    """Checks that `model.sig` in `folder` was made over exactly `files` and `record.json` as they are now.
 
     Other files in the folder are not looked at, and symbolic links (the Hub's cache is made of them) are followed.
 
     Parameters:
-        key: PEM file of the public key.
+        by: who must have signed: an identity, or the PEM file of a public key.
         files: paths that the record lists; `README.md` among them is not signed, its hash in the record is.
 
     Raises:
-        `BadSignature`: another key's signature, none at all, or one of other files.
-        `UserError`: it cannot be checked: model-signing is not installed, there is no `model.sig`, or the key cannot
-            be used.
+        `BadSignature`: somebody else's signature, none at all, or one of other files.
+        `UserError`: it cannot be checked: model-signing is not installed, there is no `model.sig`, or the key or the
+            trust configuration cannot be used.
     """
     config = library().verifying.Config()
     # A dependency of the library.
     from cryptography.exceptions import InvalidSignature
 
-    use_key(
-        lambda: config.use_elliptic_key_verifier(public_key=key),
-        f"{key} is not a public elliptic-curve key: `openssl pkey -in key.pem -pubout -out public.pem` writes the "
-        f"public half of a private one",
-    )
+    _use_verifier(config, by)
     signature = folder / SIGNATURE_FILE
     if not signature.is_file():
         raise UserError(f"there is no {SIGNATURE_FILE} in {folder}: the release is not signed")
     listed = {*files, RECORD_FILE} - set(UNSIGNED_FILES)
     if missing := sorted(name for name in listed if not (folder / name).is_file()):
         raise BadSignature(f"{', '.join(missing)} is missing")
+    if isinstance(by, ExpectedIdentity):
+        # First: it tells what is wrong in words of ours, of which the format's library has none.
+        try:
+            identity.verify(signature.read_bytes(), by)
+        except BadSignature as error:
+            raise BadSignature(f"{SIGNATURE_FILE} does not hold: {error}") from error
     config.set_hashing_config(_hashing().set_allow_symlinks(True)).set_ignore_unsigned_files(True)
     try:
         config.verify(folder, signature)
         covered = _signed_names(signature)
     except InvalidSignature as error:
-        raise BadSignature(f"{SIGNATURE_FILE} was changed, or made with another key than {key.name}") from error
+        name = by.name if isinstance(by, Path) else by.identity.label
+        raise BadSignature(f"{SIGNATURE_FILE} was changed, or made with another key than {name}") from error
     except BUNDLE_ERRORS as error:
         raise BadSignature(f"{SIGNATURE_FILE} is not a signature that was made with a key") from error
     except ValueError as error:
@@ -112,12 +120,14 @@ def verify(folder: Path, key: Path, files: list[str]) -> None:
         raise BadSignature(f"the signature covers {', '.join(unlisted)}, which the record does not list")
 
 
-def check(adapter: str, commit: str, folder: Path, record: Record, key: Path, cache: Path | None = None) -> None:
+def check(
+    adapter: str, commit: str, folder: Path, record: Record, by: Path | ExpectedIdentity, cache: Path | None = None
+) -> None:
     """Downloads the `model.sig` of a published commit to its other files in `folder`, and verifies it.
 
     Parameters:
         folder: the commit's snapshot folder, with all files that the record lists, as `hub.release.pull` returns it.
-        key: PEM file of the public key.
+        by: who must have signed: an identity, or the PEM file of a public key.
         cache: the cache in which the snapshot lies; the Hub's usual one unless given.
 
     Raises:
@@ -131,7 +141,19 @@ def check(adapter: str, commit: str, folder: Path, record: Record, key: Path, ca
     if entries[SIGNATURE_FILE].size > (most := largest_size(SIGNATURE_FILE)):
         raise BadSignature(f"{SIGNATURE_FILE} is larger than {most:,} bytes: it is not read")
     hf_hub_download(adapter, SIGNATURE_FILE, revision=commit, cache_dir=cache)
-    verify(folder, key, list(record.files))
+    verify(folder, by, list(record.files))
+
+
+def expected_of(by: Path | IdentitySigner, signed: Path, folder: Path) -> Path | ExpectedIdentity:
+    """By whom a release that was just signed is verified.
+
+    Parameters:
+        signed: the folder of the release, with `model.sig`.
+        folder: where the public half of a key may be written.
+    """
+    if isinstance(by, IdentitySigner):
+        return ExpectedIdentity(identity.named_in((signed / SIGNATURE_FILE).read_bytes()), by.trust_config)
+    return write_public_half(by, folder)
 
 
 def write_public_half(key: Path, folder: Path) -> Path:
@@ -146,32 +168,15 @@ def write_public_half(key: Path, folder: Path) -> Path:
     return path
 
 
-def library() -> ModuleType:
-    """model-signing, and what it brings along.
-
-    Raises:
-        `UserError`: it is not installed.
-    """
-    try:
-        import model_signing
-    except ImportError as error:
-        raise UserError(
-            f"signatures need more packages: `pip install -r requirements-signing.txt` ({error})"
-        ) from error
-    return model_signing
-
-
-def use_key(use: Callable[[], object], otherwise: str) -> None:
-    """Calls what reads a key file, and says in one line why it cannot."""
-    from cryptography.exceptions import UnsupportedAlgorithm
-
-    try:
-        use()
-    except OSError as error:
-        raise UserError(f"the key {error.filename} cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, AttributeError, UnsupportedAlgorithm) as error:
-        # No key in the file; one behind a password; RSA and the like; another curve.
-        raise UserError(otherwise) from error
+def _use_verifier(config: Any, by: Path | ExpectedIdentity) -> None:
+    if isinstance(by, ExpectedIdentity):
+        identity.use_verifier(config, by)
+        return
+    use_key(
+        lambda: config.use_elliptic_key_verifier(public_key=by),
+        f"{by} is not a public elliptic-curve key: `openssl pkey -in key.pem -pubout -out public.pem` writes the "
+        f"public half of a private one",
+    )
 
 
 def _hashing() -> Any:

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 from itertools import islice
+from pathlib import Path
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import EntryNotFoundError
@@ -14,12 +15,13 @@ from huggingface_hub.hf_api import RepoFile
 from hub import dsse
 from hub.pins import same_repository
 from hub.release import entries_of, fetch, pull
-from hub.signing import BadSignature
+from hub.signing_extra import BadSignature
 from record.errors import UserError, one_line
 from record.hashes import sha256_file
 from record.release_files import RECORD_FILE
 from record.run_record import Pin, Record
-from record.vouchers import FOLDER, LARGEST, Key, Voucher, folder_in_dataset, parse_voucher, why_no_voucher
+from record.signers import Identity, Key
+from record.vouchers import FOLDER, LARGEST, Voucher, folder_in_dataset, parse_voucher, why_no_voucher
 
 # Files and pull requests that are read: anybody may open as many as he likes.
 MOST_FILES, MOST_REQUESTS = 200, 100
@@ -50,14 +52,26 @@ class Release:
 class VoucherFile:
     """The file of a verdict by somebody: the voucher, or why it is refused.
 
-    `pull_request` is the number of the one that proposes it, `verified` says that its signature was checked.
+    `pull_request` is the number of the one that proposes it, `unverified` says why its signature was not checked.
     """
 
     path: str
     voucher: Voucher | None = None
     refusal: str = ""
     pull_request: int | None = None
-    verified: bool = False
+    unverified: str = ""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Whose signatures vouchers must have.
+
+    `signers` names by the checker's name who must have signed what he says, `trust_config` describes the Sigstore
+    instance that certifies identities; None for the public one.
+    """
+
+    signers: Mapping[str, Key | Identity] = field(default_factory=dict)
+    trust_config: Path | None = None
 
 
 def read_release(adapter: str, commit: str) -> Release:
@@ -73,13 +87,11 @@ def read_release(adapter: str, commit: str) -> Release:
     return Release(adapter, commit, published.record, sha256_file(published.folder / RECORD_FILE), blob, history)
 
 
-def read_vouchers(
-    release: Release, keys: Mapping[str, Key] | None = None, dataset: str | None = None
-) -> list[VoucherFile]:
+def read_vouchers(release: Release, wanted: Wanted = Wanted(), dataset: str | None = None) -> list[VoucherFile]:
     """The files of verdicts that lie beside a release, or in a dataset of verdicts, each judged.
 
     Parameters:
-        keys: by the checker's name, the key that must have signed what he says.
+        wanted: whose signatures they must have.
         dataset: its id; the adapter's own repository unless given.
 
     Raises:
@@ -94,7 +106,7 @@ def read_vouchers(
     commits = HfApi().list_repo_commits(place.id, repo_type=place.kind, revision=revision)
     authors = {one.commit_id: one.authors for one in commits}
     return [
-        _judge(release, place, revision, entry, authors.get(entry.last_commit.oid if entry.last_commit else ""), keys)
+        _judge(release, place, revision, entry, authors.get(entry.last_commit.oid if entry.last_commit else ""), wanted)
         for entry in entries[-MOST_FILES:]
     ] + [
         VoucherFile(entry.path, refusal=f"not read: there are more than {MOST_FILES} verdicts")
@@ -102,9 +114,7 @@ def read_vouchers(
     ]
 
 
-def read_proposed(
-    release: Release, keys: Mapping[str, Key] | None = None, dataset: str | None = None
-) -> list[VoucherFile]:
+def read_proposed(release: Release, wanted: Wanted = Wanted(), dataset: str | None = None) -> list[VoucherFile]:
     """The files of verdicts that open pull requests would add; parameters and errors as of `read_vouchers`.
 
     One whose pull request changes anything else is refused: whoever merges it merges that as well.
@@ -122,7 +132,7 @@ def read_proposed(
         diff = api.get_discussion_details(place.id, request.num, repo_type=place.kind).diff
         changed = set(CHANGED.findall(diff)) - {entry.path for entry in added} if diff else {"what is not known"}
         for entry in added:
-            file = _judge(release, place, revision, entry, [request.author], keys)
+            file = _judge(release, place, revision, entry, [request.author], wanted)
             if changed:
                 told = f"its pull request also changes {', '.join(sorted(changed)[:5])}"
                 file = replace(file, voucher=None, refusal=told)
@@ -152,7 +162,7 @@ def _listed(place: Pin, revision: str, release: Release) -> list[RepoFile]:
 
 def _judge(
     release: Release, place: Pin, revision: str, entry: RepoFile, authors: list[str] | None,
-    keys: Mapping[str, Key] | None,
+    wanted: Wanted,
 ) -> VoucherFile:  # fmt: skip
     """One file, held against the release.
 
@@ -168,17 +178,18 @@ def _judge(
         return replace(file, refusal=one_line(str(error), 300))
     if refusal := _why_refused(release, voucher, authors):
         return replace(file, refusal=one_line(refusal, 300))
-    key = {name.casefold(): key for name, key in (keys or {}).items()}.get(voucher.checker.casefold())
+    signer = {name.casefold(): signer for name, signer in wanted.signers.items()}.get(voucher.checker.casefold())
     try:
-        if key is not None or voucher.contents.signer is not None:
-            dsse.verify(voucher, key)
-            return replace(file, voucher=voucher, verified=True)
+        if signer is not None or voucher.contents.signer is not None:
+            dsse.verify(voucher, signer, wanted.trust_config)
+            voucher = replace(voucher, verified=True)
     except BadSignature as error:
         return replace(file, refusal=str(error))
-    except UserError:
-        # Whoever names a key asks for the check; others may look without the extra of signatures.
-        if key is not None:
+    except UserError as error:
+        # Whoever names a signer asks for the check; others may look without the extra of signatures.
+        if signer is not None or wanted.trust_config is not None:
             raise
+        return replace(file, voucher=voucher, unverified=str(error))
     return replace(file, voucher=voucher)
 
 

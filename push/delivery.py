@@ -10,11 +10,13 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, ModelCard
 
+from hub.identity import IdentitySigner
 from hub.pins import name_on_hub
 from hub.release import pull
 from hub.retry import retry
-from hub.signing import BadSignature, check, sign, write_public_half
-from hub.vouchers import accepted, read_release, read_vouchers
+from hub.signing import check, expected_of, sign
+from hub.signing_extra import BadSignature
+from hub.vouchers import Wanted, accepted, read_release, read_vouchers
 from model_cards.vouchers import render_vouchers
 from push import repository
 from push.card_text import with_section
@@ -38,9 +40,17 @@ class Options:
     private: bool = False
     overwrite: str | None = None
     sign: Path | None = None
+    sign_identity: bool = False
+    identity_token: Path | None = None
+    trust_config: Path | None = None
     verdict: Path | None = None
     keep_rows: bool = False
     dry_run: bool = False
+
+    @property
+    def signer(self) -> Path | IdentitySigner | None:
+        """Who signs: a private key, an identity, or nobody."""
+        return IdentitySigner(self.identity_token, self.trust_config) if self.sign_identity else self.sign
 
 
 @dataclass
@@ -73,9 +83,10 @@ def deliver(delivery: Delivery, owner: str, options: Options = Options()) -> Del
             run's folder, or what came back is not what was sent.
         `huggingface_hub.errors.HfHubHTTPError`: the Hub refused.
     """
-    run, key, api = delivery.run, options.sign, HfApi()
-    if key is not None and key.resolve().is_relative_to(run.resolve()):
-        raise UserError(f"the key {key} lies in the run's folder: keep it where nothing is published from")
+    run, api = delivery.run, HfApi()
+    for what, path in (("key", options.sign), ("token", options.identity_token)):
+        if path is not None and path.resolve().is_relative_to(run.resolve()):
+            raise UserError(f"the {what} {path} lies in the run's folder: keep it where nothing is published from")
     delivery.repo_id = f"{owner}/{load_record(run).recipe['adapter_name']}"
     # The card states it, and a commit does not follow a repository that was moved.
     name = retry(f"looking for {delivery.repo_id}", lambda: name_on_hub("model", delivery.repo_id))
@@ -94,7 +105,7 @@ def deliver(delivery: Delivery, owner: str, options: Options = Options()) -> Del
             lambda there: _lay_out(delivery, there, options), options.overwrite,
         )  # fmt: skip
         print("Pulling it back: every byte is compared, and the adapter answers", flush=True)
-        retry(f"checking {repo_id}", lambda: verify(repo_id, delivery.commit, run, key))
+        retry(f"checking {repo_id}", lambda: verify(repo_id, delivery.commit, run, options.signer))
         delivery.private = retry(f"looking at {repo_id}", lambda: bool(api.model_info(repo_id).private))
         if options.revision == "main" and not options.pr:
             delivery.tag = retry(f"tagging {repo_id}", lambda: repository.tag(api, repo_id, delivery.commit))
@@ -122,13 +133,16 @@ def _lay_out(delivery: Delivery, there: RemoteState, options: Options) -> str:
     """Lays the release out; returns the message of its commit."""
     release = delivery.run / "release"
     record = stage(delivery.run, delivery.repo_id, there.card, release, options.keep_rows)
-    _show_vouchers(delivery, there, release)
-    if options.sign is not None:
+    _show_vouchers(delivery, there, options)
+    if options.signer is not None:
         if SIGNATURE_FILE in there.files:
             # One that still holds is kept, else the same release would be another commit.
             old = repository.read(delivery.repo_id, there.head, SIGNATURE_FILE)
             (release / SIGNATURE_FILE).write_bytes(old)
-        sign(release, options.sign)
+        if options.dry_run and options.sign_identity:
+            print("Not signed in a dry run: the log of signatures keeps each for ever", flush=True)
+        else:
+            sign(release, options.signer)
     # `stage` refuses a run without.
     assert record.scores is not None and record.contract is not None
     leading = record.contract.deciding(record.scores.adapter)[0]
@@ -140,16 +154,17 @@ def _lay_out(delivery: Delivery, there: RemoteState, options: Options) -> str:
     return f"Publish {record.name}: {delivery.note}"
 
 
-def _show_vouchers(delivery: Delivery, there: RemoteState, release: Path) -> None:
+def _show_vouchers(delivery: Delivery, there: RemoteState, options: Options) -> None:
     """Renders the verdicts by others that were merged into the repository into the card's section of them.
 
     Those of an earlier version say nothing of this one.
     """
-    vouchers: list[Voucher] = []
+    release, vouchers = delivery.run / "release", list[Voucher]()
     if there.release == (release / RECORD_FILE).read_bytes() and any(map(VOUCHER_FILE.fullmatch, there.files)):
         name = delivery.repo_id
         vouchers = retry(
-            f"reading the verdicts in {name}", lambda: accepted(read_vouchers(read_release(name, there.head)))
+            f"reading the verdicts in {name}",
+            lambda: accepted(read_vouchers(read_release(name, there.head), Wanted(trust_config=options.trust_config))),
         )
     text = render_vouchers(vouchers, delivery.repo_id.partition("/")[0])
     card = (release / CARD_FILE).read_text(encoding="utf-8")
@@ -172,9 +187,9 @@ def settle(delivery: Delivery, options: Options) -> None:
         find(HfApi(), _target(delivery, options), delivery.run / "release", delivery)
 
 
-def verify(repo_id: str, commit: str, run: Path, key: Path | None = None) -> None:
-    """Pulls a published commit into a fresh cache, checks every hash and, with a private `key`, the signature, and
-    generates with the adapter that came back.
+def verify(repo_id: str, commit: str, run: Path, signer: Path | IdentitySigner | None = None) -> None:
+    """Pulls a published commit into a fresh cache, checks every hash and the signature of a `signer` (an identity, or
+    a private key), and generates with the adapter that came back.
 
     Raises:
         `UserError`: a file is missing or differs, the signature fails, or the first row's outputs are others.
@@ -191,8 +206,9 @@ def verify(repo_id: str, commit: str, run: Path, key: Path | None = None) -> Non
                 f"{repo_id}@{commit} came back with other bytes in {', '.join(published.differing)}: publish it again"
             )
         try:
-            if key is not None:
-                check(repo_id, commit, published.folder, published.record, write_public_half(key, cache), cache)
+            if signer is not None:
+                expected = expected_of(signer, run / "release", cache)
+                check(repo_id, commit, published.folder, published.record, expected, cache)
             generate_row(published.folder, published.record, load_predictions(run).prompt[0])
         except BadSignature as error:
             raise UserError(f"{repo_id}@{commit} came back with a signature that fails: {error}") from error

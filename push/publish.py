@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from record.command_line import Command, Run, run_command, runs
+from record.command_line import Command, Run, identity_token_option, run_command, runs, trust_config_option
 from record.errors import UserError, explanation, make, one_line_errors
 from record.run_record import Pin, Record, load_record
 
@@ -51,6 +51,9 @@ LAST_LOOK = 0.2
 @click.option(
     "--sign", type=click.Path(path_type=Path), metavar="KEY", help="PEM file of the private key that signs the release."
 )
+@click.option("--sign-identity", is_flag=True, help="Sign as whom a token names: of a file, the CI job or the browser.")
+@identity_token_option
+@trust_config_option
 @click.option(
     "--verdict",
     type=click.Path(path_type=Path),
@@ -75,6 +78,10 @@ def command(every: bool, **options: Any) -> None:
         raise click.UsageError("Name the runs to publish, or --all.")
     if options["user"] and options["org"]:
         raise click.UsageError("--user and --org exclude each other: name one owner.")
+    if options["sign"] and options["sign_identity"]:
+        raise click.UsageError("--sign and --sign-identity exclude each other: a release has one signature.")
+    if (options["identity_token"] or options["trust_config"]) and not options["sign_identity"]:
+        raise click.UsageError("--identity-token and --trust-config are for --sign-identity: add that.")
     if every:
         options["runs"] = [path.parent for path in sorted(runs().glob("*/record.json"))] or [runs() / "finance"]
     with one_line_errors():

@@ -6,35 +6,37 @@
 The verdict is a file `verdicts/CHECKER-DATE.json`, an in-toto statement (`record.vouchers`), which a pull request adds.
 """
 
+import argparse
 import json
 import sys
-from base64 import b64decode
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import click
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import LocalTokenNotFoundError
 
 from evaluation.reproduce import reproduce
-from hub import dsse
+from hub import dsse, identity
+from hub.identity import IdentitySigner, named_identity
 from hub.pins import locate
 from hub.release import pull
 from hub.retry import bounded_silence, retry, time_limit, waiting_out_limits
-from hub.vouchers import Release, VoucherFile, accepted, read_proposed, read_release, read_vouchers
+from hub.signing_extra import BadSignature
+from hub.vouchers import Release, VoucherFile, Wanted, accepted, read_proposed, read_release, read_vouchers
 from model_cards.vouchers import render_vouchers
 from push.card_text import edit_section
-from record.command_line import Command
-from record.errors import UserError, one_line_errors
+from record.command_line import Command, identity_token_option, trust_config_option
+from record.errors import UserError, one_line, one_line_errors
 from record.hashes import sha256_file
 from record.redaction import find_secrets, own_secrets
 from record.release_files import RECORD_FILE
+from record.signers import Identity, Key
 from record.verdict import Level, Verdict
 from record.vouchers import (
     FOLDER,
     SECTION,
     Contents,
-    Key,
     Voucher,
     agreement,
     folder_in_dataset,
@@ -55,6 +57,7 @@ UNCHECKED = 2
     examples=(
         "pubrep vouch owner/name --level score",
         "pubrep vouch owner/name --key key.pem",
+        "pubrep vouch owner/name --identity",
         "pubrep vouch owner/name --dataset owner/verdicts",
         "pubrep vouch owner/name --list --verify-key alice=alice.pem",
         "pubrep vouch owner/name --card",
@@ -67,6 +70,9 @@ UNCHECKED = 2
 )
 @click.option("--sample", type=int, metavar="ROWS", help="Generate for so many rows only, drawn by the commit.")
 @click.option("--key", type=click.Path(path_type=Path), metavar="FILE", help="Sign with this private key (PEM).")
+@click.option("--identity", is_flag=True, help="Sign as whom a token names: of a file, the CI job or the browser.")
+@identity_token_option
+@trust_config_option
 @click.option("--dataset", metavar="OWNER/NAME", help="Propose to this dataset of verdicts, or list what is there.")
 @click.option(
     "--file", type=click.Path(path_type=Path), metavar="FILE", help="Propose this verdict, kept after a failure."
@@ -75,19 +81,16 @@ UNCHECKED = 2
 @click.option(
     "--verify-key", "keys", multiple=True, metavar="NAME=FILE", help="With --list: who must have signed by which key."
 )
+@click.option(
+    "--verify-identity",
+    "identities",
+    multiple=True,
+    metavar="NAME=EMAIL",
+    help="With --list: who must have signed as whom (an e-mail address or a URI).",
+)
+@click.option("--verify-issuer", "issuer", metavar="URL", help="With --verify-identity: who says that they are these.")
 @click.option("--card", is_flag=True, help="Check nothing: show merged verdicts on your adapter's card.")
-def command(
-    adapter: str,
-    revision: str,
-    level: Level,
-    sample: int | None,
-    key: Path | None,
-    dataset: str | None,
-    file: Path | None,
-    as_list: bool,
-    keys: tuple[str, ...],
-    card: bool,
-) -> None:
+def command(adapter: str, revision: str, level: Level, sample: int | None, **options: Any) -> None:
     """Check the published ADAPTER (owner/name) and propose the verdict to it.
 
     Runs what `pubrep reproduce` runs, and opens a pull request that adds the
@@ -98,27 +101,36 @@ def command(
     nothing could be checked: then nothing is proposed.
     """
     with one_line_errors(), waiting_out_limits():
-        _refuse_mixed(as_list, card, keys, key, file, dataset)
-        if as_list:
-            list_vouchers(adapter, revision, dataset, dict(map(_named_key, keys)))
-        elif card:
-            print(show_on_card(adapter), flush=True)
+        given = argparse.Namespace(**options)
+        _refuse_mixed(given)
+        if given.as_list:
+            signers: dict[str, Key | Identity] = dict(map(_named_key, given.keys))
+            signers |= dict(_named_identity(text, given.issuer) for text in given.identities)
+            list_vouchers(adapter, revision, given.dataset, Wanted(signers, given.trust_config))
+        elif given.card:
+            print(show_on_card(adapter, given.trust_config), flush=True)
         else:
-            _vouch(adapter, revision, level, sample, key, dataset, file)
+            signer = IdentitySigner(given.identity_token, given.trust_config) if given.identity else given.key
+            _vouch(adapter, revision, level, sample, signer, given.dataset, given.file)
 
 
-def _refuse_mixed(
-    as_list: bool, card: bool, keys: tuple[str, ...], key: Path | None, file: Path | None, dataset: str | None
-) -> None:
+def _refuse_mixed(given: argparse.Namespace) -> None:
     """Refuses options that would have no effect together."""
-    if keys and not as_list:
-        raise UserError("--verify-key is for --list: add that, or sign your own verdict by --key")
-    if (as_list or card) and (key or file or (as_list and card)):
-        raise UserError("--list and --card check and send nothing: name one of them, without --key and --file")
-    if card and dataset:
+    if (given.keys or given.identities) and not given.as_list:
+        option = "--verify-key" if given.keys else "--verify-identity"
+        raise UserError(f"{option} is for --list: add that, or sign your own verdict by --key or --identity")
+    if bool(given.identities) != bool(given.issuer):
+        raise UserError("--verify-identity and --verify-issuer go together: who signed, and who says that it was them")
+    if (given.as_list or given.card) and (given.key or given.identity or given.file or (given.as_list and given.card)):
+        raise UserError("--list and --card check and send nothing: name one of them, without --key, --identity, --file")
+    if given.card and given.dataset:
         raise UserError("--card shows what lies in the adapter's own repository: leave out --dataset")
-    if file and key:
-        raise UserError("the verdict in --file is signed, or is not: leave out --key")
+    if given.key and given.identity:
+        raise UserError("a verdict has one signature: --key or --identity")
+    if given.identity_token and not given.identity:
+        raise UserError("--identity-token is for --identity: add that")
+    if given.trust_config and not (given.identity or given.as_list or given.card):
+        raise UserError("--trust-config is for --identity, --list and --card: add one of them")
 
 
 def _named_key(text: str) -> tuple[str, Key]:
@@ -128,9 +140,16 @@ def _named_key(text: str) -> tuple[str, Key]:
     return name, dsse.read_public(Path(path))
 
 
+def _named_identity(text: str, issuer: str) -> tuple[str, Identity]:
+    name, _, who = text.partition("=")
+    if not name or not who:
+        raise UserError(f"--verify-identity {text!r} names no identity: write it as alice=alice@example.com")
+    return name, named_identity(who, issuer)
+
+
 def _vouch(
-    adapter: str, revision: str, level: Level, sample: int | None, key: Path | None, dataset: str | None,
-    file: Path | None,
+    adapter: str, revision: str, level: Level, sample: int | None, signer: Path | IdentitySigner | None,
+    dataset: str | None, file: Path | None,
 ) -> None:  # fmt: skip
     me = _me()
     if file is not None:
@@ -139,10 +158,12 @@ def _vouch(
         except OSError as error:
             raise UserError(f"cannot read {file}: {error.strerror}") from None
     else:
-        data = _check(adapter, revision, level, sample, key, me)
+        data = _check(adapter, revision, level, sample, signer, me)
     # The name of a file that was kept is its own, and the folder is that of where it goes.
     try:
         voucher = parse_voucher(data, f"{FOLDER}/{file.name}" if file else _path(data))
+        if signer is not None and voucher.envelope is not None:
+            raise ValueError("it is signed already: leave out --key or --identity")
     except ValueError as error:
         raise UserError(f"{file} is not proposed: {error}") from None
     name, commit = locate(adapter, voucher.verdict.revision or revision)
@@ -151,12 +172,16 @@ def _vouch(
         raise UserError(f"the verdict is not proposed: {refusal}")
     path = voucher_path(voucher.contents, folder_in_dataset(release.adapter) if dataset else FOLDER)
     try:
+        if signer is not None:
+            data = sign_voucher(voucher, signer)
+            voucher = parse_voucher(data, path)
         url = propose(voucher, data, path, dataset or release.adapter, "dataset" if dataset else "model")
     except BaseException:
         kept = Path(path).name
         if file is None:
             write_whole(Path(kept), data)
-            print(f"The verdict is kept: pubrep vouch {adapter} --file {kept}", file=sys.stderr, flush=True)
+            again = " and what signs it" if signer is not None and voucher.envelope is None else ""
+            print(f"The verdict is kept: pubrep vouch {adapter} --file {kept}{again}", file=sys.stderr, flush=True)
         raise
     signed = f", signed by the {voucher.signed_by}" if voucher.signed_by else ", not signed"
     print(f"Proposed: {voucher.verdict.word} at level {voucher.verdict.level} by {me}{signed}: {url}", flush=True)
@@ -170,41 +195,65 @@ def _me() -> str:
         raise UserError("a verdict has its checker's name: sign in first, by `hf auth login`") from None
 
 
-def _check(adapter: str, revision: str, level: Level, sample: int | None, key: Path | None, me: str) -> bytes:
-    """Runs the check; the bytes of the voucher's file. Ends the process where nothing was checked."""
+def _check(
+    adapter: str, revision: str, level: Level, sample: int | None, signer: Path | IdentitySigner | None, me: str
+) -> bytes:
+    """Runs the check; the bytes of the voucher's file, not signed. Ends the process where nothing was checked."""
     # Before hours of work, not after.
-    signer = dsse.public_half(key) if key else None
+    if isinstance(signer, IdentitySigner):
+        identity.look(signer)
+    elif signer is not None:
+        dsse.public_half(signer)
     verdict, _ = reproduce(adapter, revision, level, sample)
     print(verdict.line, flush=True)
     if verdict.verdict == "UNCHECKED":
         print("Nothing is proposed: nothing was checked", flush=True)
         sys.exit(UNCHECKED)
-    return write_voucher(verdict, me, signer, key)
+    return write_voucher(verdict, me)
 
 
-def write_voucher(verdict: Verdict, checker: str, signer: Key | None = None, key: Path | None = None) -> bytes:
-    """The bytes of a voucher's file.
-
-    Parameters:
-        signer, key: the public and the private half of the key that signs it.
+def write_voucher(verdict: Verdict, checker: str) -> bytes:
+    """The bytes of a voucher's file that nobody has signed.
 
     Raises:
-        `UserError`: the key cannot be used, or the verdict holds a secret.
+        `UserError`: the verdict holds a secret.
     """
-    contents = Contents(checker=checker, signer=signer, verdict=verdict).model_dump(mode="json")
+    contents = Contents(checker=checker, signer=None, verdict=verdict)
     record = pull(verdict.adapter, str(verdict.revision), names=[]).folder / RECORD_FILE
-    payload = json.dumps(statement(contents, sha256_file(record)), indent=1).encode() + b"\n"
+    payload = _payload(contents, sha256_file(record))
     if secret := next(find_secrets(payload.decode(), own_secrets()), None):
         raise UserError(f"the verdict holds a secret ({secret.kind}), and is not proposed")
-    return payload if key is None else dsse.sign(payload, key)
+    return payload
+
+
+def sign_voucher(voucher: Voucher, signer: Path | IdentitySigner) -> bytes:
+    """The bytes of the file of a voucher that says whose signature it has, and has it.
+
+    Raises:
+        `UserError`: the key cannot be used, or nobody certified the identity.
+    """
+    if isinstance(signer, Path):
+        contents = voucher.contents.model_copy(update={"signer": dsse.public_half(signer)})
+        return dsse.sign(_payload(contents, voucher.record_sha256), signer)
+    token = identity.read_token(signer)
+    named = identity.named_by(token)
+    contents = voucher.contents.model_copy(update={"signer": named})
+    data = identity.sign_statement(_payload(contents, voucher.record_sha256), token, signer.trust_config)
+    try:
+        identity.verify(data, identity.ExpectedIdentity(named, signer.trust_config))
+    except BadSignature as error:
+        # An issuer whose tokens name somebody in another way than those of e-mail and GitHub.
+        raise UserError(f"the verdict is not proposed: {error}") from error
+    return data
+
+
+def _payload(contents: Contents, record_sha256: str) -> bytes:
+    return json.dumps(statement(contents.model_dump(mode="json"), record_sha256), indent=1).encode() + b"\n"
 
 
 def _path(data: bytes) -> str:
     """Where a voucher that was just written lies."""
-    value = json.loads(data)
-    if "payload" in value:
-        value = json.loads(b64decode(value["payload"]))
-    return voucher_path(Contents.model_validate(value["predicate"]["pubrep_check"]))
+    return voucher_path(Contents.model_validate(json.loads(data)["predicate"]["pubrep_check"]))
 
 
 def _why_not(release: Release, voucher: Voucher, me: str) -> str | None:
@@ -245,11 +294,11 @@ def propose(voucher: Voucher, data: bytes, path: str, repo_id: str, kind: str) -
         return retry(f"proposing the verdict to {repo_id}", step)
 
 
-def list_vouchers(adapter: str, revision: str, dataset: str | None, keys: dict[str, Key]) -> None:
+def list_vouchers(adapter: str, revision: str, dataset: str | None, wanted: Wanted) -> None:
     """Prints what others say of a release, merged and proposed, and what they say together."""
     name, commit = locate(adapter, revision)
     release = read_release(name, commit)
-    merged, proposed = read_vouchers(release, keys, dataset), read_proposed(release, keys, dataset)
+    merged, proposed = read_vouchers(release, wanted, dataset), read_proposed(release, wanted, dataset)
     for file in [*merged, *proposed]:
         print(_line(file), flush=True)
     together = agreement(accepted(merged), release.publisher)
@@ -266,14 +315,14 @@ def _line(file: VoucherFile) -> str:
         return f"  refused  {file.path}{where}: {file.refusal}"
     voucher, verdict = file.voucher, file.voucher.verdict
     signed = f"signed by the {voucher.signed_by}" if voucher.signed_by else "not signed"
-    unsure = "" if file.verified or not voucher.signed_by else ", which was not checked: requirements-signing.txt"
+    unsure = f", which was not checked: {one_line(file.unverified, 300)}" if file.unverified else ""
     return (
         f"  {verdict.word} at level {verdict.level} by {voucher.checker}{where}, {verdict.date[:10]}, on "
         f"{voucher.device}, {signed}{unsure}"
     )
 
 
-def show_on_card(adapter: str) -> str:
+def show_on_card(adapter: str, trust_config: Path | None = None) -> str:
     """Renders the merged verdicts into the free section of the card on `main`.
 
     Returns:
@@ -285,7 +334,7 @@ def show_on_card(adapter: str) -> str:
     """
     name, commit = locate(adapter, "main")
     release = read_release(name, commit)
-    vouchers = accepted(read_vouchers(release))
+    vouchers = accepted(read_vouchers(release, Wanted(trust_config=trust_config)))
     text = render_vouchers(vouchers, release.publisher)
     cure = "it was published before cards had one, publish it again"
     changed = edit_section(name, SECTION, lambda _: text, "Show the verdicts by others", cure)

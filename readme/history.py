@@ -99,7 +99,7 @@ def _past(verdict: Verdict, voucher: Voucher | None = None) -> PastVerdict:
         moved=verdict.moved,
         device=one_line(device, 300),
         rows={model: row_numbers(rows) for model, rows in verdict.rows.items() if rows},
-        signed_by=voucher.signed_by if voucher else "",
+        signed_by=one_line(voucher.signature, 300) if voucher else "",
     )
 
 

@@ -16,6 +16,20 @@ RUNS = "PUBREP_RUNS"
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 78}
 
 
+identity_token_option = click.option(
+    "--identity-token",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="File with the token that names you (OpenID Connect).",
+)
+trust_config_option = click.option(
+    "--trust-config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Sigstore instance that certifies identities (ClientTrustConfig); the public one unless given.",
+)
+
+
 class Command(click.Command):
     """A command whose help ends with examples, one a line."""
 

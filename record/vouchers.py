@@ -7,7 +7,6 @@ the signer, which stand in its field `pubrep_check`: a statement that says anyth
 
 import base64
 import binascii
-import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,13 +14,14 @@ from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 
 from record import strict_json
 from record.errors import first_problem
 from record.field_types import Line, Section
 from record.release_files import ADAPTER_FILE, PREDICTIONS_FILE, RECORD_FILE
 from record.run_record import Record
+from record.signers import Identity, Key
 from record.verdict import Model, Verdict, contradiction
 
 PREDICATE = "https://slsa.dev/verification_summary/v1"
@@ -37,34 +37,6 @@ SKEW = timedelta(minutes=10)
 ROWS = 10
 
 
-def _der(pem: str) -> bytes:
-    """What stands between the lines of a PEM file."""
-    return base64.b64decode("".join(pem.splitlines()[1:-1]), validate=True)
-
-
-def _pem(text: str) -> str:
-    _der(text)
-    return text
-
-
-class Key(Section):
-    """A public key, as PEM, by which a verdict says that it is signed."""
-
-    key: Annotated[
-        str,
-        StringConstraints(
-            max_length=1_000,
-            pattern=r"^-----BEGIN PUBLIC KEY-----\n[A-Za-z0-9+/=\n]+\n-----END PUBLIC KEY-----\n$",
-        ),
-        AfterValidator(_pem),
-    ]
-
-    @property
-    def label(self) -> str:
-        """By what people tell two keys apart: the beginning of the sha256 of its DER, as openssl gives it."""
-        return f"key {hashlib.sha256(_der(self.key)).hexdigest()[:12]}"
-
-
 class Contents(Section):
     """What a voucher says that its statement follows from.
 
@@ -74,14 +46,14 @@ class Contents(Section):
     """
 
     checker: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,95}$")]
-    signer: Key | None
+    signer: Key | Identity | None
     verdict: Verdict
 
 
 class Signature(Section):
     """One signature of a DSSE envelope."""
 
-    keyid: Line
+    keyid: Line = ""
     sig: Annotated[str, StringConstraints(max_length=2_000)]
 
 
@@ -93,17 +65,31 @@ class Envelope(Section):
     signatures: Annotated[list[Signature], Field(min_length=1, max_length=1)]
 
 
+class Bundle(Section):
+    """A Sigstore bundle (https://github.com/sigstore/protobuf-specs) around an envelope: signed by an identity.
+
+    What the client of Sigstore verifies, it parses itself.
+    """
+
+    mediaType: Annotated[str, StringConstraints(max_length=100, pattern=r"^application/vnd\.dev\.sigstore\.bundle")]
+    verificationMaterial: dict[str, Any]
+    dsseEnvelope: Envelope
+
+
 @dataclass(frozen=True)
 class Voucher:
     """A verdict by others, as its file holds it: whole in itself, and not yet held against a release.
 
-    `path` is the file's place, `record_sha256` the record that it speaks of, `envelope` what is signed, if it is.
+    `path` is the file's place, `record_sha256` the record that it speaks of, `envelope` what is signed, if it is, and
+    `bundle` the file's bytes where an identity signed it. `verified` says that the signature was checked.
     """
 
     path: str
     contents: Contents
     record_sha256: str
     envelope: Envelope | None
+    bundle: bytes | None = None
+    verified: bool = False
 
     @property
     def checker(self) -> str:
@@ -119,8 +105,13 @@ class Voucher:
 
     @property
     def signed_by(self) -> str:
-        """Whose signature it carries, in words; empty for none."""
+        """Whose signature it says that it carries, in words; empty for none."""
         return self.contents.signer.label if self.contents.signer else ""
+
+    @property
+    def signature(self) -> str:
+        """As `signed_by`, and whether that was checked."""
+        return self.signed_by if self.verified or not self.signed_by else f"{self.signed_by} (unchecked)"
 
     @property
     def device(self) -> str:
@@ -191,7 +182,12 @@ def parse_voucher(data: bytes, path: str) -> Voucher:
         raise ValueError(f"it is larger than {LARGEST:,} bytes")
     try:
         value = strict_json.parse(data)
-        envelope = Envelope.model_validate(value) if isinstance(value, dict) and "payload" in value else None
+        keys = set(value) if isinstance(value, dict) else set()
+        envelope, bundle = None, None
+        if "dsseEnvelope" in keys:
+            envelope, bundle = Bundle.model_validate(value).dsseEnvelope, data
+        elif "payload" in keys:
+            envelope = Envelope.model_validate(value)
         stated = value if envelope is None else strict_json.parse(payload_of(envelope))
         contents = stated["predicate"]["pubrep_check"]
         tool, sha256 = stated["predicate"]["verifier"]["version"]["pubrep"], stated["subject"][0]["digest"]["sha256"]
@@ -199,7 +195,7 @@ def parse_voucher(data: bytes, path: str) -> Voucher:
             raise ValueError("its version or its record's hash is none")
         if statement(contents, sha256, tool) != stated:
             raise ValueError("it states what its verdict does not give")
-        voucher = Voucher(path, Contents.model_validate(contents), sha256, envelope)
+        voucher = Voucher(path, Contents.model_validate(contents), sha256, envelope, bundle)
     except ValidationError as error:
         raise ValueError(f"it is no verdict by others: {first_problem(error)}") from None
     except (LookupError, TypeError, AttributeError, RecursionError):
@@ -208,6 +204,8 @@ def parse_voucher(data: bytes, path: str) -> Voucher:
         raise ValueError("it promises a signature and has none")
     if envelope and not voucher.contents.signer:
         raise ValueError("it has a signature, and does not say whose")
+    if envelope and isinstance(voucher.contents.signer, Identity) != (bundle is not None):
+        raise ValueError(f"it says that the {voucher.signed_by} signed it, and has a signature of another kind")
     if not path.endswith("/" + voucher_path(voucher.contents).rpartition("/")[2]):
         raise ValueError(f"its name is not that of its checker and date, {voucher_path(voucher.contents)}")
     return voucher

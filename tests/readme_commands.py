@@ -35,6 +35,10 @@ READ = {
     "make publish": "tests/test_demo.py",
     "make publish-finance SIGN=key.pem": "tests/hub/test_signing.py",
     "make reproduce ADAPTER=owner/name VERIFY_KEY=public.pem": "tests/hub/test_signing.py",
+    "make publish-finance SIGN_IDENTITY=1": "tests/hub/test_signing.py",
+    "make reproduce ADAPTER=owner/name VERIFY_IDENTITY=you@example.com VERIFY_ISSUER=https://accounts.google.com": (
+        "tests/hub/test_signing.py"
+    ),
     "make train-finance ACCELERATE=recipes/accelerate/ddp.yaml": "tests/recipes/test_parallel.py",
     "make evaluate-finance ACCELERATE=recipes/accelerate/ddp.yaml": "tests/test_processes.py",
     "make reproduce ADAPTER=owner/name ACCELERATE=recipes/accelerate/ddp.yaml": "tests/test_processes.py",
@@ -69,6 +73,10 @@ OPTIONS = {
     "hf download owner/name --local-dir release": "hf download --help",
     "model_signing verify key release --signature release/model.sig --public_key public.pem "
     "--ignore-paths release/.cache": "model_signing verify key --help",
+    "model_signing verify sigstore release --signature release/model.sig --ignore-paths release/.cache "
+    "--identity you@example.com --identity_provider https://accounts.google.com": (
+        "model_signing verify sigstore --help"
+    ),
     "hf jobs uv run --timeout 24h --flavor a10g-large --secrets HF_TOKEN recipes/hf_job.py "
     "https://github.com/OWNER/REPOSITORY finance": "hf jobs uv run --help",
 }

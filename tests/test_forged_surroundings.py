@@ -143,7 +143,7 @@ def test_a_hashed_forgery_of_a_signed_release_is_found(finance, tmp_path, by, to
     run = copy_of(finance[0], tmp_path / "run")
     sign(run / "release", private)
     signed = publish(REPO, finance[1], finance[0] / "release", run / "release")
-    assert reproduce.reproduce(REPO, signed, "score", key=public)[0].verdict == "REPRODUCED"
+    assert reproduce.reproduce(REPO, signed, "score", signed_by=public)[0].verdict == "REPRODUCED"
     signature = (run / "release" / "model.sig").read_bytes()
     release = record(training__seconds=1.0)(run, REPO)
     (release / "model.sig").write_bytes(signature)
@@ -151,7 +151,7 @@ def test_a_hashed_forgery_of_a_signed_release_is_found(finance, tmp_path, by, to
         (release / "model.sig").unlink()
         sign(release, mallory)
     forged = publish(REPO, finance[1], finance[0] / "release", release)
-    found_out(reproduce.reproduce(REPO, forged, "score", key=public)[0], "signature", told)
+    found_out(reproduce.reproduce(REPO, forged, "score", signed_by=public)[0], "signature", told)
     # Seconds follow from nothing: without the key nobody could tell.
     assert reproduce.reproduce(REPO, forged, "score")[0].verdict == "REPRODUCED"
 

@@ -11,10 +11,12 @@ import pytest
 import short_runs
 from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
 from key_pairs import key_pair, openssl
+from sigstore_instance import ISSUER, Instance, token
 
-from evaluation import evaluate
+from evaluation import evaluate, reproduce
 from hub.release import pull
-from hub.signing import BadSignature, check, sign, verify
+from hub.signing import check, sign, verify
+from hub.signing_extra import BadSignature
 from push import delivery, publish
 from record.errors import UserError
 from record.run_record import load_record
@@ -312,3 +314,68 @@ def test_publishing_without_a_key_removes_the_signature(published, run, keys, tm
     assert "model.sig" not in HfApi().list_repo_files(repo_id, revision=commit)
     with pytest.raises(UserError, match=r"is not signed: it holds no model.sig"):
         check_from_hub(repo_id, commit, keys[1], tmp_path)
+
+
+def test_a_release_signed_by_identity_is_reproduced_with_that_identity_and_no_other(run, capsys, tmp_path):
+    """After the last of those that look at the release of the key; the instance is gone when it is checked."""
+    repo_id, instance = "local-user/signed", Instance()
+    trust = instance.trust_config(tmp_path / "trust.json")
+    (tmp_path / "token").write_text(token("alice@example.com"))
+    by_identity = [str(run), "--sign-identity", "--trust-config", str(trust), "--identity-token"]
+    shutil.copyfile(tmp_path / "token", run / "token")
+    with pytest.raises(SystemExit):
+        publish.main([*by_identity, str(run / "token")])
+    assert "lies in the run's folder" in capsys.readouterr().err
+    (run / "token").unlink()
+    publish.main([*by_identity, str(tmp_path / "token"), "--dry-run"])
+    assert "Not signed in a dry run" in capsys.readouterr().out
+    assert "model.sig" not in HfApi().list_repo_files(repo_id)
+    publish.main([*by_identity, str(tmp_path / "token")])
+    commit = HfApi().model_info(repo_id).sha
+    assert "model.sig" in HfApi().list_repo_files(repo_id)
+    # Again: the signature that holds is kept, so nothing is sent.
+    publish.main([*by_identity, str(tmp_path / "token")])
+    assert HfApi().model_info(repo_id).sha == commit
+    instance.stop()
+
+    capsys.readouterr()
+    check = [repo_id, "--level", "score", "--trust-config", str(trust), "--verify-identity"]
+    for who, issuer, code, told in (
+        ("alice@example.com", ISSUER, 0, f"signed by the identity alice@example.com ({ISSUER})"),
+        ("bob@example.com", ISSUER, 1, "not by the identity bob@example.com"),
+        ("alice@example.com", "https://other.example", 1, "(https://other.example)"),
+    ):
+        ended, out = short_runs.reproduced(capsys, *check, who, "--verify-issuer", issuer)
+        assert ended == code and told in out, out
+        assert out.splitlines()[-1].startswith(("REPRODUCED (miniature", "DRIFTED")[code]), out
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--verify-identity", "alice@example.com"], "--verify-identity and --verify-issuer go together"),
+        (["--verify-issuer", ISSUER], "--verify-identity and --verify-issuer go together"),
+        (["--trust-config", "trust.json"], "--trust-config is for --verify-identity"),
+        (["--verify-key", "a", "--verify-identity", "b", "--verify-issuer", ISSUER], "exclude each other"),
+        (["--verify-identity", "x" * 600, "--verify-issuer", ISSUER], "is no identity"),
+    ],
+)
+def test_what_has_no_effect_on_a_check_is_refused(capsys, options, told):
+    with pytest.raises(SystemExit) as end:
+        reproduce.main(["local-user/signed", *options])
+    err = capsys.readouterr().err
+    assert end.value.code == 2 and told in err and err.count("\n") == 1, err
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--sign", "key.pem", "--sign-identity"], "--sign and --sign-identity exclude each other"),
+        (["--identity-token", "token"], "are for --sign-identity"),
+        (["--trust-config", "trust.json"], "are for --sign-identity"),
+    ],
+)
+def test_what_has_no_effect_on_publishing_is_refused(capsys, options, told):
+    with pytest.raises(SystemExit) as end:
+        publish.main(["finance", *options])
+    assert end.value.code == 2 and told in capsys.readouterr().err

@@ -32,6 +32,7 @@ WITHOUT_INFLUENCE = {
     "record.parquet_size": "refuses files",
     "record.published_recipe": "refuses recipes, whose values the record holds as they are",
     "record.redaction": "blanks secrets in what errors print",
+    "record.signers": "as model_cards.vouchers",
     "record.vouchers": "as model_cards.vouchers",
     "record.whole_file": "writes files whole",
     "scoring.sql.databases": "only the number of databases is shown, which counts",

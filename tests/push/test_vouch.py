@@ -3,28 +3,25 @@ page and checks say what they found; forged and replayed verdicts are refused.""
 
 import base64
 import json
-import os
 import re
 import time
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 
 import pytest
 import short_runs
-from click.testing import CliRunner
 from html_page import Page
 from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download
 from key_pairs import key_pair
 from publishers import copy_of, told
+from vouching import signed_in, vouch
 
 from evaluation import regenerate
 from hub.dsse import public_half, sign
-from hub.vouchers import accepted, read_proposed, read_release, read_vouchers
+from hub.vouchers import Wanted, accepted, read_proposed, read_release, read_vouchers
 from model_cards.overview import read_all, render_overview
 from model_cards.vouchers import section_of
-from push.vouch import command
 from readme.claims import renew_all
 from readme.history import HISTORY_FILE, load_history, render_claims
 from record.release_files import may_lie_beside
@@ -32,24 +29,6 @@ from record.vouchers import FOLDER, LARGEST, Contents, agreement, statement, vou
 
 NAME = "vouched"
 REPO = f"local-user/{NAME}"
-
-
-@contextmanager
-def signed_in(hub, user):
-    """The clients of this process are another account's in the block."""
-    before = os.environ["HF_TOKEN"]
-    os.environ["HF_TOKEN"] = hub.token(user)
-    try:
-        yield
-    finally:
-        os.environ["HF_TOKEN"] = before
-
-
-def vouch(*argv, code=0):
-    """What `pubrep vouch` prints."""
-    answer = CliRunner().invoke(command, [str(word) for word in argv])
-    assert answer.exit_code == code, (answer.output, answer.exception)
-    return answer.output
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +239,7 @@ def test_three_vouchers_count_once_merged_and_the_release_stays_whole(proposed, 
         assert "Concern: carol found DRIFTED at level generate on " in out
     # A key that is not hers, and a signature that he never made.
     for who in ("alice", "bob"):
-        (refused,) = [f for f in read_vouchers(release(), {who: public_half(keys["mallory"][0])}) if f.refusal]
+        (refused,) = [f for f in read_vouchers(release(), Wanted({who: public_half(keys["mallory"][0])})) if f.refusal]
         assert f"/{who}-" in refused.path and re.search("not by the key|should be by the key", refused.refusal)
 
 
@@ -359,6 +338,12 @@ def test_a_dataset_of_verdicts_and_one_that_was_kept_after_a_failure(proposed, h
         (["--card", "--dataset", "a/b"], "leave out --dataset"),
         (["--file", "none.json"], "cannot read none.json"),
         (["--key", "none.pem"], "the key none.pem cannot be read"),
+        (["--verify-identity", "alice=a@b.c", "--verify-issuer", "https://b.c"], "--verify-identity is for --list"),
+        (["--list", "--verify-identity", "alice=a@b.c"], "--verify-identity and --verify-issuer go together"),
+        (["--list", "--verify-identity", "a@b.c", "--verify-issuer", "https://b.c"], "write it as alice=alice@example"),
+        (["--key", "key.pem", "--identity"], "a verdict has one signature"),
+        (["--identity-token", "token"], "--identity-token is for --identity"),
+        (["--trust-config", "trust.json"], "--trust-config is for --identity, --list and --card"),
     ],
 )
 def test_what_has_no_effect_is_refused(proposed, options, told):

@@ -1,0 +1,26 @@
+"""`pubrep vouch` as accounts of the local Hub run it."""
+
+import os
+from contextlib import contextmanager
+
+from click.testing import CliRunner
+
+from push.vouch import command
+
+
+@contextmanager
+def signed_in(hub, user):
+    """The clients of this process are another account's in the block."""
+    before = os.environ["HF_TOKEN"]
+    os.environ["HF_TOKEN"] = hub.token(user)
+    try:
+        yield
+    finally:
+        os.environ["HF_TOKEN"] = before
+
+
+def vouch(*argv, code=0):
+    """What `pubrep vouch` prints."""
+    answer = CliRunner().invoke(command, [str(word) for word in argv])
+    assert answer.exit_code == code, (answer.output, answer.exception)
+    return answer.output
