@@ -6,6 +6,9 @@ from record.energy import Forecast
 from record.errors import one_line
 from record.run_record import Record, Unwritable
 
+# Seconds of training from which on a forecast is told.
+WORTH_SAYING = 2.0
+
 
 def say(line: str) -> None:
     """Prints a line at once, from the first process only."""
@@ -107,11 +110,13 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
-def forecast_line(forecast: Forecast, seconds: float) -> str:
-    """How far the forecast was off, where it has been judged.
+def forecast_line(forecast: Forecast | None, seconds: float) -> str | None:
+    """How far the forecast was off; None where it has not been judged, or was of too short a time.
 
     Parameters:
         seconds: what training took.
     """
+    if forecast is None or forecast.ratio is None or forecast.seconds < WORTH_SAYING:
+        return None
     off = 100 * (forecast.ratio - 1)
     return f"Took {duration(seconds)}, {abs(off):.0f} % {'more' if off > 0 else 'less'} than foretold"

@@ -311,8 +311,8 @@ def finish(record: Record, run: Path) -> None:
         (run / name).unlink(missing_ok=True)
     record.save(run)
     say(f"Trained: {run} (adapter {record.training.adapter_sha256[:12]}{validation_loss(record)})")
-    if record.forecast is not None and record.forecast.ratio is not None:
-        say(forecast_line(record.forecast, record.training.seconds))
+    if line := forecast_line(record.forecast, record.training.seconds):
+        say(line)
     say(f"Next: {make(f'evaluate-{run.name}')}")
 
 

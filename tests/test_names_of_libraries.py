@@ -133,6 +133,7 @@ NAMES = {
     ("scoring/corpus.py", "_compute_score_from_stats"): lambda: corpus_method("_compute_score_from_stats"),
     ("scoring/corpus.py", "_extract_corpus_statistics"): lambda: corpus_method("_extract_corpus_statistics"),
     ("scoring/decoding/ctranslate.py", "_load"): converter_load,
+    ("scoring/decoding/t5_weights.py", "_is_mkldnn_bf16_supported"): lambda: mkldnn("_is_mkldnn_bf16_supported"),
     ("scoring/decoding/t5_weights.py", "_linear_pointwise"): lambda: mkldnn("_linear_pointwise"),
     ("scoring/decoding/t5_weights.py", "_reorder_linear_weight"): lambda: mkldnn("_reorder_linear_weight"),
     ("scoring/rouge.py", "_compute"): lambda: metric_method("_compute"),

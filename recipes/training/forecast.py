@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from accelerate.utils import gather_object, send_to_device
 from datasets import Dataset
 
 from recipes.environment import refuse_full_disk
-from recipes.summary import duration, say
+from recipes.summary import WORTH_SAYING, duration, say
 from recipes.training.flop import row_flop
+from recipes.training.micro_batches import out_of_memory
 from recipes.training.trainer import AdapterTrainer, saved_bytes, tokens_of
 from record.energy import Forecast
 from record.run_record import Record
@@ -145,12 +147,23 @@ def measure_rates(trainer: AdapterTrainer, work: Work, seconds: float = SECONDS)
         largest = [run for run in runs if run[0] == runs[-1][0]]
         # The first of a size makes place for it.
         _, flops, times = zip(*(largest[1:] or largest), strict=True)
-        done, took = rate(runs[-1][0], evaluating=True)
+        done, took = _within_memory(lambda count: rate(count, evaluating=True),
+                                    min(runs[-1][0], trainer.args.per_device_eval_batch_size))  # fmt: skip
     trainer.model.zero_grad()
     mine = (sum(flops) / sum(times), done / took)
     # The slowest process is waited for.
     slowest = map(min, zip(*gather_object([mine]), strict=True))
     return Rates(*(trainer.args.world_size * value for value in slowest))
+
+
+def _within_memory(measure: Callable[[int], tuple[float, float]], rows: int) -> tuple[float, float]:
+    """What is measured with so many rows, or, where memory does not suffice, with half as many, and so on."""
+    try:
+        return measure(rows)
+    except RuntimeError as error:
+        if not out_of_memory(error) or rows == 1:
+            raise
+    return _within_memory(measure, rows // 2)
 
 
 def _step(trainer: AdapterTrainer, inputs: dict[str, Any], evaluating: bool) -> None:
@@ -212,10 +225,11 @@ def make_forecast(trainer: AdapterTrainer, steps_done: int, run: Path) -> Foreca
         say(f"Forecast:   {what}; how long that takes, the first steps tell")
         return None
     seconds = left * seconds_of(work, rates)
-    say(
-        f"Forecast:   {duration(seconds)} for {what} at {rates.training / 1e9:,.1f} GFLOP/s, measured just now"
-        + (f"; {steps_done:,} steps are done" if steps_done else "")
-    )
+    if seconds >= WORTH_SAYING:
+        say(
+            f"Forecast:   {duration(seconds)} for {what} at {rates.training / 1e9:,.1f} GFLOP/s, measured just now"
+            + (f"; {steps_done:,} steps are done" if steps_done else "")
+        )
     return Forecast(tokens=work.tokens, teraflop=work.flop / 1e12, seconds=seconds)
 
 
