@@ -40,8 +40,8 @@ READ = {
         "tests/hub/test_signing.py"
     ),
     "make train-finance ACCELERATE=recipes/accelerate/ddp.yaml": "tests/recipes/test_parallel.py",
-    "make evaluate-finance ACCELERATE=recipes/accelerate/ddp.yaml": "tests/test_processes.py",
-    "make reproduce ADAPTER=owner/name ACCELERATE=recipes/accelerate/ddp.yaml": "tests/test_processes.py",
+    "make evaluate-finance ACCELERATE=recipes/accelerate/ddp.yaml": "tests/test_scoring_processes.py",
+    "make reproduce ADAPTER=owner/name ACCELERATE=recipes/accelerate/ddp.yaml": "tests/test_scoring_processes.py",
     'make compare RECIPES="finance-base finance finance-xl"': "tests/test_every_recipe.py",
     'make sweep-finance SET="seed=1,2,3 lora_r=8,32"': "tests/pubrep/test_sweep.py",
     # AGENTS.md's five, on its recipe.
