@@ -1,6 +1,6 @@
 """Forgeries by the thousand: changes of a true release, singly and in consistent groups, none of which is REPRODUCED.
 
-    FORGERIES=all .venv/bin/python -m pytest tests/test_forgeries_generated.py      # 2,000 instead of 100
+    FORGERIES=all .venv/bin/python -m pytest tests/test_forgeries_generated.py      # 2,000 instead of 40
 
 Each change is scored, rendered and hashed again by this project's own code, as a forger can. What no check of a level
 can tell stands in `evaluation.limits.LIMITS`, and is not generated.
@@ -39,7 +39,7 @@ from record.release_files import ADAPTER_FILE
 from record.run_record import load_record
 
 REPO = "local-user/forged-by-the-thousand"
-MANY = 2_000 if os.environ.get("FORGERIES") == "all" else 100
+MANY = 2_000 if os.environ.get("FORGERIES") == "all" else 40
 SPARED = re.compile("|".join(limit.fields for limit in LIMITS if limit.fields))
 # Written anew with every forgery.
 RENDERED = re.compile(r"(files|rendered)\..*|schema_version|expectations.*|training\.adapter_sha256")
