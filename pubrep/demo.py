@@ -61,6 +61,7 @@ def demo() -> None:
         # One name, whatever the reader's own: the page that is checked at the end is that of the last step.
         environ = os.environ | {ON_LOCAL_HUB: "1", "OMP_NUM_THREADS": "1", "HUB_USER": "local-user",
                                 RUNS: str(root / "demo")}  # fmt: skip
+        print("Starting a Hub on this machine", flush=True)
         words = [sys.executable, "-m", "local_hub", "run", "--", sys.executable, "-m", "pubrep", "demo"]
         os.execve(sys.executable, words, environ)
     line = ""
