@@ -69,10 +69,11 @@ print(json.dumps([str(error) for error in found if error is not None]))
 """
 
 
-def export(adapter: str, form: str, folder: Path) -> Path:
+def export(adapter: str, form: str, folder: Path, revision: str = "main") -> Path:
     """The folder into which the command line wrote `form`."""
     into = folder / form
-    run_command(command, [adapter, "--format", form, "--into", str(into)], "pubrep export-results")
+    words = [adapter, "--revision", revision, "--format", form, "--into", str(into)]
+    run_command(command, words, "pubrep export-results")
     return into
 
 
@@ -265,10 +266,11 @@ def compare_aibom(folder: Path, record: Record, own: tuple[str, str | None]) -> 
         assert found == intervals(getattr(record.scores, who))
 
 
-def compare_all(adapter: str, folder: Path, record: Record, predictions: Predictions, own: tuple[str, str | None]):
+def compare_all(adapter: str, folder: Path, record: Record, predictions: Predictions, own: tuple[str, str | None],
+                revision: str = "main"):  # fmt: skip
     """Exports `adapter` in every format, and holds each against its record."""
     published = own[1] is not None
-    compare_eval_results(export(adapter, "eval-results", folder), record, published)
-    compare_every_eval_ever(export(adapter, "every-eval-ever", folder), record, predictions, own)
-    compare_lm_eval(export(adapter, "lm-eval", folder), record, predictions, own)
-    compare_aibom(export(adapter, "aibom", folder), record, own)
+    compare_eval_results(export(adapter, "eval-results", folder, revision), record, published)
+    compare_every_eval_ever(export(adapter, "every-eval-ever", folder, revision), record, predictions, own)
+    compare_lm_eval(export(adapter, "lm-eval", folder, revision), record, predictions, own)
+    compare_aibom(export(adapter, "aibom", folder, revision), record, own)

@@ -89,7 +89,7 @@ def test_a_published_commit_reproduces(adapter, capsys):
 
 def test_the_scores_leave_in_every_format_under_the_published_name(adapter, run, tmp_path):
     name, commit = adapter
-    compare_all(name, tmp_path, load_record(run), load_predictions(run), (name, commit))
+    compare_all(name, tmp_path, load_record(run), load_predictions(run), (name, commit), commit)
 
 
 def test_a_repository_that_holds_something_else_is_left_alone(run, tmp_path, capsys):

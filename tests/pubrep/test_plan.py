@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from huggingface_hub import HfApi, snapshot_download
 
 from pubrep.plan import plan
-from recipes import environment, train
+from recipes import environment, summary, train
 from recipes.training import forecast
 from recipes.training.trainer import AdapterTrainer
 from record.release_files import ADAPTER_FILE
@@ -164,6 +164,8 @@ def test_training_is_what_was_foretold_and_does_not_notice_it(recipe, tmp_path, 
     monkeypatch.setattr(AdapterTrainer, "training_step", counted_step)
     monkeypatch.setattr(AdapterTrainer, "evaluate", counted_evaluation)
     monkeypatch.setattr(forecast, "count_work", lambda trainer: works.append((count(trainer), trainer)) or works[-1][0])
+    for module in (summary, forecast):
+        monkeypatch.setattr(module, "WORTH_SAYING", 0)
     lines = short_run(recipe, tmp_path / "one", capsys)
     record, (work, trainer) = load_record(tmp_path / "one"), works[0]
     targets = 2 * int(forecast.lengths(trainer.train_dataset)[:, 1].sum())
