@@ -4,8 +4,9 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence, Sized
 from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
@@ -36,7 +37,17 @@ from serving.requests import LEAST_TEMPERATURE, MAX_ROWS, Chat, Completion, Refu
 
 log = logging.getLogger("serving")
 
+# Characters, or tokens, that are worked on at once: to hand fewer to another thread takes longer than the work.
+SHORT = 2_000
+T = TypeVar("T")
 BUG = Refused(500, "the service failed on this request: its log tells more")
+
+
+async def _in_time(texts: Sequence[Sized], work: Callable[..., T], *arguments: Any) -> T:
+    """Calls `work` at once where the texts are short; else in a thread, so that others are answered meanwhile."""
+    if sum(map(len, texts)) < SHORT:
+        return work(*arguments)
+    return await run_in_threadpool(work, *arguments)
 
 
 class Service:
@@ -125,7 +136,7 @@ class Service:
             raise Refused(400, f"`n` times the prompts makes {asked.rows} answers, more than {MAX_ROWS}", "n")
         limit = asked.limit or served.max_tokens
         prompts, warnings = prompts_of(asked, served)
-        ids = await run_in_threadpool(token_ids, served, prompts)
+        ids = await _in_time(prompts, token_ids, served, prompts)
         warnings += check_lengths(served, ids)
         rows = _rows(asked, [divided(asked, served, *both) for both in zip(prompts, ids, strict=True)], limit)
         if any(row.limit > self.engine.most for row in rows):
@@ -163,7 +174,7 @@ class Service:
         """
         self.submit(job)
         outputs = await self._outputs(job.rows, request)
-        answer = await run_in_threadpool(whole, job, outputs)
+        answer = await _in_time(outputs, whole, job, outputs)
         self._count(job, tokens_written(job, outputs), request)
         return answer
 
