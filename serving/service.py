@@ -37,7 +37,7 @@ from serving.requests import LEAST_TEMPERATURE, MAX_ROWS, Chat, Completion, Refu
 
 log = logging.getLogger("serving")
 
-# Characters, or tokens, that are worked on at once: to hand fewer to another thread takes longer than the work.
+# Characters, or tokens, below which a request is worked on at once: it waits for no thread, and others hardly for it.
 SHORT = 2_000
 T = TypeVar("T")
 BUG = Refused(500, "the service failed on this request: its log tells more")
