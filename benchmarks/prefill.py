@@ -25,8 +25,9 @@ from torch import Tensor
 
 from benchmarks.prefill_models import START, Rows, load, train
 from benchmarks.shapes import make_model, make_rows
-from evaluation.margins import summarize
-from evaluation.tolerance import NEAR, Precision
+from evaluation.margins import noise_of, summarize
+from evaluation.tolerance import DRAWS as READINGS
+from evaluation.tolerance import NEAR, NOISE, TELLING, Precision
 from record.scores import Contract
 from record.verdict import Model
 from scoring.decoding.margins import Margins, read_margins, read_padded
@@ -36,10 +37,35 @@ from scoring.decoding.t5_weights import weights_of
 
 # Rows that are read at once.
 SLOTS, ROWS = 64, 40
-TOKENS, SIZES, DRAWS = 1_000, (50, 100, 200, 500, 1_000, 2_000), 300
-# By what a precision is judged (`evaluation.tolerance.NOISE`).
-JUDGED: dict[str, Precision] = {"float32": "float32", "bfloat16": "bfloat16", "int8": "quantized"}
+TOKENS, SIZES, DRAWS = 1_000, (50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000), 300
 ELSEWHERE = "other kernels"
+
+
+class Case(NamedTuple):
+    """Where an adapter was released, and where it is checked.
+
+    Parameters:
+        reader, writer: given to `benchmarks.prefill_models.load`; substitutes are written as `writer` has it.
+        judged: by what noise, and `dtype` in what the coarser of the two computes (`evaluation.tolerance.Rounding`).
+        honest: what else writes the same, as changes to `writer`, or by the kernels of another library.
+    """
+
+    reader: dict
+    writer: dict
+    judged: Precision
+    dtype: str
+    honest: dict[str, dict]
+
+
+FLOAT32, BFLOAT16, INT8 = ({"precision": name} for name in ("float32", "bfloat16", "int8"))
+COARSE = {"compute": torch.bfloat16}
+CASES = {
+    "float32": Case(FLOAT32, FLOAT32, "float32", "float32", {ELSEWHERE: {}}),
+    "bfloat16": Case(BFLOAT16, BFLOAT16 | COARSE, "bfloat16", "bfloat16", {ELSEWHERE: {}}),
+    "bfloat16, read in float32": Case(FLOAT32, BFLOAT16 | COARSE, "bfloat16", "bfloat16", {"as named": {}}),
+    "int8": Case(INT8, INT8, "quantized", "float32", {ELSEWHERE: {}}),
+    "int8 in bfloat16, read in float32": Case(INT8, INT8 | COARSE, "quantized", "bfloat16", {"as named": {}}),
+}
 
 
 class Substitute(NamedTuple):
@@ -67,11 +93,6 @@ SUBSTITUTES = {
     "another prompt": Substitute({}, base=True, writes="other prompt"),
     "outputs of other rows": Substitute({}, base=True, writes="another row's"),
     "base as adapter": Substitute({}, writes="base"),
-}
-HONEST = {
-    "float32": {ELSEWHERE: {}},
-    "bfloat16": {"in float32": {"precision": "float32"}, ELSEWHERE: {}},
-    "int8": {"computed in bfloat16": {"compute": torch.bfloat16}, ELSEWHERE: {}},
 }
 
 
@@ -119,8 +140,11 @@ def places(model: PeftModel, rows: Rows, prompts: list, adapter: bool, padded: b
     return torch.cat(parts)
 
 
-def rates(readings: dict[Model, list[Margins]], precision: Precision, seed: int = 0) -> dict:
+def rates(readings: dict[Model, list[Margins]], case: Case, own: dict[Model, float | None], seed: int = 0) -> dict:
     """How often draws of rows are refused, by how many tokens of base and adapter they have together.
+
+    Parameters:
+        own: the models' own noise, which is used where a draw has near-ties enough to tell it.
 
     Returns:
         `refused` and `differs`, the share of draws of `TOKENS` tokens that are refused, and in which any token is
@@ -134,46 +158,60 @@ def rates(readings: dict[Model, list[Margins]], precision: Precision, seed: int 
         for _ in range(DRAWS):
             order = rng.integers(len(lengths), size=size)
             drawn = order[: int(np.searchsorted(np.cumsum(lengths[order]), size)) + 1]
-            found = [summarize([margins[row] for row in drawn], precision) for margins in readings.values()]
-            counts += any(one.unlikely(precision) for one in found), any(one.exchanged for one in found)
+            found = [_summarize([margins[row] for row in drawn], case, own[who]) for who, margins in readings.items()]
+            counts += any(one.unlikely for one in found), any(one.exchanged for one in found)
         refused[size], differs[size] = counts / DRAWS
     needed = next((size for size in SIZES if all(refused[more] >= 0.99 for more in SIZES if more >= size)), None)
     return {"refused": float(refused[TOKENS]), "differs": float(differs[TOKENS]), "tokens_needed": needed}
 
 
+def _summarize(margins: list[Margins], case: Case, own: float | None):
+    near = sum(np.count_nonzero(row.gaps < NEAR) for row in margins)
+    return summarize(margins, own if own and near * READINGS >= TELLING else NOISE[case.judged])
+
+
+def own_noise(case: Case, reader: PeftModel, rows: Rows) -> dict[str, dict[Model, float | None]]:
+    """What each model says of its own noise, by kind of text; nothing where the precision alone decides."""
+    contract = Contract.model_construct(max_new_tokens=max(map(len, rows.answers)), num_beams=1)
+    told: dict[str, dict[Model, float | None]] = {}
+    for kind, part in rows.parts.items():
+        told[kind] = dict.fromkeys(WHO)
+        if case.judged == "float32":
+            continue
+        for who in WHO:
+            text = rows.prompts[part], rows.answers[part]
+            margins = read_margins(reader, *text, contract, who == "adapter")
+            told[kind][who] = noise_of(reader, *text, margins, contract, who == "adapter", case.dtype)
+    return told
+
+
 def detection(folder: Path) -> dict:
-    """By precision: what is refused of each substitute's choices and of honest ones, by kind of text, and the noise."""
+    """By case: what is refused of each substitute's choices and of honest ones, by kind of text, and the noise."""
     rows, found = Rows(), {}
-    for precision, judged in JUDGED.items():
-        reader = load(folder, precision)
+    for name, case in CASES.items():
+        reader = load(folder, **case.reader)
         lengths = [len(ids) for ids in rows.answers]
         texts = {who: Text(places(reader, rows, rows.prompts, who == "adapter"), lengths) for who in WHO}
         same = {who: text.margins(text.logits.argmax(1)) for who, text in texts.items()}
-        found[precision] = {
+        judge = Judge(texts, rows, case, own_noise(case, reader, rows))
+        found[name] = {
             "texts": {kind: _describe(same, part) for kind, part in rows.parts.items()},
-            "honest": {}, "substitutes": {},
+            "own_noise": judge.own,
+            "honest": {honest: judge(folder, Substitute(how, base=True), honest == ELSEWHERE)
+                       for honest, how in case.honest.items()},
+            "substitutes": {},
         }  # fmt: skip
-        for name, how in HONEST[precision].items():
-            model = load(folder, **({"precision": precision} | how))
-            logits = {who: places(model, rows, rows.prompts, who == "adapter", name == ELSEWHERE) for who in WHO}
-            found[precision]["honest"][name] = _judge(texts, logits, rows, judged)
-            print(precision, "honest:", name, found[precision]["honest"][name], flush=True)
-        for name, substitute in SUBSTITUTES.items():
-            if substitute.how.get("precision") == precision:
-                substitute, name = Substitute({"precision": "float32"}, base=True), "base in float32"
-            model = load(folder, **({"precision": precision} | substitute.how))
-            who_differs = WHO if substitute.base else WHO[1:]
+        print(name, judge.own, found[name]["honest"], flush=True)
+        for written, substitute in SUBSTITUTES.items():
+            if substitute.how.get("precision") == case.writer["precision"]:
+                substitute, written = Substitute(FLOAT32, base=True), "base in float32"
             if substitute.writes == "another row's":
-                readings = {who: _read_next(model, text, rows, who) for who, text in texts.items()}
-                found[precision]["substitutes"][name] = _by_kind(readings, rows, judged)
+                read = {who: _read_next(reader, text, rows, who) for who, text in texts.items()}
+                told = judge.by_kind(read)
             else:
-                prompts = rows.other_prompts if substitute.writes == "other prompt" else rows.prompts
-                logits = {
-                    who: places(model, rows, prompts, who == "adapter" and substitute.writes != "base")
-                    for who in who_differs
-                }
-                found[precision]["substitutes"][name] = _judge(texts, logits, rows, judged)
-            print(precision, name, found[precision]["substitutes"][name], flush=True)
+                told = judge(folder, substitute)
+            found[name]["substitutes"][written] = told
+            print(name, written, told, flush=True)
     return found
 
 
@@ -185,18 +223,34 @@ def _describe(readings: dict[Model, list[Margins]], part: slice) -> dict:
     return {"tokens": len(gaps), "near": float((gaps < NEAR).mean())}
 
 
-def _judge(texts: dict[Model, Text], logits: dict[Model, Tensor], rows: Rows, judged: Precision) -> dict:
-    """By kind of text how often the likeliest of `logits` are refused; a model without any has written honestly."""
-    choices = {who: logits.get(who, text.logits).argmax(1) for who, text in texts.items()}
-    readings = {who: text.margins(choices[who]) for who, text in texts.items()}
-    return {"noise": {who: texts[who].noise(own) for who, own in logits.items()}} | _by_kind(readings, rows, judged)
+class Judge(NamedTuple):
+    """The models that read, what they make of the rows, and their own noise by kind of text."""
 
+    texts: dict[Model, Text]
+    rows: Rows
+    case: Case
+    own: dict[str, dict[Model, float | None]]
 
-def _by_kind(readings: dict[Model, list[Margins]], rows: Rows, judged: Precision) -> dict:
-    return {
-        kind: rates({who: margins[part] for who, margins in readings.items()}, judged)
-        for kind, part in rows.parts.items()
-    }
+    def __call__(self, folder: Path, substitute: Substitute, padded: bool = False) -> dict:
+        """By kind of text how often what is written instead is refused, and the noise between the two.
+
+        A model that is not replaced has written honestly.
+        """
+        model = load(folder, **(self.case.writer | substitute.how))
+        prompts = self.rows.other_prompts if substitute.writes == "other prompt" else self.rows.prompts
+        logits = {
+            who: places(model, self.rows, prompts, who == "adapter" and substitute.writes != "base", padded)
+            for who in (WHO if substitute.base else WHO[1:])
+        }
+        choices = {who: logits.get(who, text.logits).argmax(1) for who, text in self.texts.items()}
+        read = {who: text.margins(choices[who]) for who, text in self.texts.items()}
+        return {"noise": {who: self.texts[who].noise(own) for who, own in logits.items()}} | self.by_kind(read)
+
+    def by_kind(self, readings: dict[Model, list[Margins]]) -> dict:
+        return {
+            kind: rates({who: margins[part] for who, margins in readings.items()}, self.case, self.own[kind])
+            for kind, part in self.rows.parts.items()
+        }
 
 
 def _read_next(model: PeftModel, text: Text, rows: Rows, who: Model) -> list[Margins]:

@@ -118,7 +118,7 @@ def load_evaluated(findings: Findings, record: EvaluatedRecord) -> "Loaded":
     Raises:
         `Drift`: one of them differs.
     """
-    from evaluation.loaded import Loaded, contract_here, precision_of
+    from evaluation.loaded import Loaded, contract_here, rounding_of
     from evaluation.tolerance import same_stack
     from recipes.environment import describe_environment
     from recipes.training.dtype import keep_float32
@@ -153,7 +153,7 @@ def load_evaluated(findings: Findings, record: EvaluatedRecord) -> "Loaded":
         here,
         published_adapter=True,
         repeatable=contract == record.contract and same_stack(here, record.scored_in),
-        precision=precision_of(record, contract),
+        rounding=rounding_of(record, contract),
         gains={name: gain.mean for name, gain in record.scores.difference.items()},
         parent_gains={},
         base=foreign.base,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.findings import Drift
-from evaluation.tolerance import Precision, same_stack
+from evaluation.tolerance import Rounding, same_stack
 from recipes.base_model import base_kind
 from recipes.config import recipe_from_record
 from recipes.environment import describe_environment
@@ -29,7 +29,7 @@ class Loaded:
 
     `tokenizer` is the base model's. `contract` is the record's with the engine and dtype of this machine. `repeatable`
     is whether tokens must be equal: the published adapter on the same device and versions. `gains` and `parent_gains`
-    are the published differences adapter − base by metric, for the test rows and for the parent's. `precision` is the
+    are the published differences adapter − base by metric, for the test rows and for the parent's. `rounding` is the
     coarser one of where the outputs were written and of here. `base` is the base model where `model` is no adapter on
     it, but a full model.
     """
@@ -40,7 +40,7 @@ class Loaded:
     environment: Environment
     published_adapter: bool
     repeatable: bool
-    precision: Precision
+    rounding: Rounding
     gains: dict[str, float]
     parent_gains: dict[str, float]
     base: Any = None
@@ -73,7 +73,7 @@ def load(adapter: Path, record: ScoredRecord) -> Loaded:
         here,
         published_adapter,
         repeatable=published_adapter and same,
-        precision=precision_of(record, contract),
+        rounding=rounding_of(record, contract),
         gains={name: gain.mean for name, gain in record.scores.difference.items()},
         parent_gains={name: gain.mean for name, gain in record.forgetting.difference.items()}
         if record.forgetting
@@ -102,13 +102,14 @@ def check_sizes(record: Record, loaded: Loaded) -> None:
             )
 
 
-def precision_of(record: AnyScored, here: Contract) -> Precision:
-    """The coarser precision of the record's outputs and of this machine, whose contract is `here`."""
+def rounding_of(record: AnyScored, here: Contract) -> Rounding:
+    """How the record's outputs and those of this machine, whose contract is `here`, are rounded."""
+    dtype = "bfloat16" if "bfloat16" in (here.dtype, record.contract.dtype) else here.dtype
     if record.model.quantized_layers:
-        return "quantized"
-    if "bfloat16" in (here.dtype, record.contract.dtype):
-        return "bfloat16"
-    return "tf32" if record.recipe.get("tf32") else "float32"
+        return Rounding("quantized", dtype)
+    if dtype == "bfloat16":
+        return Rounding("bfloat16", dtype)
+    return Rounding("tf32" if record.recipe.get("tf32") else "float32", dtype)
 
 
 def contract_here(record: AnyScored, dtype: str) -> Contract:

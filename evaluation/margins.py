@@ -4,10 +4,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from peft import PeftModel
 
 from evaluation.findings import Drift
 from evaluation.loaded import MODELS, Loaded
-from evaluation.tolerance import NOISE, WORST_TOKEN, Precision, largest_margin, sample_rows
+from evaluation.tolerance import (
+    DRAWS,
+    LARGEST_NOISE,
+    NEAR,
+    NOISE,
+    ROOM,
+    SEED,
+    TELLING,
+    WORST_TOKEN,
+    Rounding,
+    largest_margin,
+    sample_rows,
+)
 from hub.release import pull_parent
 from record.errors import UserError
 from record.predictions import Predictions, load_predictions
@@ -17,6 +30,7 @@ from record.scored_record import require_scores
 from record.scores import Contract
 from record.verdict import Model
 from scoring.decoding.margins import Margins, read_margins, why_not_greedy
+from scoring.decoding.rounding import Elsewhere
 
 
 class Reading(NamedTuple):
@@ -25,6 +39,7 @@ class Reading(NamedTuple):
     Parameters:
         tokens, exchanged: how many there are, and of how many it prefers another.
         mean, limit: by how much they fall short of the likeliest, and may, in nats a token.
+        noise: of which the limit is made, in nats (see `noise_of`).
         worst_row, worst: the place of the row with the token that falls short by most, and by how much.
     """
 
@@ -32,26 +47,85 @@ class Reading(NamedTuple):
     exchanged: int
     mean: float
     limit: float
+    noise: float
     worst_row: int
     worst: float
 
-    def unlikely(self, precision: Precision) -> bool:
+    @property
+    def unlikely(self) -> bool:
         """Whether the model does not write such outputs, on whatever device."""
-        return self.mean > self.limit or self.worst > WORST_TOKEN * NOISE[precision]
+        return self.mean > self.limit or self.worst > WORST_TOKEN * self.noise
 
 
-def summarize(margins: list[Margins], precision: Precision) -> Reading:
-    """The reading of rows with these margins."""
+def summarize(margins: list[Margins], noise: float) -> Reading:
+    """The reading of rows with these margins, where rounding makes so many nats between two logits."""
     short = np.concatenate([row.short for row in margins])
     worst = [float(row.short.max()) for row in margins]
     return Reading(
         tokens=len(short),
         exchanged=int(np.count_nonzero(short)),
         mean=float(short.mean()),
-        limit=largest_margin(np.concatenate([row.gaps for row in margins]), precision),
+        limit=largest_margin(np.concatenate([row.gaps for row in margins]), noise),
+        noise=noise,
         worst_row=int(np.argmax(worst)),
         worst=max(worst),
     )
+
+
+def read_as(
+    model: PeftModel,
+    prompts: list[list[int]],
+    outputs: list[list[int]],
+    contract: Contract,
+    adapter: bool,
+    rounding: Rounding,
+) -> Reading:
+    """Has the model read outputs, and asks it for its own noise where the precision does not tell."""
+    margins = read_margins(model, prompts, outputs, contract, adapter)
+    noise = NOISE[rounding.precision]
+    if rounding.precision in ("bfloat16", "quantized"):
+        noise = noise_of(model, prompts, outputs, margins, contract, adapter, rounding.dtype) or noise
+    return summarize(margins, noise)
+
+
+def noise_of(
+    model: PeftModel,
+    prompts: list[list[int]],
+    outputs: list[list[int]],
+    margins: list[Margins],
+    contract: Contract,
+    adapter: bool,
+    dtype: str,
+) -> float | None:
+    """The model's own noise in nats (see `NOISE`): how far the lead of a written token moves if rounding is another.
+
+    Rows are read again, drawn at random until they hold `TELLING` near-ties; those of few near-ties `DRAWS` times at
+    most.
+
+    Parameters:
+        margins: what the model thinks of the outputs.
+        dtype: in what writer or reader compute, the coarser one.
+
+    Returns:
+        With some `ROOM`; None where there are too few near-ties.
+    """
+    near = [(row.gaps < NEAR) & (row.short < NEAR) for row in margins]
+    order = np.random.default_rng(SEED).permutation(len(margins))
+    found = np.cumsum([int(near[row].sum()) for row in order])
+    if found[-1] * DRAWS < TELLING:
+        return None
+    rows = order[: int(np.searchsorted(found, TELLING)) + 1].tolist()
+    squares: list[float] = []
+    for draw in range(DRAWS):
+        again = read_margins(
+            model, [prompts[row] for row in rows], [outputs[row] for row in rows], contract, adapter,
+            Elsewhere(dtype, draw),
+        )  # fmt: skip
+        for row, other in zip(rows, again, strict=True):
+            squares += ((other.lead - margins[row].lead)[near[row]] ** 2).tolist()
+        if len(squares) >= TELLING:
+            break
+    return min(ROOM * float(np.sqrt(np.mean(squares))), LARGEST_NOISE)
 
 
 def read_outputs(loaded: Loaded, published: Predictions, numbers: list[int], contract: Contract, who: Model) -> Reading:
@@ -65,8 +139,8 @@ def read_outputs(loaded: Loaded, published: Predictions, numbers: list[int], con
     """
     model, adapter = loaded.of(who)
     prompts, outputs = loaded.tokenizer(published.prompt)["input_ids"], getattr(published, f"{who}_tokens")
-    reading = summarize(read_margins(model, prompts, outputs, contract, adapter), loaded.precision)
-    if reading.unlikely(loaded.precision):
+    reading = read_as(model, prompts, outputs, contract, adapter, loaded.rounding)
+    if reading.unlikely:
         raise Drift(
             "weights" if who == "adapter" else "generation",
             f"these weights do not write the {who} outputs: the {reading.tokens:,} tokens fall short of the likeliest "

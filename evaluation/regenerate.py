@@ -8,8 +8,8 @@ import numpy as np
 from datasets import Dataset
 
 from evaluation.findings import Drift, Findings, Undecided
-from evaluation.loaded import MODELS, Loaded, contract_here, precision_of
-from evaluation.margins import check_readings, read_outputs, summarize
+from evaluation.loaded import MODELS, Loaded, contract_here, rounding_of
+from evaluation.margins import check_readings, read_as, read_outputs
 from evaluation.numbers import leading_score
 from evaluation.tolerance import (
     Outcome,
@@ -35,7 +35,7 @@ from record.scores import METRIC_NAMES, Contract, Interval
 from record.verdict import Change, Check, Evidence, Level, Model, Part
 from scoring.bootstrap import Corpus, Rows, applies, mean
 from scoring.decoding.generate import generate, shortfalls
-from scoring.decoding.margins import read_margins, why_not_greedy
+from scoring.decoding.margins import why_not_greedy
 from scoring.decoding.predict import load_for_scoring, parent_predictions, predict
 from scoring.scores import metric_rows
 
@@ -211,9 +211,8 @@ def generate_row(folder: Path, record: Record, prompt: str) -> None:
         elif why_not_greedy(model, contract) is not None:
             other = same
         else:
-            margins = read_margins(model, tokenizer([prompt])["input_ids"], published, contract, adapter)
-            precision = precision_of(record, contract)
-            other = summarize(margins, precision).unlikely(precision)
+            ids = tokenizer([prompt])["input_ids"]
+            other = read_as(model, ids, published, contract, adapter, rounding_of(record, contract)).unlikely
         if other:
             raise Drift("weights", f"the {who} output of the first test row is another one")
 

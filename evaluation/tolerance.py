@@ -3,7 +3,7 @@ short of the likeliest, and when scores that moved show a change."""
 
 import functools
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -27,13 +27,31 @@ FEW = 8
 # same recipe is another adapter: four seeds differ by up to .018 where the gain is .52, and such a gain may be so much.
 SHARE_OF_GAIN, MARGIN, LARGEST_MARGIN = 0.1, 0.01, 0.02
 Precision = Literal["float32", "tf32", "bfloat16", "quantized"]
+
+
+class Rounding(NamedTuple):
+    """The coarser of where outputs were written and of where they are read.
+
+    Parameters:
+        precision: of the weights.
+        dtype: in what the layers compute that are not quantized.
+    """
+
+    precision: Precision
+    dtype: str
+
+
 # Standard deviation, in nats, of the difference of two logits between an honest writer and an honest reader, by the
 # coarser precision of the two. `benchmarks/prefill.py` measures it at the near-ties of one trained model of
 # FLAN-T5-small's shape (benchmarks/results, docs/checking.md): two libraries' float32 differ by 4e-6, of which this is
-# 200 times; bfloat16 differs from float32 by .03, but gave another model of that shape .09 and the miniature .06. TF32
-# rounds to 10 bits: .01 is what weights off by as much give the miniature. Quantized models differ by what they are
-# computed in, and their activations are rounded as well.
+# 200 times. TF32 rounds to 10 bits: .01 is what weights off by as much give the miniature. In bfloat16 models have from
+# .03 to .09, quantized ones differ by what they are computed in, and their activations are rounded as well: there a
+# model is asked for its own (`evaluation.margins.noise_of`), and these hold where it has too few near-ties to tell.
 NOISE: dict[Precision, float] = {"float32": 0.001, "tf32": 0.01, "bfloat16": 0.1, "quantized": 0.15}
+# So many near-ties tell a model's own noise: their root mean square is off by 1 / √(2 · 100) = 7 %, and by twice that
+# seldom. Each is drawn ten times at most. A model with more noise than the largest writes what it likes, and that is no
+# rounding.
+TELLING, DRAWS, ROOM, LARGEST_NOISE = 100, 10, 1.15, 0.25
 # Tokens whose two likeliest are no further apart, in nats, tell how many near-ties a text holds.
 NEAR = 0.5
 # No token falls short by more than so many times the noise.
@@ -169,7 +187,7 @@ def hidden_share(rows: int) -> float:
     return 1.0 - math.pow(0.05, 1 / rows)
 
 
-def largest_margin(gaps: np.ndarray, precision: Precision) -> float:
+def largest_margin(gaps: np.ndarray, noise: float) -> float:
     """The mean by which honest greedy outputs fall short of the likeliest tokens at most, in nats a token.
 
     The statistic is Token-DiFR's of greedy decoding (arXiv:2511.20621): the largest logit − that of the written token,
@@ -181,9 +199,10 @@ def largest_margin(gaps: np.ndarray, precision: Precision) -> float:
 
     Parameters:
         gaps: by how much the likeliest token leads at each place, in nats.
+        noise: s, in nats.
     """
     # One more than were seen: where there are none, a first one may have been written otherwise.
-    return _largest_sum(int(np.count_nonzero(gaps < NEAR)) + 1, NOISE[precision]) / len(gaps)
+    return _largest_sum(int(np.count_nonzero(gaps < NEAR)) + 1, noise) / len(gaps)
 
 
 @functools.lru_cache(4096)

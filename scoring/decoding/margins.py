@@ -26,6 +26,7 @@ from record.progress import progress
 from record.scores import Contract
 from scoring.decoding.generate import asks_for
 from scoring.decoding.processes import share_rows
+from scoring.decoding.rounding import Elsewhere, rounded
 from scoring.decoding.slot_decoding import likeliest
 from scoring.decoding.t5_reading import read
 from scoring.decoding.t5_weights import Weights, weights_of
@@ -53,9 +54,19 @@ class Margins(NamedTuple):
     short: np.ndarray
     gaps: np.ndarray
 
+    @property
+    def lead(self) -> np.ndarray:
+        """The token's logit − the largest of the others."""
+        return np.where(self.short > 0, -self.short, self.gaps)
+
 
 def read_margins(
-    model: PeftModel, prompts: list[list[int]], outputs: list[list[int]], contract: Contract, adapter: bool
+    model: PeftModel,
+    prompts: list[list[int]],
+    outputs: list[list[int]],
+    contract: Contract,
+    adapter: bool,
+    elsewhere: Elsewhere | None = None,
 ) -> list[Margins]:
     """The margins of the tokens of every output, each after the output's own past.
 
@@ -65,28 +76,38 @@ def read_margins(
     Parameters:
         prompts: token ids per row.
         outputs: the same, as `generate` returns them; not of beams (see `why_not_greedy`).
+        elsewhere: read as the model would there (see `rounded`); else plainly.
 
     Raises:
         `UserError`: memory does not suffice for a single row.
     """
     lengths = [len(prompt) + len(ids) for prompt, ids in zip(prompts, outputs, strict=True)]
-    return share_rows(_read_rows, model, None, lengths, [prompts, outputs], contract, adapter)
+    return share_rows(_read_rows, model, None, lengths, [prompts, outputs], contract, adapter, elsewhere)
 
 
 def _read_rows(
-    model, _, numbers: list[int], prompts: list[list[int]], outputs: list[list[int]], contract: Contract, adapter: bool
+    model,
+    _,
+    numbers: list[int],
+    prompts: list[list[int]],
+    outputs: list[list[int]],
+    contract: Contract,
+    adapter: bool,
+    elsewhere: Elsewhere | None,
 ) -> list[Margins]:
     """This process's share: the rows with these numbers."""
     ends = ends_of(model)
     written = [[*ids, ends[0]] if len(ids) < contract.max_new_tokens else ids for ids in outputs]
     vocabulary = model.config.get_text_config(decoder=True).vocab_size
     margins = [Margins(np.array([np.inf]), np.array([np.inf])) for _ in written]
-    flat = FAMILIES[model.config.model_type].flat
+    flat = FAMILIES[model.config.model_type].flat and elsewhere is None
     order = [row for row, ids in enumerate(written) if max(ids) < vocabulary]
     order.sort(key=lambda row: (0 if flat else -(len(prompts[row]) // LIKE), -len(written[row]), row))
     size = max(1, LOGITS // vocabulary)
     shown = progress(len(order), "row", "Adapter" if adapter else "Base model")
-    with torch.inference_mode(), contextlib.nullcontext() if adapter else model.disable_adapter(), shown as finished:
+    without = contextlib.nullcontext() if adapter else model.disable_adapter()
+    there = rounded(model, elsewhere) if elsewhere else contextlib.nullcontext()
+    with torch.inference_mode(), without, there, shown as finished:
         weights = weights_of(model) if flat else None
         while order:
             rows = _batch(order, prompts, written, size)

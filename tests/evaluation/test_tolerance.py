@@ -133,33 +133,33 @@ def read(rng, tokens, near, noise, precision):
     """What an honest reader finds of tokens of which the share `near` are near-ties, written with so much noise."""
     gaps = np.where(rng.random(tokens) < near, rng.uniform(0, NEAR, tokens), 5.0)
     short = np.where(rng.normal(0, noise, tokens) > gaps, gaps, 0.0)
-    return summarize([Margins(short, gaps)], precision)
+    return summarize([Margins(short, gaps)], NOISE[precision])
 
 
 @pytest.mark.parametrize(("tokens", "near"), [(100, 0.05), (1_000, 0.02), (1_000, 0.2), (20_000, 0.05)])
 def test_honest_noise_is_refused_in_one_of_a_hundred_at_most(tokens, near):
     rng = np.random.default_rng(tokens)
     for precision, noise in NOISE.items():
-        honest = [read(rng, tokens, near, noise, precision).unlikely(precision) for _ in range(400)]
+        honest = [read(rng, tokens, near, noise, precision).unlikely for _ in range(400)]
         # 1 % of two models; the rest is the draw's own chance.
         assert sum(honest) <= 6, (precision, sum(honest))
         if tokens >= 1_000 and near >= 0.2:
             # Less than a twelfth of a nat exchanges too few of so many near-ties.
             larger = max(8 * noise, 0.08)
-            eight = [read(rng, tokens, near, larger, precision).unlikely(precision) for _ in range(100)]
+            eight = [read(rng, tokens, near, larger, precision).unlikely for _ in range(100)]
             assert sum(eight) >= 99, (precision, sum(eight))
 
 
 def test_a_single_token_far_from_the_likeliest_is_refused_whatever_surrounds_it():
     gaps = np.full(20_000, 5.0)
-    for precision, noise in NOISE.items():
+    for noise in NOISE.values():
         short = np.zeros(20_000)
         short[7] = 11 * noise
-        assert summarize([Margins(short, gaps)], precision).unlikely(precision)
-        assert not summarize([Margins(np.zeros(5), gaps[:5])], precision).unlikely(precision)
+        assert summarize([Margins(short, gaps)], noise).unlikely
+        assert not summarize([Margins(np.zeros(5), gaps[:5])], noise).unlikely
     # As a forger who stays within 1.9 nats at each of twenty tokens.
     short[:20] = np.random.default_rng(7).uniform(0.3, 1.9, 20)
-    assert summarize([Margins(short, gaps)], "quantized").unlikely("quantized")
+    assert summarize([Margins(short, gaps)], NOISE["quantized"]).unlikely
 
 
 def test_beams_may_end_less_likely_but_not_all_of_them():
