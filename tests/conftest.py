@@ -62,3 +62,34 @@ def _only_loopback():
 def hub(request):
     """The local Hub that this process's clients talk to."""
     return request.config.stash[HUB]
+
+
+@pytest.fixture(scope="session")
+def trained_run(hub, tmp_path_factory):
+    """A short run of recipes/finance.yaml, trained once for all tests of this process: whoever changes it copies it."""
+    from short_runs import train_short
+
+    return train_short(tmp_path_factory.mktemp("trained") / "finance")
+
+
+@pytest.fixture(scope="session")
+def scored_run(trained_run, tmp_path_factory):
+    """The same, scored."""
+    from evaluation import evaluate
+
+    folder = shutil.copytree(trained_run, tmp_path_factory.mktemp("scored") / "finance")
+    evaluate.main([str(folder)])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scored_on_few_rows(hub, tmp_path_factory):
+    """A run of a quarter of the rows, scored: a check of it takes a second. Whoever changes it copies it."""
+    from forger import SMALL
+    from short_runs import train_short
+
+    from evaluation import evaluate
+
+    folder = train_short(tmp_path_factory.mktemp("few") / "finance", *SMALL)
+    evaluate.main([str(folder)])
+    return folder

@@ -1,10 +1,12 @@
 """A run in small for tests: the shipped recipe, a few steps, short outputs, in this process."""
 
+import shutil
 from pathlib import Path
 
 from evaluation import reproduce
 from push.delivery import Delivery, Options, deliver
 from recipes import train
+from record.run_record import load_record
 
 SHORT = ("--max_steps", "6", "--max_new_tokens", "12", "--logging_steps", "1", "--per_device_eval_batch_size", "64",
          "--disable_tqdm", "true")  # fmt: skip
@@ -14,6 +16,17 @@ def train_short(run: Path, *overrides: str) -> Path:
     """Trains recipes/finance.yaml into the folder `run` for six steps."""
     train.main(["--config", "recipes/finance.yaml", "--output_dir", str(run), *SHORT, *overrides])
     return run
+
+
+def copy_of(run: Path, folder: Path, name: str, seconds: float = 0) -> Path:
+    """A copy of a run under another adapter name; another number of seconds makes it another release."""
+    shutil.copytree(run, folder)
+    record = load_record(folder)
+    record.recipe["adapter_name"] = name
+    if seconds:
+        record.training.seconds += seconds
+    record.save(folder)
+    return folder
 
 
 def publish(run: Path, **options) -> str:

@@ -12,9 +12,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
-from short_runs import publish, train_short
-
-from evaluation import evaluate
+from short_runs import copy_of, publish
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -116,10 +114,8 @@ def stranger(wheel, tmp_path_factory, hub):
     return run
 
 
-def test_a_stranger_checks_numbers_without_clone_torch_or_transformers(stranger, tmp_path_factory):
-    folder = train_short(tmp_path_factory.mktemp("runs") / "finance", "--adapter_name", "packaged")
-    evaluate.main([str(folder)])
-    commit = publish(folder)
+def test_a_stranger_checks_numbers_without_clone_torch_or_transformers(stranger, scored_run, tmp_path):
+    commit = publish(copy_of(scored_run, tmp_path / "finance", "packaged"))
     installed = stranger("pip", "list", "--format", "freeze").stdout
     assert "publish-and-reproduce==" in installed
     assert not re.search(r"^(torch|transformers|peft|accelerate|trl)==", installed, re.MULTILINE)

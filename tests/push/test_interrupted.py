@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import short_runs
 from huggingface_hub import HfApi
-from publishers import copy_of, publisher
+from publishers import publisher
+from short_runs import copy_of
 
 from push import delivery, repository
 from record.run_record import load_record
