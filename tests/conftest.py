@@ -29,6 +29,8 @@ def pytest_configure(config):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     # Several processes share the cores; threads that wait for each other would spin.
     os.environ["OMP_NUM_THREADS"] = "1"
+    # Hundreds of processes load this project's modules: they are compiled for the first alone.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ.update(hub.env(root / "home", hub.token("local-user")))
     _only_loopback()
 
