@@ -67,31 +67,30 @@ def hub(request):
 
 
 @pytest.fixture(scope="session")
-def trained_run(hub, tmp_path_factory):
-    """A short run of recipes/finance.yaml, trained once for all tests of this process: whoever changes it copies it."""
+def scored_run(hub, tmp_path_factory):
+    """A short run of recipes/finance.yaml, trained and scored once a process: whoever changes it copies it."""
     from short_runs import train_short
 
-    return train_short(tmp_path_factory.mktemp("trained") / "finance")
-
-
-@pytest.fixture(scope="session")
-def scored_run(trained_run, tmp_path_factory):
-    """The same, scored."""
     from evaluation import evaluate
 
-    folder = shutil.copytree(trained_run, tmp_path_factory.mktemp("scored") / "finance")
+    folder = train_short(tmp_path_factory.mktemp("scored") / "finance")
     evaluate.main([str(folder)])
     return folder
 
 
 @pytest.fixture(scope="session")
-def scored_on_few_rows(hub, tmp_path_factory):
-    """A run of a quarter of the rows, scored: a check of it takes a second. Whoever changes it copies it."""
-    from forger import SMALL
-    from short_runs import train_short
+def trained_on_few_rows(hub, tmp_path_factory):
+    """A run of a quarter of the rows: a check of it takes a second. Whoever changes it copies it."""
+    from short_runs import FEW_ROWS, train_short
 
+    return train_short(tmp_path_factory.mktemp("few") / "finance", "--per_device_train_batch_size", "4", *FEW_ROWS)
+
+
+@pytest.fixture(scope="session")
+def scored_on_few_rows(trained_on_few_rows, tmp_path_factory):
+    """The same, scored."""
     from evaluation import evaluate
 
-    folder = train_short(tmp_path_factory.mktemp("few") / "finance", *SMALL)
+    folder = shutil.copytree(trained_on_few_rows, tmp_path_factory.mktemp("few") / "finance")
     evaluate.main([str(folder)])
     return folder

@@ -33,9 +33,7 @@ from scoring.decoding.predict import load_for_scoring, predict
 from scoring.scores import score_forgetting, score_predictions
 
 Forgery = Callable[[Path, str], Path]
-# A quarter of the recipe's rows, so that a check takes a second: 90 of them are test rows.
-SMALL = ("--per_device_train_batch_size", "4", "--length_rules",
-         "drop characters(instruction + input) >= 512", "drop characters(output) >= 85")  # fmt: skip
+# Of a run on `short_runs.FEW_ROWS`.
 ALL_ROWS = range(90)
 
 

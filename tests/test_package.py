@@ -114,8 +114,7 @@ def stranger(wheel, home, hub):
     subprocess.run([*git, "init", "--quiet"], check=True)
     subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message", "mine"], check=True)
     environ = {**hub.env(home / "cache"), "PYTHONNOUSERSITE": "1"}
-    for name in ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE"):
-        environ.pop(name, None)
+    environ.pop("PYTHONPATH", None)
 
     def run(*words: str, **more: str) -> subprocess.CompletedProcess:
         program = home / "venv/bin" / words[0]
