@@ -12,6 +12,12 @@ import pytest
 
 HUB = pytest.StashKey()
 CLEANUP = pytest.StashKey()
+# Files of a minute or more on two cores (`--durations`).
+LONGEST = (
+    "test_every_recipe.py", "test_fault_matrix.py", "test_interrupted.py", "test_scoring_processes.py",
+    "test_forgeries.py", "test_vouch.py", "test_demo.py", "test_newcomer.py", "test_real_data.py", "test_sweep.py",
+    "test_results.py", "test_settings.py", "test_every_family.py", "test_clients.py", "test_forgeries_generated.py",
+)  # fmt: skip
 
 
 def pytest_configure(config):
@@ -40,8 +46,8 @@ def pytest_unconfigure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """The longest file first, so that no worker waits for it at the end."""
-    items.sort(key=lambda item: item.path.name != "test_real_data.py")
+    """The longest files first, so that no worker waits for one at the end."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 def _only_loopback():
