@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import short_runs
 import torch
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from safetensors.torch import load_file, save_file
-from short_runs import publish as publish_run
-from short_runs import train_short
 
-from evaluation import evaluate, reproduce
+from evaluation import reproduce
 from model_cards.plots import draw_plots
 from push.release import lay_out, tree
 from recipes.config import arguments_from_record, recipe_from_record
@@ -34,9 +33,7 @@ from scoring.decoding.predict import load_for_scoring, predict
 from scoring.scores import score_forgetting, score_predictions
 
 Forgery = Callable[[Path, str], Path]
-# A quarter of the recipe's rows, so that a check takes a second: 90 of them are test rows.
-SMALL = ("--per_device_train_batch_size", "4", "--length_rules",
-         "drop characters(instruction + input) >= 512", "drop characters(output) >= 85")  # fmt: skip
+# Of a run on `short_runs.FEW_ROWS`.
 ALL_ROWS = range(90)
 
 
@@ -239,11 +236,10 @@ def copy_of(run: Path, folder: Path) -> Path:
     return folder
 
 
-def short_release(run: Path, name: str) -> tuple[Path, str]:
-    """Trains a short run of the finance recipe, scores and publishes it as `name`: its folder and commit."""
-    train_short(run, "--adapter_name", name, *SMALL)
-    evaluate.main([str(run)])
-    return run, publish_run(run)
+def published_as(name: str, run: Path, folder: Path) -> tuple[Path, str]:
+    """A copy of the scored run, published as `name`: its folder and commit."""
+    short_runs.copy_of(run, folder, name)
+    return folder, short_runs.publish(folder)
 
 
 def check(repo_id, published, forge, tmp_path, **how):

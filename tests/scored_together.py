@@ -6,7 +6,7 @@
 import sys
 from pathlib import Path
 
-from short_runs import publish
+from short_runs import FEW_ROWS, publish
 
 from evaluation.check import score
 from evaluation.evaluate import evaluate
@@ -24,6 +24,6 @@ with one_line_errors():
         publish(run)
         verdicts = [reproduce(adapter, level=level)[0].line for level in ("generate", "prefill")]
         recipe = Path("recipes/finance.yaml")
-        checked, _ = score(adapter, "main", recipe, ("--max_new_tokens", "12"), (), 0.005, False, None)
+        checked, _ = score(adapter, "main", recipe, ("--max_new_tokens", "12", *FEW_ROWS), (), 0.005, False, None)
         print(*verdicts, checked.scores.adapter["rougeL"].mean, sep="\n", flush=True)
         dismiss()

@@ -136,17 +136,22 @@ def test_what_the_demo_loads_beforehand_is_what_takes_long():
 @pytest.mark.parametrize("module", MODULES)
 def test_help_is_printed_without_heavy_imports(module):
     command = [sys.executable, "-X", "importtime", "-m", module, "--help"]
+    answers = []
+
+    def seconds() -> float:
+        answers.append(subprocess.run(command, capture_output=True, text=True))
+        # The entries are cumulative only in nesting order: the self times add up to the whole.
+        micros = re.findall(r"^import time: +(\d+) \|", answers[-1].stderr, re.MULTILINE)
+        return sum(map(int, micros)) / 1e6
+
     # The fastest of three: other tests keep the cores busy.
-    answers = [subprocess.run(command, capture_output=True, text=True) for _ in range(3)]
+    assert any(seconds() < 1 for _ in range(3))
     answer = answers[0]
     assert answer.returncode == 0 and module in answer.stdout
     imported = {
         line.rpartition("|")[2].strip() for line in answer.stderr.splitlines() if line.startswith("import time:")
     }
     assert not imported & {"torch", "transformers", "datasets", "trl", "peft", "evaluate", "matplotlib.pyplot"}
-    # The entries are cumulative only in nesting order: the self times add up to the whole.
-    micros = [re.findall(r"^import time: +(\d+) \|", one.stderr, re.MULTILINE) for one in answers]
-    assert min(sum(map(int, one)) for one in micros) < 1_000_000
 
 
 def test_make_help_names_every_target():
@@ -167,18 +172,22 @@ def test_make_help_names_every_target():
         assert re.search(rf"^{target} +\w", listed, re.MULTILINE), target
 
 
-def test_the_commands_work_by_hand_on_the_local_hub(tmp_path):
+# Last: it publishes another release. test_newcomer.py trains and evaluates by hand.
+def test_the_commands_work_by_hand_on_the_local_hub(demo, tmp_path):
+    root, _ = demo
     environ = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
 
     def make(*words: str) -> subprocess.CompletedProcess:
-        command = ["make", *words, "HUB=local", f"LOCAL_HUB_ROOT={tmp_path}", f"VENV={sys.prefix}"]
+        command = ["make", *words, "HUB=local", f"LOCAL_HUB_ROOT={root}", f"VENV={sys.prefix}"]
         return subprocess.run(command, env=environ, capture_output=True, text=True, stdin=subprocess.DEVNULL)
 
-    early = make("publish")
+    early = make("publish", f"RUNS={tmp_path}")
     assert early.returncode != 0 and "holds no record.json: train a recipe into it first" in early.stderr
-    for words in (["train-finance", "ARGS=--max_steps 2 --max_new_tokens 4"], ["evaluate-finance"], ["publish"]):
-        answer = make(*words)
-        assert answer.returncode == 0, answer.stdout + answer.stderr
+    record = load_record(root / "demo" / "finance")
+    record.training.seconds += 1
+    record.save(root / "demo" / "finance")
+    answer = make("publish")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
     commit = re.search(rf"Published {ADAPTER}@([0-9a-f]{{40}})", answer.stdout)[1]
     dry = make("publish-finance", "DRY_RUN=1")
     assert dry.returncode == 0 and "would hold, in one commit" in dry.stdout

@@ -17,9 +17,9 @@ from forger import (
     found_out,
     predictions,
     publish,
+    published_as,
     record,
     rehash,
-    short_release,
     staged,
     text,
     unlisted,
@@ -36,8 +36,8 @@ REPO = "local-user/forged-around"
 
 
 @pytest.fixture(scope="module")
-def finance(tmp_path_factory):
-    return short_release(tmp_path_factory.mktemp("runs") / "finance", "forged-around")
+def finance(scored_on_few_rows, tmp_path_factory):
+    return published_as("forged-around", scored_on_few_rows, tmp_path_factory.mktemp("runs") / "finance")
 
 
 def sabotaged(folder):

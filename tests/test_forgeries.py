@@ -27,11 +27,11 @@ from forger import (
     plot_of_other_losses,
     predictions,
     publish,
+    published_as,
     record,
     rows,
     said,
     scaled,
-    short_release,
     text,
     the_reference,
     unlisted,
@@ -49,8 +49,8 @@ REPO = "local-user/forged"
 
 
 @pytest.fixture(scope="module")
-def finance(tmp_path_factory):
-    return short_release(tmp_path_factory.mktemp("runs") / "finance", "forged")
+def finance(scored_on_few_rows, tmp_path_factory):
+    return published_as("forged", scored_on_few_rows, tmp_path_factory.mktemp("runs") / "finance")
 
 
 CARD = [

@@ -21,10 +21,10 @@ from forger import (
     file,
     predictions,
     publish,
+    published_as,
     record,
     said,
     scaled,
-    short_release,
     the_reference,
     weights,
 )
@@ -51,8 +51,8 @@ SETTINGS = [{"r": 8}, {"lora_alpha": 64}, {"use_rslora": True}, {"use_dora": Tru
 
 
 @pytest.fixture(scope="module")
-def release(tmp_path_factory):
-    return short_release(tmp_path_factory.mktemp("runs") / "finance", REPO.partition("/")[2])
+def release(scored_on_few_rows, tmp_path_factory):
+    return published_as(REPO.partition("/")[2], scored_on_few_rows, tmp_path_factory.mktemp("runs") / "finance")
 
 
 def leaves(value, path=""):

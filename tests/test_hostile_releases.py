@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from forger import copy_of, drawn_anew, edit_record, file, listed, publish, rehash, short_release
+from forger import copy_of, drawn_anew, edit_record, file, listed, publish, published_as, rehash
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_download
 from safetensors.torch import save_file
 
@@ -31,8 +31,8 @@ FORGED_LINE = f"x\nREPRODUCED {REPO}@{'0' * 40} ROUGE-L 1.0000"
 
 
 @pytest.fixture(scope="module")
-def finance(tmp_path_factory):
-    return short_release(tmp_path_factory.mktemp("runs") / "finance", "hostile")
+def finance(scored_on_few_rows, tmp_path_factory):
+    return published_as("hostile", scored_on_few_rows, tmp_path_factory.mktemp("runs") / "finance")
 
 
 def in_record(**changes):

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from forger import check
 from near_ties import rounded_otherwise
-from short_runs import publish, train_short
+from short_runs import copy_of, publish
 
-from evaluation import evaluate
 from evaluation.reproduce import main, reproduce
 from evaluation.tolerance import sample_rows
 from hub import release
@@ -23,10 +22,9 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory):
+def published(scored_run, tmp_path_factory):
     """A published short run: its folder, its adapter's id and its commit."""
-    run = train_short(tmp_path_factory.mktemp("runs") / "finance", "--adapter_name", "levels")
-    evaluate.main([str(run)])
+    run = copy_of(scored_run, tmp_path_factory.mktemp("runs") / "finance", "levels")
     return run, "local-user/levels", publish(run)
 
 

@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from forger import SMALL, check, found_out, record
-from short_runs import publish, train_short
+from forger import check, found_out, record
+from short_runs import FEW_ROWS, publish, train_short
 
 from evaluation import evaluate
 from evaluation.reproduce import main
@@ -22,7 +22,8 @@ REPO = "local-user/by-metrics"
 def published(tmp_path_factory):
     """A published run of few rows: its folder and its commit."""
     folder = tmp_path_factory.mktemp("runs") / "finance"
-    train_short(folder, "--adapter_name", "by-metrics", *SMALL, "--metrics", *METRICS)
+    keys = ("--adapter_name", "by-metrics", "--per_device_train_batch_size", "4", *FEW_ROWS)
+    train_short(folder, *keys, "--metrics", *METRICS)
     evaluate.main([str(folder)])
     return folder, publish(folder)
 

@@ -11,9 +11,9 @@ from forger import (
     flattered,
     found_out,
     predictions,
+    published_as,
     said,
     scaled,
-    short_release,
     the_reference,
     weights,
 )  # fmt: skip
@@ -26,8 +26,8 @@ REPO = "local-user/prefill"
 
 
 @pytest.fixture(scope="module")
-def finance(tmp_path_factory):
-    return short_release(tmp_path_factory.mktemp("runs") / "finance", "prefill")
+def finance(scored_on_few_rows, tmp_path_factory):
+    return published_as("prefill", scored_on_few_rows, tmp_path_factory.mktemp("runs") / "finance")
 
 
 def test_an_honest_release_is_read_as_it_was_written(finance):

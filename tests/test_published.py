@@ -9,7 +9,7 @@ import short_runs
 from huggingface_hub import HfApi, ModelCard, hf_hub_download
 from result_files import compare_all
 
-from evaluation import evaluate, reproduce
+from evaluation import reproduce
 from push import publish
 from record.predictions import load_predictions
 from record.release_files import RECORD_FILE
@@ -24,10 +24,8 @@ PUBLISHED = {
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = short_runs.train_short(tmp_path_factory.mktemp("runs") / "finance", "--adapter_name", "published")
-    evaluate.main([str(folder)])
-    return folder
+def run(scored_run, tmp_path_factory):
+    return short_runs.copy_of(scored_run, tmp_path_factory.mktemp("runs") / "finance", "published")
 
 
 def reproduced(capsys, *argv):

@@ -17,6 +17,21 @@ from record.run_record import load_record
 pytestmark = pytest.mark.skipif("REAL_DATA" not in os.environ, reason="REAL_DATA names no folder with real rows")
 
 DATASET = "gbharti/finance-alpaca"
+# In one process: each would load PyTorch first.
+PUBLISHER = """
+import sys
+from evaluation import evaluate
+from push import publish
+from recipes import train
+
+run = sys.argv[1]
+train.main([
+    "--config", "recipes/finance.yaml", "--output_dir", run, "--max_steps", "10", "--per_device_train_batch_size", "4",
+    "--gradient_accumulation_steps", "1", "--eval_steps", "10", "--save_steps", "10", "--max_new_tokens", "4",
+])
+evaluate.main([run])
+publish.main([run])
+"""
 
 
 def t5_small(tokenizer: Path, folder: Path) -> dict[str, bytes]:
@@ -47,20 +62,14 @@ def test_the_loop_on_real_rows(tmp_path):
         # Beside other tests, a second thread waits for its core more than it computes.
         environ = hub.env(tmp_path / "home", hub.token("local-user")) | {"OMP_NUM_THREADS": "1"}
 
-        def command(*words: str) -> str:
-            answer = subprocess.run([sys.executable, "-m", *words], env=environ, capture_output=True, text=True)
+        def process(*words: str) -> str:
+            answer = subprocess.run([sys.executable, *words], env=environ, capture_output=True, text=True)
             assert answer.returncode == 0, answer.stdout[-2000:] + answer.stderr[-2000:]
             return answer.stdout
 
         run = tmp_path / "finance"
-        command(
-            "recipes.train", "--config", "recipes/finance.yaml", "--output_dir", str(run), "--max_steps", "10",
-            "--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "1", "--eval_steps", "10",
-            "--save_steps", "10", "--max_new_tokens", "4",
-        )  # fmt: skip
-        command("evaluation.evaluate", str(run))
-        command("push.publish", str(run))
-        printed = command("evaluation.reproduce", "local-user/flan-t5-large-finance")
+        process("-c", PUBLISHER, str(run))
+        printed = process("-m", "evaluation.reproduce", "local-user/flan-t5-large-finance")
     assert printed.splitlines()[-1].startswith("REPRODUCED local-user/flan-t5-large-finance@")
     record = load_record(run)
     # The rule keeps 4,110 of the 5,000 rows, 4 of them without an answer: counted with Python's len() over the file.

@@ -9,29 +9,15 @@ import time
 
 import psutil
 import pytest
-from short_runs import train_short
+from short_runs import copy_of
 from two_hosts import skip_where_none, start, two_hosts
 
-from evaluation import evaluate
 from record.release_files import PREDICTIONS_FILE
 from record.run_record import load_record
 from scoring.decoding.processes import deal
 
 TWO = "recipes/accelerate/ddp.yaml"
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return train_short(tmp_path_factory.mktemp("runs") / "finance", "--adapter_name", "together")
-
-
-@pytest.fixture(scope="module")
-def scored(trained, tmp_path_factory):
-    """Of the same adapter, what one process scores."""
-    run = shutil.copytree(trained, tmp_path_factory.mktemp("alone") / "finance")
-    evaluate.main([str(run)])
-    return run
 
 
 def test_rows_are_dealt_so_that_work_is_equal():
@@ -41,8 +27,8 @@ def test_rows_are_dealt_so_that_work_is_equal():
 
 
 @pytest.mark.parametrize("where", ["hosts", "processes"])
-def test_two_score_reproduce_and_check_what_one_does(where, trained, scored, hub, tmp_path):
-    run, script = shutil.copytree(trained, tmp_path / "finance"), "tests/scored_together.py"
+def test_two_score_reproduce_and_check_what_one_does(where, trained_on_few_rows, scored_on_few_rows, hub, tmp_path):
+    run, script = copy_of(trained_on_few_rows, tmp_path / "finance", "together"), "tests/scored_together.py"
     if where == "hosts":
         skip_where_none()
         with two_hosts(hub.url) as names:
@@ -60,17 +46,17 @@ def test_two_score_reproduce_and_check_what_one_does(where, trained, scored, hub
         first = subprocess.Popen([sys.executable, *launch], **PIPES, env=environ)
         printed, errors = first.communicate(timeout=900)
     assert first.returncode == 0, errors
-    one, two = load_record(scored), load_record(run)
+    one, two = load_record(scored_on_few_rows), load_record(run)
     assert (one.scored_in.processes, two.scored_in.processes) == (1, 2)
-    assert (run / PREDICTIONS_FILE).read_bytes() == (scored / PREDICTIONS_FILE).read_bytes()
+    assert (run / PREDICTIONS_FILE).read_bytes() == (scored_on_few_rows / PREDICTIONS_FILE).read_bytes()
     generated, read, checked = printed.splitlines()[-3:]
     assert generated.startswith("REPRODUCED") and "equal token for token" in generated
     assert read.startswith("REPRODUCED") and "are the likeliest" in read
     assert float(checked) == one.scores.adapter["rougeL"].mean
 
 
-def test_one_process_killed_ends_all_in_one_line(trained, tmp_path):
-    run = shutil.copytree(trained, tmp_path / "finance")
+def test_one_process_killed_ends_all_in_one_line(trained_on_few_rows, tmp_path):
+    run = shutil.copytree(trained_on_few_rows, tmp_path / "finance")
     command = [sys.executable, "-m", "pubrep", "evaluate", str(run), "--accelerate", TWO]
     scoring = subprocess.Popen(command, **PIPES)
     second = None

@@ -13,13 +13,12 @@ from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
 from key_pairs import key_pair, openssl
 from sigstore_instance import ISSUER, Instance, token
 
-from evaluation import evaluate, reproduce
+from evaluation import reproduce
 from hub.release import pull
 from hub.signing import check, sign, verify
 from hub.signing_extra import BadSignature
 from push import delivery, publish
 from record.errors import UserError
-from record.run_record import load_record
 
 FILES = ["README.md", "adapter_model.safetensors", "plots/loss.png"]
 WRITES = {"commit", "preupload", "create"}
@@ -220,13 +219,8 @@ def model_signing(*arguments, cwd=None):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = short_runs.train_short(tmp_path_factory.mktemp("runs") / "finance")
-    evaluate.main([str(folder)])
-    record = load_record(folder)
-    record.recipe["adapter_name"] = "signed"
-    record.save(folder)
-    return folder
+def run(scored_run, tmp_path_factory):
+    return short_runs.copy_of(scored_run, tmp_path_factory.mktemp("runs") / "finance", "signed")
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import preloaded
+
 from local_hub.testing import Hub
 
 
@@ -32,8 +34,8 @@ class Clients:
 
         The function's source is all that the process gets: it imports what it needs, and sees no variable of the test.
         """
-        process = self.start(function, *arguments, user=user, role=role, home=home, **environment)
-        return self.result(process)
+        done = preloaded.run(*self._program(function, arguments, user, role, home, environment), self.home)
+        return self._result(done.returncode, done.stdout, done.stderr)
 
     def start(
         self,
@@ -44,24 +46,34 @@ class Clients:
         home: Path | None = None,
         **environment: str,
     ) -> subprocess.Popen[str]:
-        """Start a client process; ``result`` waits for it."""
-        source = textwrap.dedent(inspect.getsource(function))
-        call = f"{function.__name__}(*json.loads({json.dumps(arguments)!r}))"
-        code = f"import json\n{source}\nprint('\\nRESULT' + json.dumps({call}))"
-        token = self.hub.token(user, role) if user else None
+        """Start a client process that the test can look at and kill."""
+        code, variables = self._program(function, arguments, user, role, home, environment)
         return subprocess.Popen(
             [sys.executable, "-c", code],
-            env=self.hub.env(home or self.home, token, **environment),
+            env=variables,
             cwd=self.home,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
 
-    def result(self, process: subprocess.Popen[str]) -> Any:
-        """What a started client's function returned; fails the test where it raised."""
-        out, err = process.communicate(timeout=300)
-        assert process.returncode == 0, err + (self.hub.root / "server.log").read_text(errors="replace")
+    def _program(
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        user: str | None,
+        role: str,
+        home: Path | None,
+        environment: dict[str, str],
+    ) -> tuple[str, dict[str, str]]:
+        source = textwrap.dedent(inspect.getsource(function))
+        call = f"{function.__name__}(*json.loads({json.dumps(arguments)!r}))"
+        code = f"import json\n{source}\nprint('\\nRESULT' + json.dumps({call}))"
+        token = self.hub.token(user, role) if user else None
+        return code, self.hub.env(home or self.home, token, **environment)
+
+    def _result(self, code: int, out: str, err: str) -> Any:
+        assert code == 0, err + (self.hub.root / "server.log").read_text(errors="replace")
         return json.loads(out.rpartition("\nRESULT")[2])
 
     def command(

@@ -11,14 +11,8 @@ from record.errors import UserError
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory):
-    from short_runs import train_short
-
-    from evaluation import evaluate
-
-    folder = train_short(tmp_path_factory.mktemp("runs") / "finance")
-    evaluate.main([str(folder)])
-    return folder
+def run(scored_run, tmp_path_factory):
+    return shutil.copytree(scored_run, tmp_path_factory.mktemp("runs") / "finance")
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,7 @@
 
 import contextlib
 import multiprocessing
-import shutil
 from pathlib import Path
-
-from record.run_record import load_record
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["push.delivery", "evaluation.regenerate", "model_cards.card", "matplotlib.pyplot",
@@ -22,16 +19,6 @@ def _publish(run: Path, output: Path, options: tuple[str, ...]) -> None:
 
     with output.open("w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         publish.main([str(run), *options])
-
-
-def copy_of(run: Path, folder: Path, name: str, seconds: float = 0) -> Path:
-    """A copy of a scored run under another adapter name; another number of seconds makes it another release."""
-    shutil.copytree(run, folder)
-    record = load_record(folder)
-    record.recipe["adapter_name"] = name
-    record.training.seconds += seconds
-    record.save(folder)
-    return folder
 
 
 def told(capsys, *argv) -> tuple[int, str]:

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from publishers import copy_of, told
-from short_runs import train_short
+from publishers import told
+from short_runs import copy_of, train_short
 
 from evaluation import reproduce
 from record.run_record import load_record

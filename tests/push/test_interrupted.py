@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 import short_runs
 from huggingface_hub import HfApi
-from publishers import copy_of, publisher
+from publishers import publisher
+from short_runs import copy_of
 
 from push import delivery, repository
 from record.run_record import load_record
 
-MOMENTS = 20 if os.environ.get("FAULTS") == "all" else 12
+# One in each equal part of a publish.
+MOMENTS = 20 if os.environ.get("FAULTS") == "all" else 8
 # A thousand take some 20 minutes: ROUNDS=1000 asks for them.
 WARM, ROUNDS = 5, int(os.environ.get("ROUNDS", "10"))
 
@@ -47,7 +49,7 @@ def test_killed_at_any_moment_it_is_untouched_or_released_and_the_next_run_compl
         repo_id, log = f"local-user/killed-{number}", tmp_path / f"{number}.log"
         process = publisher(folder, log)
         process.start()
-        time.sleep(moments.uniform(0, whole))
+        time.sleep((number + moments.random()) / MOMENTS * whole)
         process.kill()
         process.join()
         # The files first: a commit that was under way when its publisher died may still land.

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.hf_api import RepoFile
-from publishers import copy_of
+from short_runs import copy_of
 
 from push import publish
 from record.run_record import load_record

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import HfApi, get_collection, hf_hub_download
-from publishers import copy_of, told
+from publishers import told
+from short_runs import copy_of
 
 from push import publish, repository
 from record.predictions import load_predictions

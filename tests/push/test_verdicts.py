@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import short_runs
 from huggingface_hub import HfApi, hf_hub_download
-from publishers import copy_of, told
+from publishers import told
+from short_runs import copy_of
 
 from evaluation import reproduce
 from push.release import lay_out

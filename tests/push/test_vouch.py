@@ -14,7 +14,8 @@ import short_runs
 from html_page import Page
 from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download
 from key_pairs import key_pair
-from publishers import copy_of, told
+from publishers import told
+from short_runs import copy_of
 from vouching import signed_in, vouch
 
 from evaluation import regenerate

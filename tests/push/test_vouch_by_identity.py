@@ -9,7 +9,7 @@ import pytest
 import short_runs
 from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download
 from key_pairs import key_pair
-from publishers import copy_of
+from short_runs import copy_of
 from sigstore.errors import TUFError
 from sigstore.models import ClientTrustConfig
 from sigstore_instance import ISSUER, Instance, token

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from huggingface_hub import HfApi, hf_hub_download
-from publishers import copy_of, told
+from publishers import told
+from short_runs import copy_of
 
 from evaluation import reproduce
 from push.withdraw import command, withdraw

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import HfApi, hf_hub_download
-from short_runs import publish, train_short
+from short_runs import copy_of, publish
 
-from evaluation import evaluate
 from readme.claims import renew_all
 from readme.render import Claim, Listed, block, listed, load_claim, rendered
 from record.errors import UserError
@@ -24,10 +23,9 @@ OLD_DATE = "2020-02-29T12:00:00+00:00"
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory):
+def published(scored_run, tmp_path_factory):
     """A published run: its folder and its commit."""
-    run = train_short(tmp_path_factory.mktemp("runs") / "finance", "--adapter_name", ADAPTER.partition("/")[2])
-    evaluate.main([str(run)])
+    run = copy_of(scored_run, tmp_path_factory.mktemp("runs") / "finance", ADAPTER.partition("/")[2])
     return run, publish(run)
 
 
