@@ -336,7 +336,8 @@ def show_on_card(adapter: str, trust_config: Path | None = None) -> str:
     release = read_release(name, commit)
     vouchers = accepted(read_vouchers(release, Wanted(trust_config=trust_config)))
     text = render_vouchers(vouchers, release.publisher)
-    cure = "it was published before cards had one, publish it again"
+    again = "publish it again" if release.record.evaluated is None else "write it again by `pubrep check --record`"
+    cure = f"it was published before cards had one, {again}"
     changed = edit_section(name, SECTION, lambda _: text, "Show the verdicts by others", cure)
     said = agreement(vouchers, release.publisher).line
     return f"{'Card' if changed else 'Card unchanged'}: {name}: {said}"
