@@ -198,8 +198,7 @@ def _print_verdict(record: "EvaluatedRecord") -> int:
     name = f"{evaluated.source.id}@{evaluated.source.revision}"
     if not evaluated.claims:
         leading = record.contract.deciding(scores.adapter)[0]
-        x = scores.adapter[leading]
-        print(f"\nSCORED {name} {leading} {x.mean:.4f} [{x.low:.4f}, {x.high:.4f}] on {scores.rows:,} rows")
+        print(f"\nSCORED {name} {leading} {scores.adapter[leading].text()} on {scores.rows:,} rows")
         return EXIT_CODES["SCORED"]
     for claim in evaluated.claims:
         if claim.verdict == "CONFIRMED":

@@ -61,9 +61,8 @@ def decide(metric: str, value: float, tolerance: float, rows: Rows, contract: Co
 
 def claim_line(claim: Claim, scores: Scores) -> str:
     """The verdict on a claim with the score that it was held against."""
-    score = scores.adapter[claim.metric]
     return (
-        f"{METRIC_NAMES[claim.metric]} {score.mean:.4f} [{score.low:.4f}, {score.high:.4f}] on {scores.rows:,} rows, "
+        f"{METRIC_NAMES[claim.metric]} {scores.adapter[claim.metric].text()} on {scores.rows:,} rows, "
         f"claimed {claim.value:g} ± {claim.tolerance:g}"
     )
 
@@ -71,12 +70,12 @@ def claim_line(claim: Claim, scores: Scores) -> str:
 def look_alikes(claim: Claim, scores: Scores, baselines: dict[BaselineName, Baseline]) -> list[str]:
     """Which other numbers of the same check the claimed value is, within its tolerance; each in a few words."""
     others = (
-        *((f"{METRIC_NAMES[name]} of what was checked", x.mean) for name, x in scores.adapter.items()),
-        *((f"{METRIC_NAMES[name]} of the base model", x.mean) for name, x in scores.base.items()),
+        *((f"{METRIC_NAMES[name]} of what was checked", x) for name, x in scores.adapter.items()),
+        *((f"{METRIC_NAMES[name]} of the base model", x) for name, x in scores.base.items()),
         *(
-            (f"{METRIC_NAMES[claim.metric]} of {BASELINES[name]}", baseline.scores[claim.metric].mean)
+            (f"{METRIC_NAMES[claim.metric]} of {BASELINES[name]}", baseline.scores[claim.metric])
             for name, baseline in baselines.items()
             if claim.metric in baseline.scores
         ),
     )
-    return [f"{what} ({score:.4f})" for what, score in others if abs(score - claim.value) <= claim.tolerance]
+    return [f"{what} ({x.figure(x.mean)})" for what, x in others if abs(x.mean - claim.value) <= claim.tolerance]

@@ -30,7 +30,7 @@ from scoring.scores import score_forgetting, score_predictions
 @click.command(cls=Command, examples=("pubrep evaluate finance", "pubrep evaluate runs/finance --hub local"))
 @click.argument("run", type=Run())
 @accelerate_option
-@click.option("--intervals", is_flag=True, help="Print the 95 % interval of every score (93 columns).")
+@click.option("--intervals", is_flag=True, help="Print the 95 % interval of every score (98 columns).")
 def command(run: Path, accelerate: Path | None, intervals: bool) -> None:
     """Score base model and adapter of the trained RUN on its test rows.
 
@@ -71,7 +71,7 @@ def print_scores(record: Record, predictions: Predictions, intervals: bool = Fal
         for metric in record.contract.deciding(record.forgetting.difference)[:1]:
             print(
                 f"{METRIC_NAMES[metric]} on the parent's {record.forgetting.rows:,} test rows moved by "
-                f"{record.forgetting.difference[metric].mean:+.4f}"
+                f"{record.forgetting.difference[metric].text('+')}"
             )
     if record.baselines:
         print(f"\n{baseline_table(record.baselines, record.contract)}")
@@ -136,14 +136,12 @@ def evaluate(run: Path) -> Record:
 
 
 def table(scores: Compared, intervals: bool = False) -> str:
-    """The scores as a plain-text table of 75 columns; with an interval for every one, 93."""
+    """The scores as a plain-text table of 70 columns at most; with an interval for every one, 98."""
     wide = 24 if intervals else 10
     lines = [f"{scores.rows:,} test rows".ljust(24) + f"{'base':<{wide}}{'adapter':<{wide}}difference"]
     for name in scores.shown():
-        cells = [f"{x.mean:.4f}" + f" [{x.low:.4f}, {x.high:.4f}]" * intervals
-                 for x in (scores.base[name], scores.adapter[name])]  # fmt: skip
-        moved = scores.difference[name]
-        cells.append(f"{moved.mean:+.4f} [{moved.low:+.4f}, {moved.high:+.4f}]")
+        cells = [x.text() if intervals else x.figure(x.mean) for x in (scores.base[name], scores.adapter[name])]
+        cells.append(scores.difference[name].text("+"))
         lines.append(f"{name:<24}" + "".join(f"{cell:<{wide}}" for cell in cells))
     return "\n".join(lines)
 
@@ -155,10 +153,7 @@ def baseline_table(baselines: dict[BaselineName, Baseline], contract: Contract) 
         lines.append(f"Without a model: {metric}".ljust(42) + "score    adapter - it")
         for name, baseline in baselines.items():
             score, difference = baseline.scores[metric], baseline.difference[metric]
-            lines.append(
-                f"{BASELINES[name]:<41} {score.mean:.4f}   {difference.mean:+.4f} "
-                f"[{difference.low:+.4f}, {difference.high:+.4f}]"
-            )
+            lines.append(f"{BASELINES[name]:<41} {score.figure(score.mean):<9}{difference.text('+')}")
     return "\n".join(lines)
 
 

@@ -47,4 +47,5 @@ def decide_by_numbers(findings: Findings, record: AnyScored) -> None:
 def leading_score(record: AnyScored) -> str:
     """The published score that the recipe names first."""
     leading = record.contract.deciding(record.scores.adapter)[0]
-    return f"{METRIC_NAMES[leading]} {record.scores.adapter[leading].mean:.4f}"
+    score = record.scores.adapter[leading]
+    return f"{METRIC_NAMES[leading]} {score.figure(score.mean)}"

@@ -112,8 +112,8 @@ def decide(loaded: Loaded, published: Predictions, comparison: Comparison, sampl
             _refuse_unlikely(loaded, published.take(rows), comparison.fresh, rows, differing[who], who, loaded.contract)
     part: Part = "generation" if differing["base"] else "weights"
     metrics = loaded.contract.deciding(dict.fromkeys(change.metric for change in comparison.changes))
-    score = next(c.now for c in comparison.changes if (c.model, c.metric) == ("adapter", metrics[0]))
-    stated = f"{METRIC_NAMES[metrics[0]]} {score:.4f}"
+    leading = next(c for c in comparison.changes if (c.model, c.metric) == ("adapter", metrics[0]))
+    stated = f"{METRIC_NAMES[metrics[0]]} {leading.difference.figure(leading.now)}"
     of = f" for a sample of {len(rows):,} rows" if sample else ""
     if not any(differing.values()):
         hidden = f"; had {hidden_share(len(rows)):.1%} of all rows differed, it would have shown" if sample else ""
@@ -139,15 +139,16 @@ def _refuse_changes(deciding: list[Change], rows: int, part: Part, of: str, more
     shown = {kind: [c for c in deciding if outcome(c.difference, c.margin) == kind] for kind in get_args(Outcome)}
     if shown["moved"]:
         change = shown["moved"][0]
-        moved = f"{METRIC_NAMES[change.metric]} of the {change.model}{of} moved by {_interval(change)}"
-        raise Drift(part, f"{moved}, more than {change.margin:.4f}{more}", "statistics")
+        moved = f"{METRIC_NAMES[change.metric]} of the {change.model}{of} moved by {change.difference.text('+')}"
+        raise Drift(part, f"{moved}, more than {change.difference.figure(change.margin)}{more}", "statistics")
     if undecided := shown["undecided"]:
         needed = [rows_to_decide(rows, change.difference, change.margin) for change in undecided]
         change = undecided[int(np.argmax(needed))]
         raise Undecided(
-            f"{METRIC_NAMES[change.metric]} of the {change.model}{of} moved by {_interval(change)}: too few "
-            f"rows ({rows:,}) to tell whether by more than {change.margin:.4f}; about {max(needed):,} test rows would "
-            f"decide, or a check on the device and versions that the record names, where tokens must be equal{more}"
+            f"{METRIC_NAMES[change.metric]} of the {change.model}{of} moved by {change.difference.text('+')}: too few "
+            f"rows ({rows:,}) to tell whether by more than {change.difference.figure(change.margin)}; about "
+            f"{max(needed):,} test rows would decide, or a check on the device and versions that the record names, "
+            f"where tokens must be equal{more}"
         )
 
 
@@ -310,12 +311,11 @@ def change_table(changes: list[Change]) -> str:
     if not moved:
         return f"  all {len(changes)} scores, row by row, are the published ones"
     lines = [f"\n{'':<30}{'published':>10}{'now':>10}   difference"]
-    lines += [f"{c.model:<8}{c.metric:<22}{c.published:>10.4f}{c.now:>10.4f}   {_interval(c)}" for c in moved]
+    lines += [
+        f"{c.model:<8}{c.metric:<22}{c.difference.figure(c.published):>10}{c.difference.figure(c.now):>10}   "
+        f"{c.difference.text('+')}"
+        for c in moved
+    ]
     if still := len(changes) - len(moved):
         lines.append(f"The other {still} scores are the published ones, row by row.")
     return "\n".join(lines) + "\n"
-
-
-def _interval(change: Change) -> str:
-    x = change.difference
-    return f"{x.mean:+.4f} [{x.low:+.4f}, {x.high:+.4f}]"

@@ -20,8 +20,10 @@ LABEL = 30
 
 
 def loss_chart(name: str, record: Record) -> Markup:
-    """Training and validation loss (nats a target token) over optimizer steps."""
+    """Training and validation loss (nats a target token) over optimizer steps; empty where none is known."""
     training = record.training
+    if training is None:
+        return Markup("")
     train = _subsample(training_losses(training, is_ragged(record)))
     held_out = _subsample([(point.step, point.eval_loss) for point in training.history if point.eval_loss is not None])
     points = [*train, *held_out]
@@ -63,7 +65,7 @@ def score_chart(metric: str, adapters: Sequence[tuple[str, Compared]]) -> Markup
     for place, (name, base, tuned) in enumerate(rows):
         y = TOP + 18 + ROW * place
         parts.append(_text(0, y + 14, cut(name, LABEL), "start", "name"))
-        parts.append(_text(WIDTH, y + 14, f"{base.mean:.3f} → {tuned.mean:.3f}", "end", "name"))
+        parts.append(_text(WIDTH, y + 14, f"{base.figure(base.mean)} → {tuned.figure(tuned.mean)}", "end", "name"))
         for kind, interval, line in (("base", base, y + 25), ("adapter", tuned, y + 32)):
             parts.append(
                 Markup('<line class="{0}" x1="{1:.1f}" x2="{2:.1f}" y1="{3}" y2="{3}"/>').format(
@@ -74,7 +76,7 @@ def score_chart(metric: str, adapters: Sequence[tuple[str, Compared]]) -> Markup
             if kind == "base":
                 shape = '<rect class="{0}" x="{3:.1f}" y="{4}" width="8" height="8"/>'
             parts.append(Markup(shape).format(kind, x(interval.mean), line, x(interval.mean) - 4, line - 4))
-    label = "; ".join(f"{name}: {base.mean:.4f} to {tuned.mean:.4f}" for name, base, tuned in rows)
+    label = "; ".join(f"{name}: {base.figure(base.mean)} to {tuned.figure(tuned.mean)}" for name, base, tuned in rows)
     return _svg(bottom + 22, f"{METRIC_NAMES[metric]}, base model to adapter. {label}", parts)
 
 

@@ -85,7 +85,8 @@ def compare_table(records: list[Record], metric: str) -> str:
             f"{record.model.trainable:,}",
             f"{record.model.memory_bytes / 1e6:,.1f} MB",
             f"{record.training.seconds:,.0f} s on {cell(record.environment.device)}",
-            *(f"{score.mean:.4f} [{score.low:.4f}, {score.high:.4f}]" for score in (base, tuned)),
+            base.text(),
+            tuned.text(),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

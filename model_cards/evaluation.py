@@ -5,11 +5,13 @@ from pathlib import Path
 import yaml
 
 from model_cards.escape import environment, plain
+from model_cards.vouchers import render_vouchers
 from record.errors import one_line
 from record.release_files import PREDICTIONS_FILE
 from record.scored_record import EvaluatedRecord
 from record.scores import BASELINES, METRIC_NAMES
-from record.withdrawals import SECTION
+from record.vouchers import SECTION as VERDICTS
+from record.withdrawals import SECTION as NOTES
 
 BASE_NAMED = {
     "commit": "as adapter_config.json names it",
@@ -69,5 +71,6 @@ def render_evaluation_card(record: EvaluatedRecord) -> str:
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# Evaluation only\n\n{render_section(record)}\n"
         f"This repository holds no weights, but the outputs (`{PREDICTIONS_FILE}`) and the record of these scores. "
         "Anybody repeats them:\n\n```bash\npubrep reproduce OWNER/NAME   # the id of this repository\n```\n\n"
-        f"## Notes\n\n<!-- free: {SECTION} -->\n<!-- Write here, between the two marks. -->\n<!-- /free -->\n"
+        f"## Verdicts by others\n\n<!-- free: {VERDICTS} -->{render_vouchers([], '')}<!-- /free -->\n\n"
+        f"## Notes\n\n<!-- free: {NOTES} -->\n<!-- Write here, between the two marks. -->\n<!-- /free -->\n"
     )

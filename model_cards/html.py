@@ -24,7 +24,7 @@ def render_page(template: Path, **values: Any) -> str:
     environment = SandboxedEnvironment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=as_html
     )
-    environment.filters |= {"csp_hash": csp_hash, "signed": signed}
+    environment.filters |= {"csp_hash": csp_hash}
     return environment.from_string(source(template)).render(**values)
 
 
@@ -53,8 +53,3 @@ def as_html(value: Any) -> Any:
 def csp_hash(text: str) -> str:
     """The source that a Content-Security-Policy allows a style sheet or script by (CSP level 3, section 2.3.1)."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def signed(number: float) -> str:
-    """Four decimals with a sign, and no minus before a zero."""
-    return f"{round(number, 4) + 0.0:+.4f}"

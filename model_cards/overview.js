@@ -77,7 +77,7 @@ function card(row) {
   const head = element("h3", `Test row ${number(row)}`);
   const change = adapter - base;
   const sign = change < 0 ? "−" : "+";
-  head.append(element("small", `ROUGE-L ${base.toFixed(4)} → ${adapter.toFixed(4)} (${sign}${Math.abs(change).toFixed(4)})`));
+  head.append(element("small", `ROUGE-L ${base.toFixed(3)} → ${adapter.toFixed(3)} (${sign}${Math.abs(change).toFixed(3)})`));
   if (rows.seen[row]) head.append(element("small", `seen in training: ${told[rows.seen[row]] ?? rows.seen[row]}`));
   const [missed, added] = differences(rows.reference[row], rows.adapter[row]);
   const [, addedByBase] = differences(rows.reference[row], rows.base[row]);

@@ -126,9 +126,7 @@ def read_published(adapter: str) -> Entry | None:
 
 
 def _entry(name: str, commit: str | None, record: Record, folder: Path) -> Entry:
-    if record.evaluated is not None:
-        raise UserError(f"{name} is evaluation-only: it was not trained here, and no page shows it next to what was")
-    if record.training is None or record.contract is None:
+    if record.contract is None or (record.training is None and record.evaluated is None):
         raise UserError(f"{folder / RECORD_FILE} holds scores without the training or the contract behind them")
     predictions = load_predictions(folder, rows=record.scores.rows)
     return Entry(name, commit, record, predictions, related_verdict(name, commit, record, folder))

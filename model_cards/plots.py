@@ -196,7 +196,7 @@ def bars(axes, names: list[str], base: list[Interval], adapter: list[Interval]) 
         axes.errorbar(places, middles, yerr=halves, fmt="none", ecolor=INK, capsize=4, elinewidth=1.5)
         for place, interval in zip(places, values, strict=True):
             axes.annotate(
-                f"{interval.mean:.3f}",
+                interval.figure(interval.mean),
                 (place, interval.high),
                 xytext=(0, 4),
                 textcoords="offset points",

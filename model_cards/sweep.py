@@ -110,11 +110,12 @@ def chosen(scored: list[Scored]) -> Scored | None:
 
 def cells_of(group: Group) -> list[str]:
     """A group's figures: runs, mean, deviation, interval, trained parameters, memory, time."""
+    mean, interval = group.rows.text().split(maxsplit=1)
     return [
         f"{group.runs:,}",
-        f"{group.rows.mean:.4f}",
-        "-" if group.deviation is None else f"{group.deviation:.4f}",
-        f"[{group.rows.low:.4f}, {group.rows.high:.4f}]",
+        mean,
+        "-" if group.deviation is None else group.rows.figure(group.deviation),
+        interval,
         f"{group.trainable:,.0f}",
         f"{group.bytes / 1e9:.2f} GB",
         f"{group.seconds:,.0f} s" + ("*" if group.continued else ""),
@@ -142,8 +143,8 @@ def page(scored: list[Scored], groups: list[Group], metric: str, combinations: i
     lines = [
         f"# {cell(first.name)}: a sweep over {', '.join(map(cell, keys))}",
         "",
-        f"{where}; {len(scored):,} of {combinations:,} runs are scored. The base model has {base.mean:.4f} "
-        f"[{base.low:.4f}, {base.high:.4f}]. {EXPLANATION}",
+        f"{where}; {len(scored):,} of {combinations:,} runs are scored. The base model has {base.text()}. "
+        f"{EXPLANATION}",
         "",
         f"| settings | runs | {label}: mean | SD | interval over rows | trained parameters | memory | time |",
         "|---|---|---|---|---|---|---|---|",
@@ -160,7 +161,7 @@ def page(scored: list[Scored], groups: list[Group], metric: str, combinations: i
         figures = [
             *map(cell, one.run.settings.values()),
             "-" if loss is None else f"{loss:.4f}",
-            f"{score.mean:.4f} [{score.low:.4f}, {score.high:.4f}]",
+            score.text(),
             f"{one.record.model.trainable:,}",
             f"{training.peak_memory_bytes / 1e9:.2f} GB",
             f"{training.seconds:,.0f} s" + ("*" if training.resumed_from else ""),

@@ -266,7 +266,8 @@ def report(into: Path, planned: list[str], keys: list[str]) -> None:
     first = scored[0].record
     base = first.scores.base[metric]
     print(f"\n{METRIC_NAMES[metric]} on {first.scores.rows:,} test rows{' (a miniature)' if first.miniature else ''}, "
-          f"{len(scored)} of {len(planned)} runs; base model {base.mean:.4f}\n\n{text_table(groups)}\n")  # fmt: skip
+          f"{len(scored)} of {len(planned)} runs; base model {base.figure(base.mean)}\n")  # fmt: skip
+    print(f"{text_table(groups)}\n")
     print(f"Page: {into / 'sweep.md'}   plot: {into / 'sweep.png'}", flush=True)
     if best := chosen(scored):
         print(f"Lowest validation loss, {best.run.validation_loss:.4f}: {settings_text(best.run.settings)}\n"

@@ -146,8 +146,8 @@ def _lay_out(delivery: Delivery, there: RemoteState, options: Options) -> str:
     # `stage` refuses a run without.
     assert record.scores is not None and record.contract is not None
     leading = record.contract.deciding(record.scores.adapter)[0]
-    score = record.scores.adapter[leading].mean
-    delivery.note = f"{METRIC_NAMES[leading]} {score:.4f} on {record.scores.rows:,} test rows"
+    score = record.scores.adapter[leading]
+    delivery.note = f"{METRIC_NAMES[leading]} {score.figure(score.mean)} on {record.scores.rows:,} test rows"
     print(f"Card: {release / CARD_FILE}   plots: {release / 'plots'}", flush=True)
     if not options.dry_run:
         retry("checking the card", ModelCard.load(release / CARD_FILE).validate)

@@ -27,7 +27,7 @@ from hub.vouchers import Release, VoucherFile, Wanted, accepted, read_proposed, 
 from model_cards.vouchers import render_vouchers
 from push.card_text import edit_section
 from record.command_line import Command, identity_token_option, trust_config_option
-from record.errors import UserError, one_line, one_line_errors
+from record.errors import UserError, make, one_line, one_line_errors
 from record.hashes import sha256_file
 from record.redaction import find_secrets, own_secrets
 from record.release_files import RECORD_FILE
@@ -184,7 +184,12 @@ def _vouch(
             print(f"The verdict is kept: pubrep vouch {adapter} --file {kept}{again}", file=sys.stderr, flush=True)
         raise
     signed = f", signed by the {voucher.signed_by}" if voucher.signed_by else ", not signed"
-    print(f"Proposed: {voucher.verdict.word} at level {voucher.verdict.level} by {me}{signed}: {url}", flush=True)
+    print(f"Proposed: {voucher.verdict.word} at level {voucher.verdict.level} by {me}{signed}: {url}")
+    if me.casefold() == release.publisher.casefold():
+        print("It is the publisher's own: merged, it is listed and not counted", flush=True)
+    else:
+        see = make(f"vouch ADAPTER={release.adapter} ARGS=--list{f' DATASET={dataset}' if dataset else ''}")
+        print(f"It counts once it is merged; what was merged and proposed: {see}", flush=True)
 
 
 def _me() -> str:
@@ -316,9 +321,10 @@ def _line(file: VoucherFile) -> str:
     voucher, verdict = file.voucher, file.voucher.verdict
     signed = f"signed by the {voucher.signed_by}" if voucher.signed_by else "not signed"
     unsure = f", which was not checked: {one_line(file.unverified, 300)}" if file.unverified else ""
+    on = "" if verdict.level == "score" else "on "
     return (
-        f"  {verdict.word} at level {verdict.level} by {voucher.checker}{where}, {verdict.date[:10]}, on "
-        f"{voucher.device}, {signed}{unsure}"
+        f"  {verdict.word} at level {verdict.level} by {voucher.checker}{where}, {verdict.date[:10]}, "
+        f"{on}{voucher.device}, {signed}{unsure}"
     )
 
 
@@ -336,7 +342,8 @@ def show_on_card(adapter: str, trust_config: Path | None = None) -> str:
     release = read_release(name, commit)
     vouchers = accepted(read_vouchers(release, Wanted(trust_config=trust_config)))
     text = render_vouchers(vouchers, release.publisher)
-    cure = "it was published before cards had one, publish it again"
+    again = "publish it again" if release.record.evaluated is None else "write it again by `pubrep check --record`"
+    cure = f"it was published before cards had one, {again}"
     changed = edit_section(name, SECTION, lambda _: text, "Show the verdicts by others", cure)
     said = agreement(vouchers, release.publisher).line
     return f"{'Card' if changed else 'Card unchanged'}: {name}: {said}"

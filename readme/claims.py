@@ -145,10 +145,13 @@ def keep_pictures(adapter: str, commit: str, folder: Path) -> None:
     Raises:
         `UserError`: one of them is not the file that the record names.
     """
-    published = pull(adapter, commit, names=[CARD_FILE, *PLOTS.values()])
+    record = pull(adapter, commit, names=[]).record
+    # What is evaluation-only has no plots.
+    plots = [path for path in PLOTS.values() if path in record.files]
+    published = pull(adapter, commit, names=[CARD_FILE, *plots])
     if published.differing:
         raise UserError(f"its pictures stay as they are: {', '.join(published.differing)} differ from its record")
-    for path in PLOTS.values():
+    for path in plots:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(published.folder / path, folder / path)
     picture(published.folder / CARD_FILE, folder / "card.png")

@@ -204,7 +204,8 @@ def family_cells() -> list[tuple[str, list[str]]]:
 def recipe_facts(root: Path) -> list[dict[str, Any]]:
     """Of every recipe: its name and keys, what its comment says of hardware and time, and the means of `ours`, the real
     model's kept record, if there is one."""
-    real = {record.name: record.scores for record in kept_records(root) if not record.miniature}
+    trained = [record for record in kept_records(root) if record.evaluated is None]
+    real = {record.name: record.scores for record in trained if not record.miniature}
     facts = []
     for name, (head, keys) in recipes().items():
         ours = {

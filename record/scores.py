@@ -134,6 +134,19 @@ class Interval(Section):
         """Decimals worth reading: three, or four where half the interval is narrower than the third."""
         return 4 if 0 < (self.high - self.low) / 2 < 0.001 else 3
 
+    def figure(self, value: float, sign: str = "") -> str:
+        """A number next to this interval, to its decimals; a zero has no minus.
+
+        Parameters:
+            sign: `+` for a difference.
+        """
+        return f"{value:{sign}z.{self.decimals}f}"
+
+    def text(self, sign: str = "") -> str:
+        """The mean and the interval: `0.732 [0.693, 0.767]`."""
+        mean, low, high = (self.figure(value, sign) for value in (self.mean, self.low, self.high))
+        return f"{mean} [{low}, {high}]"
+
 
 def _within_bounds(intervals: dict[Metric, Interval]) -> dict[Metric, Interval]:
     for name, interval in intervals.items():

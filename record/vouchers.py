@@ -237,10 +237,12 @@ def why_no_voucher(voucher: Voucher, record: Record, record_sha256: str, publish
         return "a verdict of nothing checked says nothing"
     if voucher.record_sha256 != record_sha256:
         return "it speaks of another record: that of another version, or of another adapter"
+    # What is evaluation-only holds no weights: only who ran the models has read those of what was scored.
+    scored = record.evaluated.files if record.evaluated and verdict.level != "score" else {}
     stated = {ADAPTER_FILE: verdict.adapter_sha256, PREDICTIONS_FILE: verdict.predictions_sha256}
     for name, sha256 in stated.items():
         # A check that finds other files than the record's ends before it has hashes.
-        if sha256 != record.files.get(name) and not (sha256 is None and verdict.verdict == "DRIFTED"):
+        if sha256 != (scored | record.files).get(name) and not (sha256 is None and verdict.verdict == "DRIFTED"):
             return f"it speaks of another {name}"
     if verdict.date != f"{voucher.date.astimezone(UTC):%Y-%m-%dT%H:%M:%S+00:00}":
         return "its date is not in UTC"

@@ -53,7 +53,7 @@ def stranger(demo, tmp_path_factory):
 def test_the_last_line_says_reproduced(demo):
     _, printed = demo
     assert re.match(
-        rf"REPRODUCED \(miniature\) {ADAPTER}@[0-9a-f]{{40}} ROUGE-L 0\.\d{{4}}: .*token for token; with \d concerns$",
+        rf"REPRODUCED \(miniature\) {ADAPTER}@[0-9a-f]{{40}} ROUGE-L 0\.\d{{3}}: .*token for token; with \d concerns$",
         printed.splitlines()[-1],
     )
     for step in (

@@ -184,7 +184,7 @@ def test_base_models_are_compared_in_one_table_and_one_plot(published, tmp_path,
         for figure in (record.model.total, record.model.trainable):
             assert f"{figure:,}" in line
         for interval in (scores.base["rougeL"], scores.adapter["rougeL"]):
-            assert f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]" in line
+            assert f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]" in line
     assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(SystemExit):
         compare.main([str(tmp_path), "--into", str(tmp_path)])

@@ -42,7 +42,7 @@ def test_scores_are_published_and_checked_by_every_metric_that_the_recipe_names(
     page = tmp_path / "page.html"
     main([REPO, "--report", str(page)])
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith(f"REPRODUCED (miniature) {REPO}@{commit} BLEU {bleu:.4f}: all 180 outputs are equal")
+    assert last.startswith(f"REPRODUCED (miniature) {REPO}@{commit} BLEU {bleu:.3f}: all 180 outputs are equal")
     assert theirs["signature"] in page.read_text()
     card = read(body_of((run / "release" / "README.md").read_text()))
     assert theirs["signature"] in "".join(block.text for block in card.blocks)

@@ -90,7 +90,7 @@ def judged(capsys, repo_id: str, truth: float, *words: str) -> str:
     verdicts = {line.split()[0]: line for line in printed.splitlines()[-2:]}
     assert code == 1 and verdicts.keys() == {"CONFIRMED", "CONTRADICTED"}, printed
     # Transformers' own generate and Google's ROUGE, to the last digit shown.
-    assert f"ROUGE-L {truth:.4f} [" in verdicts["CONFIRMED"] and "ROUGE-1 0." in verdicts["CONTRADICTED"]
+    assert f"ROUGE-L {truth:.3f} [" in verdicts["CONFIRMED"] and "ROUGE-1 0." in verdicts["CONTRADICTED"]
     return printed
 
 
@@ -205,7 +205,7 @@ def test_keys_alone_are_a_recipe(published, capsys):
             "Answer the financial question. {instruction} {input}")  # fmt: skip
     code, printed = check(capsys, "local-user/plain", *keys)
     rouge = load_record(published[1] / "release").scores.adapter["rougeL"].mean
-    assert code == 0 and last(printed).startswith("SCORED local-user/plain@") and f"rougeL {rouge:.4f} [" in printed
+    assert code == 0 and last(printed).startswith("SCORED local-user/plain@") and f"rougeL {rouge:.3f} [" in printed
     code, printed = check(capsys, "local-user/plain")
     assert code == 2 and "the recipe lacks `dataset_name`" in last(printed)
 
@@ -220,7 +220,7 @@ def test_the_section_and_the_hub_s_result_file_state_the_record_s_scores(publish
     }
     assert {entry.dataset_id for entry in entries} == {"gbharti/finance-alpaca"}
     section = (folder / "card" / "section.md").read_text()
-    assert f"| ROUGE-L 0.99 ± 0.005 | {record.scores.adapter['rougeL'].mean:.4f} [" in section
+    assert f"| ROUGE-L 0.99 ± 0.005 | {record.scores.adapter['rougeL'].mean:.3f} [" in section
     assert "CONTRADICTED" in section and section in (folder / "release" / "README.md").read_text()
 
 
@@ -246,7 +246,6 @@ def test_others_repeat_the_scores_and_nothing_is_trained_again(published, hub, t
 def test_other_verbs_say_in_one_line_that_nothing_was_trained(published, tmp_path, hub):
     repo_id, folder = published
     for said, words in (
-        ("is evaluation-only: it was not trained here", ("report", repo_id, "--into", "page.html")),
         ("is evaluation-only: it holds scores of local-user/plain, no weights", ("serve", repo_id)),
         ("which was not trained here: publish it by `hf upload", ("evaluate", str(folder / "release"))),
     ):

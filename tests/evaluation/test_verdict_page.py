@@ -75,9 +75,9 @@ def test_reproduced(scored, predictions):
     assert page.text.count("A share is a part.") == 1 and page.inside("article") == 2
     # "ROUGE-L" of the fixture: .2011 + 2/50 and .4022 + 2/50, each with its interval.
     assert page.row("ROUGE-L") == [
-        "0.2411 [0.2288, 0.2522]",
-        "0.4422 [0.4299, 0.4533]",
-        "+0.2011 [+0.1888, +0.2122]",
+        "0.241 [0.229, 0.252]",
+        "0.442 [0.430, 0.453]",
+        "+0.201 [+0.189, +0.212]",
     ]
     assert "undivided" not in page.text
     # Device, platform, threads, Python, torch and the code's commit.
@@ -114,7 +114,7 @@ def test_drifted_rows_are_marked_word_by_word(scored, predictions):
     page = Page(html)
     first = page.text.rpartition("What differs ")[2].partition("What was checked")[0]
     assert first.startswith("Base model: 1 of 2 outputs") and "Adapter: 2 of 2 outputs" in first
-    assert "Adapter, ROUGE-L: -0.0421 [-0.0544, -0.0310] ≠ a change" in first
+    assert "Adapter, ROUGE-L: -0.042 [-0.054, -0.031] ≠ a change" in first
     assert "Base model: 1 of 2 outputs differs" in page.text and "Adapter: 2 of 2 outputs differ" in page.text
     assert "A bond is a <ins>small</ins> loan." in html
     assert "<ins>A share</ins>" in html and "(empty)" in page.text
@@ -124,8 +124,8 @@ def test_drifted_rows_are_marked_word_by_word(scored, predictions):
     assert page.text.count("= the reference") == 1
     moved = [[" ".join(cell.split()) for cell in row] for row in page.rows if row[0].split() == ["ROUGE-L", "decides"]]
     assert [row[1:] for row in moved] == [
-        ["0.2411", "0.2411", "+0.0000 [-0.0123, +0.0111]", "= no change ±0.0200 is allowed"],
-        ["0.4422", "0.4001", "-0.0421 [-0.0544, -0.0310]", "≠ a change ±0.0200 is allowed"],
+        ["0.241", "0.241", "+0.000 [-0.012, +0.011]", "= no change ±0.020 is allowed"],
+        ["0.442", "0.400", "-0.042 [-0.054, -0.031]", "≠ a change ±0.020 is allowed"],
     ]
 
 
@@ -133,7 +133,7 @@ def test_what_too_few_rows_cannot_tell(scored, predictions):
     change = Change(model="adapter", metric="rougeL", published=0.4, now=0.4, difference=around(0.0), margin=0.01)
     state = verdict(reason="too few rows", evidence="statistics", rows={"adapter": [0]}, changes=[change])
     page = Page(render_report(state, Findings(scored, predictions, predictions, [0, 1])))
-    assert page.row("ROUGE-L decides")[-1] == "? too few rows ±0.0100 is allowed"
+    assert page.row("ROUGE-L decides")[-1] == "? too few rows ±0.010 is allowed"
 
 
 @pytest.mark.parametrize("level", ["score", "generate", "train"])
@@ -195,7 +195,7 @@ def test_sql_scores_tables_and_the_clean_rows(scored, predictions):
             Findings(scored, predictions, replace(predictions, base=["SELECT 1", ""]), [0, 1]),
         )
     )
-    assert page.row("SQL execution match")[0] == "0.7777 [0.7654, 0.7888]"
+    assert page.row("SQL execution match")[0] == "0.778 [0.765, 0.789]"
     scores.sql.base_empty = 0
     assert "Both results empty, base" not in render_report(verdict(), Findings(scored, predictions))
     for fact in (

@@ -51,7 +51,7 @@ def test_scores_verdict_and_leakage_stand_in_it(record, predictions):
     local.verdict = checked.verdict
     assert "✓</span> REPRODUCED at level score on 2026-11-23" in render_overview([local])
     scores = record.scores
-    mean, low, high = (f"{getattr(scores.adapter['rougeL'], name):.4f}" for name in ("mean", "low", "high"))
+    mean, low, high = (f"{getattr(scores.adapter['rougeL'], name):.3f}" for name in ("mean", "low", "high"))
     assert page.row("ROUGE-L")[1] == f"{mean} [{low}, {high}]"
     assert 'href="https://huggingface.co/someone/checked/tree/' in html and "huggingface.co/local" not in html
     assert f"{scores.base['rougeL'].mean:.3f} → {scores.adapter['rougeL'].mean:.3f}" in html

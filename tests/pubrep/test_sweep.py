@@ -126,12 +126,12 @@ def test_the_table_holds_mean_deviation_and_interval_of_each_setting(swept):
         )
         assert (group.rows.low, group.rows.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])))
         line = next(line for line in out.splitlines() if line.startswith(f"lora_r={group.settings['lora_r']} "))
-        assert f"{group.rows.mean:.4f}  {group.deviation:.4f}  [{group.rows.low:.4f}, {group.rows.high:.4f}]" in line
+        assert f"{group.rows.mean:.3f}  {group.deviation:.3f}  [{group.rows.low:.3f}, {group.rows.high:.3f}]" in line
         assert f" {group.trainable:,.0f} " in line and len(line) <= 80
     page = (into / "sweep.md").read_text()
     for one in scored:
         score, loss = one.record.scores.adapter["rougeL"], one.run.validation_loss
-        assert f"| {loss:.4f} | {score.mean:.4f} [{score.low:.4f}, {score.high:.4f}] |" in page
+        assert f"| {loss:.4f} | {score.mean:.3f} [{score.low:.3f}, {score.high:.3f}] |" in page
     # What an interruption cut off is missing in the time of one run, and of its group.
     assert [line.count("s*") for line in page.splitlines() if line.count("GB")] == [0, 1, 0, 1, 0, 0]
     assert (into / "sweep.png").read_bytes().startswith(b"\x89PNG")

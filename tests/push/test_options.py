@@ -65,7 +65,7 @@ def test_an_organisation_a_private_repository_a_branch_and_a_collection(run, tmp
     collection = get_collection(collection.slug)
     assert collection.title == "Adapters of ours" and collection.private
     assert [(item.item_id, item.note) for item in collection.items] == [
-        ("acme/in-org", f"ROUGE-L {load_record(folder).scores.adapter['rougeL'].mean:.4f} on 343 test rows")
+        ("acme/in-org", f"ROUGE-L {load_record(folder).scores.adapter['rougeL'].mean:.3f} on 343 test rows")
     ]
     assert told(capsys, folder, "--org", "acme", "--collection", "Adapters of ours")[0] == 0
     assert len(get_collection(collection.slug).items) == 1 and len(list(api.list_collections(owner="acme"))) == 1

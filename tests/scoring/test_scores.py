@@ -137,6 +137,12 @@ def test_interval_is_seeded_and_paired():
     assert intervals({"a": many}, 100, 0.95, seed=3) != intervals({"a": many}, 100, 0.95, seed=4)
 
 
+def test_figures_have_the_digits_that_the_interval_bears():
+    wide, narrow = Interval(mean=-0.00041, low=-0.012, high=0.01), Interval(mean=0.41234, low=0.41194, high=0.41274)
+    assert (wide.text("+"), wide.figure(0.00049)) == ("+0.000 [-0.012, +0.010]", "0.000")
+    assert (narrow.text(), narrow.figure(-0.5, "+")) == ("0.4123 [0.4119, 0.4127]", "-0.5000")
+
+
 @pytest.mark.skipif("REAL_DATA" not in os.environ, reason="REAL_DATA names no folder with Google's test pairs")
 def test_googles_thousand_pairs():
     folder = Path(os.environ["REAL_DATA"], "rouge")
