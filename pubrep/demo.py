@@ -1,7 +1,7 @@
 """`pubrep demo`: the whole loop on the local Hub.
 
 Loading PyTorch and transformers takes a process many seconds, so one process loads them, and each step is a fork of it.
-The stranger's is one, too, from before anything of a Hub is loaded: it has an empty folder, an empty cache and no token.
+The stranger is one, too, from before anything of a Hub is loaded: with an empty folder, an empty cache and no token.
 """
 
 import json

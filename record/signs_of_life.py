@@ -1,8 +1,8 @@
 """Signs of life while a command works, whatever it does meanwhile.
 
 On a terminal they are a line that says what is waited for and since when, rewritten each second; where a bar is shown,
-its time goes on. In a log, where both streams go to the same place, they are dots in a line of their own. Where a program
-reads the streams, they are a line every half a minute, as `record.progress` has them.
+its time goes on. In a log, where both streams go to one place, they are dots in a line of their own. Where programs
+read them, they are a line every half a minute, as `record.progress` has them.
 """
 
 import os
