@@ -10,12 +10,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from multiprocessing import get_context
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import click
@@ -25,9 +23,9 @@ from pubrep.train import has_gpu
 from record.command_line import RUNS, Command, recipe_path, runs
 from record.errors import ON_LOCAL_HUB
 from record.release_files import VERDICT_FILE
-from record.signs_of_life import silence
-from record.verdict import load_verdict
+from record.signs_of_life import LOADING, silence, waiting_for
 
+FORK = get_context("fork")
 ADAPTER = "local-user/flan-t5-large-finance"
 STEPS = {
     "Train: FLAN-T5 (a miniature) with LoRA on financial questions": ["train", "finance"],
@@ -47,8 +45,9 @@ BEFORE_THE_HUB = (
     "scipy.optimize",
     "scipy.stats",
 )
-# The rest of it.
-HEAVY = ("recipes.train", "recipes.training.trainer", "recipes.training.model", "scoring.decoding.generate")
+# What training loads, and what scoring, publishing and checking do.
+FOR_TRAINING = ("recipes.train", "recipes.training.trainer", "recipes.training.model")
+FOR_CHECKING = ("evaluation.evaluate", "evaluation.loaded", "push.delivery", "scoring.decoding.generate")
 # A client of the local Hub that says how it was pointed there, and keeps the Hub for as long as this process lives.
 KEEP_HUB = "import json, os, sys; print(json.dumps(dict(os.environ)), flush=True); sys.stdin.read()"
 NEXT = (
@@ -81,76 +80,89 @@ def local_hub() -> Iterator[None]:
     """Runs a local Hub, and makes this process its client; loads meanwhile what knows nothing of it."""
     words = [sys.executable, "-m", "local_hub", "run", "--", sys.executable, "-c", KEEP_HUB]
     # Ctrl-C is for the steps: the Hub ends after them.
-    hub = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    with hub:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as hub:
+        waiting_for(LOADING)
         load(BEFORE_THE_HUB)
         environ = hub.stdout.readline()
         if not environ:
+            sys.stderr.write(hub.stderr.read())
             sys.exit(hub.wait())
         client = json.loads(environ)
         for name in os.environ.keys() - client.keys():
             del os.environ[name]
         os.environ |= client
         yield
-        hub.stdin.close()
 
 
 def go_round(folder: Path) -> str:
     """Goes every step, and ends the process where one fails; the line of the verdict, which lies in `folder`."""
+    from record.verdict import load_verdict
+
     verdict, line = folder / VERDICT_FILE, ""
-    stranger, told = start_stranger(folder)
-    load(HEAVY)
-    for number, (title, words) in enumerate(STEPS.items(), 1):
-        bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
-        print(f"\n{bold}{number}/{len(STEPS)}  {title}{plain}", flush=True)
-        with silence():
+    with a_stranger(folder) as stranger:
+        load(FOR_TRAINING)
+        for number, (title, words) in enumerate(STEPS.items(), 1):
+            bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
+            print(f"\n{bold}{number}/{len(STEPS)}  {title}{plain}", flush=True)
             if words[0] == "reproduce":
-                told.send_bytes(b"go")
-                stranger.join()
-                code = stranger.exitcode
+                code = stranger()
+                if found := load_verdict(folder):
+                    line = found.line
+                    print(line, flush=True)
             else:
                 code = run_in_fork([str(verdict) if word == VERDICT_FILE else word for word in words])
-        if words[0] == "reproduce" and (found := load_verdict(folder)):
-            line = found.line
-            print(line, flush=True)
-        if code:
-            sys.exit(code)
+            if code:
+                sys.exit(code)
     return line
 
 
-def start_stranger(folder: Path) -> tuple[BaseProcess, Connection]:
-    """A process that loads all it needs, and reproduces once it is sent something; its verdict goes to `folder`."""
-    waits, told = get_context("fork").Pipe(duplex=False)
+@contextmanager
+def a_stranger(folder: Path) -> Iterator[Callable[[], int]]:
+    """A process that loads all it needs, and reproduces when this is called; its verdict goes to `folder`."""
+    waits, tells = FORK.Pipe(duplex=False)
 
     def reproduce() -> None:
-        told.close()
+        tells.close()
         empty = folder / "empty"
         empty.mkdir()
         os.chdir(empty)
         os.environ["HF_HOME"] = str(empty / "cache")
         os.environ.pop("HF_TOKEN", None)
-        load(HEAVY)
         try:
+            load([*FOR_TRAINING, *FOR_CHECKING])
             waits.recv_bytes()
         except (EOFError, KeyboardInterrupt):
-            # An earlier step has failed.
+            # An earlier step has failed, or was stopped.
             return
         words = next(words for words in STEPS.values() if words[0] == "reproduce")
         # With --json the rest goes to standard error.
         with (folder / VERDICT_FILE).open("w") as file, redirect_stdout(file):
             main(words)
 
-    stranger = get_context("fork").Process(target=reproduce)
-    stranger.start()
+    def told() -> int:
+        with silence():
+            tells.send_bytes(b"now")
+            process.join()
+        return process.exitcode or 0
+
+    process = FORK.Process(target=reproduce)
+    process.start()
     waits.close()
-    return stranger, told
+    try:
+        yield told
+    finally:
+        tells.close()
+        process.join()
 
 
 def run_in_fork(words: list[str]) -> int:
-    """Runs one verb in a fork of this process; its exit code."""
-    step = get_context("fork").Process(target=train if words[0] == "train" else main, args=(words,))
-    step.start()
-    step.join()
+    """Runs one verb in a fork of this process, which loads meanwhile what later steps need; the exit code."""
+    step = FORK.Process(target=train if words[0] == "train" else main, args=(words,))
+    with silence():
+        step.start()
+        load(FOR_CHECKING)
+        step.join()
     return step.exitcode or 0
 
 

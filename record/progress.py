@@ -8,7 +8,10 @@ from contextlib import contextmanager
 
 from tqdm.auto import tqdm
 
-from record.signs_of_life import EVERY, waiting_for
+from record.signs_of_life import waiting_for
+
+# Seconds between two lines of progress in a log.
+EVERY = 30
 
 
 def time_left(seconds: float) -> str:

@@ -1,12 +1,11 @@
 """Signs of life while a command works, whatever it does meanwhile.
 
 On a terminal they are a line that says what is waited for and since when, rewritten each second; where a bar is shown,
-its time goes on. In a log, where both streams go to one place, they are dots in a line of their own. Where programs
-read them, they are a line every half a minute, as `record.progress` has them.
+its time goes on. In a log, where both streams go to one place, they are dots in a line of their own. Where a program reads
+the streams apart there are none: it finds what the command says, and no more.
 """
 
 import os
-import shutil
 import sys
 import threading
 import time
@@ -19,8 +18,6 @@ LOADING = "Loading PyTorch and transformers"
 # Seconds of silence until a sign is given on a terminal, and in a log. Three are promised: importing PyTorch holds
 # Python's lock for up to 0.4 s at a time on two cores of AMD's Zen 3, and so keeps a sign back.
 ON_TERMINAL, IN_LOG = 1.0, 2.0
-# Seconds between two lines of progress where no terminal is.
-EVERY = 30
 # Seconds until the first sign of a process.
 FIRST = 0.5
 # Seconds between two looks at the clock.
@@ -77,12 +74,13 @@ class _Signs:
 
     Parameters:
         stream: where the signs go.
-        every: seconds of silence until the next.
-        kind: what the stream is.
+        terminal: whether that is a terminal, not a log.
     """
 
-    def __init__(self, stream: TextIO, kind: str, every: float) -> None:
-        self.stream, self.kind, self.every = stream, kind, every
+    def __init__(self, stream: TextIO, terminal: bool) -> None:
+        self.stream, self.terminal = stream, terminal
+        # Seconds of silence until the next.
+        self.every = ON_TERMINAL if terminal else IN_LOG
         # `drawing` is the thread's, and is taken before tqdm's own lock; under tqdm's a bar is written, with `writing`.
         self.drawing, self.writing = threading.Lock(), threading.RLock()
         self.what, self.since, self.last = "", 0.0, 0.0
@@ -96,7 +94,7 @@ class _Signs:
 
     def start(self, what: str = "", first: float | None = None) -> None:
         self.what, self.since = what, time.monotonic()
-        self.last = self.since if first is None or self.kind == "pipe" else self.since - self.every + first
+        self.last = self.since if first is None else self.since - self.every + first
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._run, args=(self.ended,), name="signs of life", daemon=True)
         self.thread.start()
@@ -113,7 +111,7 @@ class _Signs:
         with self.writing:
             self.clear()
             self.what, self.since = what, time.monotonic()
-            if self.kind == "terminal":
+            if self.terminal:
                 self.last = 0.0
 
     def clear(self) -> None:
@@ -121,7 +119,7 @@ class _Signs:
         with self.writing:
             if self.shown:
                 blank = "\r" + " " * self.shown + "\r"
-                self.stream.write(blank if self.kind == "terminal" else f" {self._clock()}\n")
+                self.stream.write(blank if self.terminal else f" {self._clock()}\n")
                 self.stream.flush()
                 self.shown = 0
 
@@ -145,15 +143,17 @@ class _Signs:
             return
 
     def _refresh_bar(self) -> bool:
-        """Writes an open bar again, with the time of now; whether there is one."""
+        """Writes the bars that are seen again, with the time of now; whether there is one."""
         tqdm = sys.modules.get("tqdm.std")
-        if self.kind != "terminal" or tqdm is None or not len(tqdm.tqdm._instances):
+        if not self.terminal or tqdm is None or not len(tqdm.tqdm._instances):
             return False
         with tqdm.tqdm.get_lock():
             bars = [bar for bar in tqdm.tqdm._instances if hasattr(bar, "start_t")]
+        # One that waits for the time until it is shown (TQDM_DELAY) takes nothing back when it is closed.
+        bars = [bar for bar in bars if bar.last_print_t >= bar.start_t + bar.delay]
         for bar in bars:
             bar.refresh()
-        self.last = time.monotonic()
+            self.last = time.monotonic()
         return bool(bars)
 
     def _draw(self) -> None:
@@ -161,21 +161,21 @@ class _Signs:
             # Something may have been written in the meantime.
             if not self._is_silent() or not self.at_line_start:
                 return
-            line = f"{self.what or 'Working'}, {self._clock()}"
-            if self.kind == "terminal":
-                line = line[: shutil.get_terminal_size().columns - 1]
+            if self.terminal:
+                line = f"{self.what or 'Working'}, {self._clock()}"[: self._columns() - 1]
                 # The cursor goes back to the start: what another process writes stands there.
                 self.stream.write("\r" + line.ljust(self.shown) + "\r")
                 self.shown = len(line)
-            elif self.kind == "log":
+            else:
                 if self.shown == DOTS:
                     self.clear()
                 self.stream.write("." if self.shown or not self.what else f"{self.what} .")
                 self.shown += 1
-            else:
-                self.stream.write(line + "\n")
             self.stream.flush()
             self.last = time.monotonic()
+
+    def _columns(self) -> int:
+        return os.get_terminal_size(self.stream.fileno()).columns or 80
 
     def _clock(self) -> str:
         minutes, seconds = divmod(int(time.monotonic() - self.since), 60)
@@ -186,7 +186,7 @@ class _Signs:
 
     def _in_background(self) -> bool:
         try:
-            return self.kind == "terminal" and os.tcgetpgrp(self.stream.fileno()) != os.getpgrp()
+            return self.terminal and os.tcgetpgrp(self.stream.fileno()) != os.getpgrp()
         except OSError:
             # A terminal, but not this process's own.
             return False
@@ -230,14 +230,15 @@ _signs: _Signs | None = None
 
 
 def _watch_streams() -> _Signs | None:
-    """The signs for where standard error goes; None where nothing can be said of that."""
+    """The signs for where standard error goes; None where there are to be none, or nothing can be said of that."""
     try:
         same = os.path.samestat(os.fstat(sys.stdout.fileno()), os.fstat(sys.stderr.fileno()))
-        terminals = sys.stdout.isatty(), sys.stderr.isatty()
+        terminal = sys.stderr.isatty()
     except (OSError, ValueError, AttributeError):
         return None
-    kind, every = ("terminal", ON_TERMINAL) if terminals[1] else ("log", IN_LOG) if same else ("pipe", float(EVERY))
-    signs = _Signs(sys.stderr, kind, every)
-    sys.stdout = cast(TextIO, _Watched(sys.stdout, signs, same or terminals == (False, False)))
+    if not terminal and not same:
+        return None
+    signs = _Signs(sys.stderr, terminal)
+    sys.stdout = cast(TextIO, _Watched(sys.stdout, signs, same))
     sys.stderr = cast(TextIO, _Watched(sys.stderr, signs, True))
     return signs

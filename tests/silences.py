@@ -20,8 +20,8 @@ LOOK = 0.2
 class Seen:
     """What a command showed: its exit code, its text, and its silences.
 
-    `silences` holds the seconds of each, and what was seen after it. Seconds in which a thread of the command was ready to
-    run and had no core do not count: how busy a machine is with other tests says nothing about the command.
+    `silences` holds the seconds of each, and what was seen after it. Seconds in which the command was ready to run and
+    had no core do not count: how busy a machine is with other tests says nothing about the command.
     """
 
     code: int
@@ -36,6 +36,17 @@ class Seen:
     def longest(self) -> tuple[float, str]:
         return max(self.silences)
 
+    @property
+    def lines(self) -> list[str]:
+        """The lines that stand on the terminal in the end."""
+        lines = []
+        for line in self.text.replace("\r\n", "\n").split("\n"):
+            cells: list[str] = []
+            for part in line.split("\r"):
+                cells[: len(part)] = part
+            lines.append("".join(cells).rstrip())
+        return lines
+
 
 def watch(command: list[str], environ: dict[str, str], terminal: bool) -> Seen:
     """Runs a command on a terminal of 80 columns, or into one pipe, and watches it to its end."""
@@ -44,12 +55,11 @@ def watch(command: list[str], environ: dict[str, str], terminal: bool) -> Seen:
         termios.tcsetwinsize(theirs, (24, 80))
     process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs)
     os.close(theirs)
-    waited: dict[tuple[int, str], int] = {}
     silences, parts = [], []
-    last, before = time.monotonic(), 0.0
+    last, before, waited = time.monotonic(), {}, {}
     while True:
         ready, _, _ = select.select([ours], [], [], LOOK)
-        delay = _without_core(process.pid, waited)
+        waited |= _without_core(process.pid)
         if not ready:
             continue
         try:
@@ -57,9 +67,9 @@ def watch(command: list[str], environ: dict[str, str], terminal: bool) -> Seen:
         except OSError:
             # The last process that had the terminal has ended.
             part = b""
-        now = time.monotonic()
-        silences.append((now - last - (delay - before), part.decode(errors="replace")))
-        last, before = now, delay
+        now, lost = time.monotonic(), max((waited[one] - before.get(one, 0) for one in waited), default=0)
+        silences.append((now - last - lost, part.decode(errors="replace")))
+        last, before = now, dict(waited)
         if not part:
             break
         parts.append(part)
@@ -67,14 +77,15 @@ def watch(command: list[str], environ: dict[str, str], terminal: bool) -> Seen:
     return Seen(process.wait(), b"".join(parts).decode(errors="replace"), silences)
 
 
-def _without_core(pid: int, waited: dict[tuple[int, str], int]) -> float:
-    """Seconds that the threads of a process and its descendants have waited for a core so far; `waited` keeps each's.
+def _without_core(pid: int) -> dict[int, float]:
+    """Seconds that each of a process and its descendants has waited for a core so far.
 
     The second number of schedstat: https://docs.kernel.org/scheduler/sched-stats.html
     """
+    waited: dict[int, float] = {}
     with suppress(psutil.NoSuchProcess):
         for process in [(top := psutil.Process(pid)), *top.children(recursive=True)]:
             with suppress(OSError):
-                for task in Path(f"/proc/{process.pid}/task").iterdir():
-                    waited[process.pid, task.name] = int((task / "schedstat").read_text().split()[1])
-    return sum(waited.values()) / 1e9
+                tasks = [(task / "schedstat").read_text() for task in Path(f"/proc/{process.pid}/task").iterdir()]
+                waited[process.pid] = sum(int(task.split()[1]) for task in tasks) / 1e9
+    return waited

@@ -6,8 +6,7 @@ import time
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
-from record.progress import time_left
-from record.signs_of_life import EVERY
+from record.progress import EVERY, time_left
 
 
 class StepLines(TrainerCallback):

@@ -31,20 +31,9 @@ def words(code: str) -> list[str]:
     return [sys.executable, "-c", BEGIN + code]
 
 
-def rendered(text: str) -> list[str]:
-    """The lines that a terminal shows in the end of a text with carriage returns."""
-    lines = []
-    for line in text.replace("\r\n", "\n").split("\n"):
-        cells: list[str] = []
-        for part in line.split("\r"):
-            cells[: len(part)] = part
-        lines.append("".join(cells).rstrip())
-    return lines
-
-
 def test_on_a_terminal_a_line_is_rewritten_and_leaves_no_trace():
     seen = watch(words(WORK), ENVIRON, terminal=True)
-    assert seen.code == 3 and rendered(seen.text) == ["one", "two", ""], seen.text
+    assert seen.code == 3 and seen.lines == ["one", "two", ""], seen.text
     assert seen.first < 1.5 and seen.longest[0] < 2
     said = re.findall(r"\r([^\r\n]+, \d s) *\r", seen.text)
     assert said[0] == "Loading it, 0 s" and {"Loading it, 1 s", "Two, 0 s", "Two, 1 s"} <= {*said}, said
@@ -65,7 +54,12 @@ def test_a_program_that_reads_the_streams_finds_in_them_what_the_command_says_an
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_after_a_line_that_has_not_ended_nothing_is_shown(terminal):
-    code = "with signs_of_life():\n    print('Replace it? [y/N] ', end='', flush=True)\n    time.sleep(2.6)\n    print('y')"
+    code = """
+with signs_of_life():
+    print("Replace it? [y/N] ", end="", flush=True)
+    time.sleep(2.6)
+    print("y")
+"""
     seen = watch(words(code), ENVIRON, terminal)
     assert seen.text.replace("\r", "") == "Replace it? [y/N] y\n"
 
@@ -81,7 +75,7 @@ print("end")
     seen = watch(words(code), ENVIRON, terminal=True)
     assert seen.longest[0] < 2 and "Working" not in seen.text, seen.text
     assert re.search(r"1/2 \[00:02<", seen.text), seen.text
-    assert all(line == "end" or not line or "Adapter: 100%" in line for line in rendered(seen.text))
+    assert all(line == "end" or not line or "Adapter: 100%" in line for line in seen.lines)
 
 
 def test_another_process_speaks_alone_and_a_fork_has_no_signs():
@@ -136,4 +130,4 @@ with signs_of_life("Loading it"):
 """
     seen = watch(words(stopped), ENVIRON, terminal=True)
     assert seen.code == code and sum(seconds for seconds, _ in seen.silences) < 10
-    assert rendered(seen.text) == (["Interrupted", ""] if code == 0 else ["Loading it, 0 s"]), seen.text
+    assert seen.lines == (["Interrupted", ""] if code == 0 else ["Loading it, 0 s"]), seen.text
