@@ -43,11 +43,10 @@ BEFORE_THE_HUB = (
     "torch.distributed.tensor",
     "pandas",
     "scipy.optimize",
-    "scipy.stats",
 )
 # What training loads, and what scoring, publishing and checking do.
 FOR_TRAINING = ("recipes.train", "recipes.training.trainer", "recipes.training.model")
-FOR_CHECKING = ("evaluation.evaluate", "evaluation.loaded", "push.delivery", "scoring.decoding.generate")
+FOR_CHECKING = ("evaluation.checks", "evaluation.regenerate", "push.delivery", "matplotlib.pyplot")
 # A client of the local Hub that says how it was pointed there, and keeps the Hub for as long as this process lives.
 KEEP_HUB = "import json, os, sys; print(json.dumps(dict(os.environ)), flush=True); sys.stdin.read()"
 NEXT = (

@@ -1,8 +1,8 @@
 """Signs of life while a command works, whatever it does meanwhile.
 
 On a terminal they are a line that says what is waited for and since when, rewritten each second; where a bar is shown,
-its time goes on. In a log, where both streams go to one place, they are dots in a line of their own. Where a program reads
-the streams apart there are none: it finds what the command says, and no more.
+its time goes on. In a log, where both streams go to one place, they are dots in a line of their own. Where a program
+reads the streams apart there are none: it finds what the command says, and no more.
 """
 
 import os
@@ -144,11 +144,12 @@ class _Signs:
 
     def _refresh_bar(self) -> bool:
         """Writes the bars that are seen again, with the time of now; whether there is one."""
-        tqdm = sys.modules.get("tqdm.std")
-        if not self.terminal or tqdm is None or not len(tqdm.tqdm._instances):
+        # It may be half imported.
+        tqdm = getattr(sys.modules.get("tqdm.std"), "tqdm", None)
+        if not self.terminal or tqdm is None or not len(tqdm._instances):
             return False
-        with tqdm.tqdm.get_lock():
-            bars = [bar for bar in tqdm.tqdm._instances if hasattr(bar, "start_t")]
+        with tqdm.get_lock():
+            bars = [bar for bar in tqdm._instances if hasattr(bar, "start_t")]
         # One that waits for the time until it is shown (TQDM_DELAY) takes nothing back when it is closed.
         bars = [bar for bar in bars if bar.last_print_t >= bar.start_t + bar.delay]
         for bar in bars:

@@ -8,33 +8,41 @@ import termios
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
-# Seconds between two looks at what the command's processes are waiting for.
-LOOK = 0.2
+# Seconds between two looks at what the command's processes have computed.
+LOOK = 0.1
+
+
+class Silence(NamedTuple):
+    """Seconds in which nothing was seen, those that the command's processes computed in it, and what was seen then.
+
+    On a machine that is busy with other tests the first says nothing about the command, and the second still does: what
+    keeps a sign back is work that holds Python's lock, and the start of a process.
+    """
+
+    seconds: float
+    computed: float
+    text: str
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a command showed: its exit code, its text, and its silences.
-
-    `silences` holds the seconds of each, and what was seen after it. Seconds in which the command was ready to run and
-    had no core do not count: how busy a machine is with other tests says nothing about the command.
-    """
+    """What a command showed: its exit code, its text, and its silences, the first one before anything was seen."""
 
     code: int
     text: str
-    silences: list[tuple[float, str]]
+    silences: list[Silence]
 
     @property
-    def first(self) -> float:
-        return self.silences[0][0]
-
-    @property
-    def longest(self) -> tuple[float, str]:
+    def longest(self) -> Silence:
         return max(self.silences)
+
+    @property
+    def busiest(self) -> Silence:
+        return max(self.silences, key=lambda silence: silence.computed)
 
     @property
     def lines(self) -> list[str]:
@@ -56,10 +64,11 @@ def watch(command: list[str], environ: dict[str, str], terminal: bool) -> Seen:
     process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs)
     os.close(theirs)
     silences, parts = [], []
-    last, before, waited = time.monotonic(), {}, {}
+    last, before, computed = time.monotonic(), 0.0, 0.0
     while True:
         ready, _, _ = select.select([ours], [], [], LOOK)
-        waited |= _without_core(process.pid)
+        # What a process has computed is lost between its end and the moment in which it is waited for.
+        computed = max(computed, _computed(process.pid))
         if not ready:
             continue
         try:
@@ -67,9 +76,9 @@ def watch(command: list[str], environ: dict[str, str], terminal: bool) -> Seen:
         except OSError:
             # The last process that had the terminal has ended.
             part = b""
-        now, lost = time.monotonic(), max((waited[one] - before.get(one, 0) for one in waited), default=0)
-        silences.append((now - last - lost, part.decode(errors="replace")))
-        last, before = now, dict(waited)
+        now = time.monotonic()
+        silences.append(Silence(now - last, computed - before, part.decode(errors="replace")))
+        last, before = now, computed
         if not part:
             break
         parts.append(part)
@@ -77,15 +86,11 @@ def watch(command: list[str], environ: dict[str, str], terminal: bool) -> Seen:
     return Seen(process.wait(), b"".join(parts).decode(errors="replace"), silences)
 
 
-def _without_core(pid: int) -> dict[int, float]:
-    """Seconds that each of a process and its descendants has waited for a core so far.
-
-    The second number of schedstat: https://docs.kernel.org/scheduler/sched-stats.html
-    """
-    waited: dict[int, float] = {}
+def _computed(pid: int) -> float:
+    """Seconds that the cores have spent on a process and its descendants so far, also on those that have ended."""
+    seconds = 0.0
     with suppress(psutil.NoSuchProcess):
         for process in [(top := psutil.Process(pid)), *top.children(recursive=True)]:
-            with suppress(OSError):
-                tasks = [(task / "schedstat").read_text() for task in Path(f"/proc/{process.pid}/task").iterdir()]
-                waited[process.pid] = sum(int(task.split()[1]) for task in tasks) / 1e9
-    return waited
+            with suppress(psutil.NoSuchProcess):
+                seconds += sum(process.cpu_times()[:4])
+    return seconds

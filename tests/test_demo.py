@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from silences import watch
+from silences import Seen, watch
 
 from local_hub.server import is_served
 from local_hub.testing import running
@@ -79,6 +79,11 @@ def test_the_last_line_says_reproduced(demo):
     assert max(len(line) for line in printed.splitlines() if re.match(r"rouge|the target", line)) <= 80
     card = Path(re.search(r"Card: (\S+)", printed)[1])
     assert card.is_file() and (card.parent / "plots" / "loss.png").is_file()
+
+
+def test_the_demo_never_computes_three_seconds_without_a_sign_of_life(watched):
+    _, seen = watched
+    assert seen.silences[0].computed < 1 and seen.busiest.computed < 3, seen.busiest
 
 
 def test_the_verdict_is_seen_on_the_card_and_in_the_report(demo):
@@ -203,23 +208,27 @@ def test_make_help_names_every_target():
 def test_the_commands_work_by_hand_on_the_local_hub(tmp_path):
     environ = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
 
-    def make(*words: str) -> subprocess.CompletedProcess:
+    def make(*words: str) -> Seen:
         command = ["make", *words, "HUB=local", f"LOCAL_HUB_ROOT={tmp_path}", f"VENV={sys.prefix}"]
-        return subprocess.run(command, env=environ, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        seen = watch(command, environ, terminal=True)
+        # Signs of life: the first within a second, then never three seconds without one, whatever is loaded or computed.
+        assert seen.silences[0].computed < 1 and seen.busiest.computed < 3, (words, seen.busiest)
+        return seen
 
     early = make("publish")
-    assert early.returncode != 0 and "holds no record.json: train a recipe into it first" in early.stderr
+    assert early.code != 0 and "holds no record.json: train a recipe into it first" in early.text
     for words in (["train-finance", "ARGS=--max_steps 2 --max_new_tokens 4"], ["evaluate-finance"], ["publish"]):
-        answer = make(*words)
-        assert answer.returncode == 0, answer.stdout + answer.stderr
-    commit = re.search(rf"Published {ADAPTER}@([0-9a-f]{{40}})", answer.stdout)[1]
+        seen = make(*words)
+        assert seen.code == 0, seen.text
+    commit = re.search(rf"Published {ADAPTER}@([0-9a-f]{{40}})", seen.text)[1]
     dry = make("publish-finance", "DRY_RUN=1")
-    assert dry.returncode == 0 and "would hold, in one commit" in dry.stdout
+    assert dry.code == 0 and "would hold, in one commit" in dry.text
     again = make("reproduce", f"ADAPTER={ADAPTER}", f"REVISION={commit}")
-    assert again.returncode == 0 and again.stdout.splitlines()[-1].startswith(
-        f"REPRODUCED (miniature) {ADAPTER}@{commit}"
-    )
+    assert again.code == 0 and last_line(again).startswith(f"REPRODUCED (miniature) {ADAPTER}@{commit}")
     unknown = make("reproduce", "ADAPTER=local-user/unknown")
-    assert unknown.returncode == 2 and unknown.stdout.splitlines()[-1].startswith(
-        "UNCHECKED local-user/unknown no such repository"
-    )
+    assert unknown.code == 2 and last_line(unknown).startswith("UNCHECKED local-user/unknown no such repository")
+
+
+def last_line(seen: Seen) -> str:
+    """The last line of a command; make adds one of its own where it failed."""
+    return [line for line in seen.lines if line and not line.startswith("make: ***")][-1]
