@@ -19,13 +19,17 @@ LOOK = 0.1
 class Silence(NamedTuple):
     """Seconds in which nothing was seen, those that the command's processes computed in it, and what was seen then.
 
-    On a machine that is busy with other tests the first says nothing about the command, and the second still does: what
-    keeps a sign back is work that holds Python's lock, and the start of a process.
+    Where a machine is busy with other tests the first says nothing about the command. What keeps a sign back is work
+    that holds Python's lock, and the start of a process: of that it `owed` no more than it computed.
     """
 
     seconds: float
     computed: float
     text: str
+
+    @property
+    def owed(self) -> float:
+        return min(self.seconds, self.computed)
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,8 @@ class Seen:
         return max(self.silences)
 
     @property
-    def busiest(self) -> Silence:
-        return max(self.silences, key=lambda silence: silence.computed)
+    def worst(self) -> Silence:
+        return max(self.silences, key=lambda silence: silence.owed)
 
     @property
     def lines(self) -> list[str]:

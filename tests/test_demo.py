@@ -81,9 +81,9 @@ def test_the_last_line_says_reproduced(demo):
     assert card.is_file() and (card.parent / "plots" / "loss.png").is_file()
 
 
-def test_the_demo_never_computes_three_seconds_without_a_sign_of_life(watched):
+def test_the_demo_is_never_three_seconds_without_a_sign_of_life(watched):
     _, seen = watched
-    assert seen.silences[0].computed < 1 and seen.busiest.computed < 3, seen.busiest
+    assert seen.silences[0].owed < 2 and seen.worst.owed < 3, seen.worst
 
 
 def test_the_verdict_is_seen_on_the_card_and_in_the_report(demo):
@@ -211,8 +211,8 @@ def test_the_commands_work_by_hand_on_the_local_hub(tmp_path):
     def make(*words: str) -> Seen:
         command = ["make", *words, "HUB=local", f"LOCAL_HUB_ROOT={tmp_path}", f"VENV={sys.prefix}"]
         seen = watch(command, environ, terminal=True)
-        # Signs of life: the first within a second, then never three seconds without one, whatever is loaded or computed.
-        assert seen.silences[0].computed < 1 and seen.busiest.computed < 3, (words, seen.busiest)
+        # Never three seconds without a sign of life; the first within one, twice that where cores are shared.
+        assert seen.silences[0].owed < 2 and seen.worst.owed < 3, (words, seen.worst)
         return seen
 
     early = make("publish")
