@@ -4,6 +4,7 @@ Loading PyTorch and transformers takes a process many seconds, so one process lo
 The stranger is one, too, from before anything of a Hub is loaded: with an empty folder, an empty cache and no token.
 """
 
+import gc
 import json
 import os
 import shutil
@@ -175,9 +176,15 @@ def train(words: list[str]) -> None:
 
 
 def load(names: Sequence[str]) -> None:
-    """Imports modules."""
+    """Imports modules, as one does before forks (https://docs.python.org/3/library/gc.html#gc.freeze).
+
+    Looking for garbage meanwhile takes a sixth of the time, and finds none.
+    """
+    gc.disable()
     for name in names:
         import_module(name)
+    gc.freeze()
+    gc.enable()
 
 
 def offer_run(root: Path) -> None:

@@ -5,6 +5,8 @@ its time goes on. In a log, where both streams go to one place, they are dots in
 reads the streams apart there are none: it finds what the command says, and no more.
 """
 
+import atexit
+import gc
 import os
 import sys
 import threading
@@ -34,6 +36,8 @@ def signs_of_life(what: str = "") -> Iterator[None]:
         what: as in `waiting_for`.
     """
     global _signs
+    # Before it ends Python looks through all objects once more: after PyTorch is loaded that is a second of silence.
+    atexit.register(gc.freeze)
     if _signs is None and os.environ.get("RANK", "0") == "0":
         _signs = _watch_streams()
     if _signs is None or _signs.thread is not None:
