@@ -13,6 +13,7 @@ from record.predictions import Predictions
 from record.run_record import FilePin
 from record.scored_record import AnyScored
 from record.scores import METRIC_NAMES
+from record.signs_of_life import waiting_for
 
 
 def check_numbers(
@@ -23,14 +24,17 @@ def check_numbers(
     Parameters:
         data: the rows of one's own, where they were not published.
     """
+    waiting_for("Rebuilding the test rows")
     splits = rebuild_splits(record, tokens, data)
     predictions = read_predictions(folder, rows=len(splits.test))
     if isinstance(record.pins.dataset, FilePin):
         predictions = with_rows(predictions, splits.test)
     findings.published = predictions
     note(findings, "data", check_rows(record, predictions, splits.test))
+    waiting_for("Looking for the test rows among the training rows")
     note(findings, "leakage", check_leakage(record, predictions, splits))
     note(findings, "scoring", check_scores(folder, record, predictions, tokens, splits.test))
+    waiting_for("Scoring what answers without a model")
     note(findings, "scoring", check_baselines(record, predictions, splits))
     print(f"\n{baseline_table(record.baselines, record.contract)}\n", flush=True)
     return splits, predictions

@@ -24,6 +24,7 @@ from record.predictions import Predictions
 from record.release_files import ADAPTER_FILE, PREDICTIONS_FILE
 from record.run_record import FilePin
 from record.scored_record import EvaluatedRecord, ScoredRecord
+from record.signs_of_life import waiting_for
 from record.verdict import Check, Level, Verdict
 
 if TYPE_CHECKING:
@@ -241,6 +242,7 @@ def _check(
     from recipes.data.tokenizer import load_tokens
     from scoring.concerns import find_concerns
 
+    waiting_for("Asking the Hub for the adapter")
     adapter, commit = findings.adapter, findings.revision = locate(adapter, revision)
     if (reason := find_withdrawal(adapter, commit)) is not None:
         findings.concerns = [f"its publisher has withdrawn it: {reason}"]
@@ -264,6 +266,7 @@ def _check(
         ]
         raise UserError(own_rows.how_to_check(record))
     splits, predictions = numbers.check_numbers(findings, folder, record, tokens, data)
+    waiting_for("Rendering the card again")
     named = name_on_card(folder) or adapter
     rest, card = checks.check_card(named, folder, record, predictions)
     note(findings, "card", card)

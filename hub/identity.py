@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from hub.signing_extra import BadSignature, library
 from record.errors import UserError, first_problem, one_line
 from record.signers import Identity
+from record.signs_of_life import silence
 
 if TYPE_CHECKING:
     from sigstore.models import ClientTrustConfig
@@ -93,7 +94,10 @@ def read_token(signer: IdentitySigner) -> "IdentityToken":
         elif (ambient := detect_credential()) is not None:
             text = ambient
         elif sys.stdin.isatty():
-            return Issuer(_trust(signer.trust_config).signing_config.get_oidc_url()).identity_token()
+            issuer = Issuer(_trust(signer.trust_config).signing_config.get_oidc_url())
+            # It waits for what is done in a browser, or typed.
+            with silence():
+                return issuer.identity_token()
         else:
             raise UserError(
                 "there is no identity to sign by: this is no CI job with `id-token: write`, and nobody sits at a "

@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from record.signs_of_life import signs_of_life, silence
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="local_hub", description=(__doc__ or "").partition("\n")[0])
@@ -54,7 +56,8 @@ def _run(options: argparse.Namespace, argv: list[str]) -> int:
     from . import access, server
 
     root = options.root.resolve()
-    with server.using(root, ["--no-seed"] if options.no_seed else []) as url:
+    seeding = ["--no-seed"] if options.no_seed else []
+    with signs_of_life("Starting the local Hub"), server.using(root, seeding) as url:
         token = access.add_user(root, options.user)["write"]
         hf_home = (options.hf_home or root / "hf_home").resolve()
         environment = server.client_environment(url, token, hf_home, os.environ)
@@ -66,7 +69,8 @@ def _run(options: argparse.Namespace, argv: list[str]) -> int:
         # A terminal sends Ctrl-C to the command as well; a SIGTERM comes to this process alone.
         signal.signal(signal.SIGINT, lambda number, frame: None)
         signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
-        code = process.wait()
+        with silence():
+            code = process.wait()
         return code if code >= 0 else 128 - code
 
 

@@ -14,6 +14,7 @@ import click
 
 from record.command_line import RUNS, SETTINGS, run_command
 from record.errors import ON_LOCAL_HUB
+from record.signs_of_life import signs_of_life, silence
 
 # By verb: where its command stands, what it does, and whether it speaks with a Hub.
 VERBS: dict[str, tuple[str, str, bool]] = {
@@ -58,7 +59,8 @@ def enter_local_hub(context: click.Context, option: click.Parameter, hub: str) -
     environ.setdefault("OMP_NUM_THREADS", "1")
     organisation = ["--org", name] if (name := _option("--org")) else []
     words = [sys.executable, "-m", "local_hub", "run", *organisation, "--", sys.executable, "-m", "pubrep"]
-    os.execve(sys.executable, [*words, *sys.argv[1:]], environ)
+    with silence():
+        os.execve(sys.executable, [*words, *sys.argv[1:]], environ)
 
 
 def _option(name: str) -> str | None:
@@ -148,7 +150,8 @@ def main(argv: list[str] | None = None) -> None:
         dict.fromkeys([str(Path(__file__).parents[1]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
     ).rstrip(os.pathsep)
     quiet_libraries()
-    run_command(pubrep, sys.argv[1:] if argv is None else argv, "pubrep")
+    with signs_of_life():
+        run_command(pubrep, sys.argv[1:] if argv is None else argv, "pubrep")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from record.errors import Slip, UserError, make, one_line, one_line_errors, refu
 from record.release_files import PREDICTIONS_FILE
 from record.run_record import load_record
 from record.scores import METRIC_NAMES
+from record.signs_of_life import silence
 from record.sweep import LARGEST_SWEEP, MOST_KEYS, Sweep, settings_text
 from record.swept_run import as_text
 from record.trained_run import load_trained_run
@@ -223,7 +224,8 @@ def run_verb(words: list[str], lock: int) -> int:
             process.terminate()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    code = process.wait()
+    with silence():
+        code = process.wait()
     for number, handler in before.items():
         signal.signal(number, handler)
     if stops:

@@ -1,4 +1,7 @@
-"""`pubrep train`: starts `recipes.train` through `accelerate launch`."""
+"""`pubrep train`: starts `recipes.train` through `accelerate launch`.
+
+What is launched is this module: it gives signs of life while `recipes.train` is imported.
+"""
 
 import shutil
 import sys
@@ -8,6 +11,7 @@ import click
 
 from recipes.launch import accelerate_option, launch
 from record.command_line import RECIPES, Command, find_recipe, runs
+from record.signs_of_life import LOADING, signs_of_life
 
 
 @click.command(
@@ -32,9 +36,19 @@ def train(recipe: str, keys: tuple[str, ...], output_dir: Path | None, accelerat
     path = find_recipe(recipe)
     if stray := next((word for word in keys[:1] if not word.startswith("--")), None):
         raise click.UsageError(f"{stray!r} is not an override: write --KEY VALUE.")
-    device = "gpu" if shutil.which("nvidia-smi") else "cpu"
+    device = "gpu" if has_gpu() else "cpu"
     config = ["--quiet", "--config_file", str(accelerate or RECIPES / "accelerate" / f"{device}.yaml")]
-    if sys.stdout.isatty():
-        print(f"Training {path.stem}: PyTorch is loaded first, some seconds", flush=True)
     run = ["--config", str(path), "--output_dir", str(output_dir or runs() / path.stem), *keys]
-    sys.exit(launch([*config, "-m", "recipes.train", *run]))
+    sys.exit(launch([*config, "-m", "pubrep.train", *run]))
+
+
+def has_gpu() -> bool:
+    """Whether this machine seems to have a GPU of NVIDIA; no torch, which takes seconds to load."""
+    return shutil.which("nvidia-smi") is not None
+
+
+if __name__ == "__main__":
+    with signs_of_life(LOADING):
+        from recipes.train import main
+
+        main(sys.argv[1:])

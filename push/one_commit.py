@@ -18,6 +18,7 @@ from push.repository import RemoteState, Target
 from record.errors import UserError
 from record.hashes import sha256_file
 from record.release_files import CARD_FILE, may_lie_beside
+from record.signs_of_life import silence
 
 # So often the branch may move on under a folder (somebody edits the card) before it is given up.
 MOVES = 5
@@ -159,8 +160,11 @@ def refuse_overwriting(api: HfApi, target: Target, there: RemoteState, overwrite
         loss = f"the release in {target.repo_id} is somebody else's ({who}, {when})"
     if overwrite and len(overwrite) >= 7 and there.head.startswith(overwrite):
         return
-    if sys.stdin.isatty() and input(f"{loss}. Replace it? [y/N] ").strip().lower() in ("y", "yes"):
-        return
+    if sys.stdin.isatty():
+        with silence():
+            answer = input(f"{loss}. Replace it? [y/N] ")
+        if answer.strip().lower() in ("y", "yes"):
+            return
     raise UserError(f"{loss}: look at it, then add OVERWRITE={there.head[:12]} (--overwrite) to replace it, or PR=1")
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 
 from record.errors import LAST_WORD, last_word
+from record.signs_of_life import LOADING, signs_of_life, silence
 
 # What each command that starts processes says of its option.
 HELP = "How to launch: a configuration of accelerate (one GPU where there is one, else the CPU)."
@@ -61,7 +62,8 @@ def launch(words: list[str], prefix: str = "error:", code: int = 1) -> int:
         environ = {"TORCH_CPP_LOG_LEVEL": "ERROR"} | os.environ | {LAST_WORD: str(said)}
         process = subprocess.Popen(command, env=environ)
         signal.signal(signal.SIGTERM, lambda *_: _pass_on(process))
-        ended = process.wait()
+        with silence():
+            ended = process.wait()
         if said.exists():
             return int(said.read_text())
         return ended if ended >= 0 else 128 - ended
@@ -71,9 +73,10 @@ def start() -> None:
     """accelerate's launcher itself, with one line in place of its report of what failed."""
     import logging
 
-    from accelerate.commands.launch import launch_command, launch_command_parser
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    with signs_of_life(LOADING):
+        from accelerate.commands.launch import launch_command, launch_command_parser
+        from torch.distributed.elastic.multiprocessing.api import SignalException
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     # Its log tells in a hundred lines what ended; what it would warn of is refused or said here.
     logging.disable(logging.CRITICAL)

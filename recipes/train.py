@@ -23,6 +23,7 @@ from record.hashes import sha256_file
 from record.published_recipe import refused_key
 from record.release_files import ADAPTER_FILE, CARD_FILE, RECORD_FILE
 from record.run_record import Batch, Leakage, LossPoint, Pins, Record, Training, Unwritable, load_record
+from record.signs_of_life import LOADING, signs_of_life, waiting_for
 
 
 def main(argv: list[str]) -> None:
@@ -34,7 +35,7 @@ def main(argv: list[str]) -> None:
     # `pubrep train` starts with both switched off, for the launch in between.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    with one_line_errors():
+    with signs_of_life(LOADING), one_line_errors():
         train(parse_recipe(argv))
         leave_together()
 
@@ -139,6 +140,7 @@ def prepare(recipe: Recipe, pins: Pins, rules: Literal[1, 2]) -> Prepared:
     from recipes.training.model import load_tokenizer, trained_length
     from recipes.training.trainer import lengths_of
 
+    waiting_for("Reading and tokenizing the rows")
     state = PartialState()
     # One process downloads and tokenizes, the others read its cache.
     with state.main_process_first():

@@ -1,4 +1,4 @@
-"""Signs of life: on a terminal one bar at a time, in a log a line now and then."""
+"""How much of some work is done: on a terminal one bar at a time, in a log a line now and then."""
 
 import os
 import sys
@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tqdm.auto import tqdm
+
+from record.signs_of_life import waiting_for
 
 # Seconds between two lines of progress in a log.
 EVERY = 30
@@ -31,6 +33,7 @@ def progress(total: int, unit: str, title: str) -> Iterator[Callable[[int], obje
         with tqdm(total=total, unit=unit, desc=title) as bar:
             yield bar.update
         return
+    waiting_for(f"{title}: {total:,} {unit}s")
     begun = last = time.monotonic()
     done = 0
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from record.predictions import SEEN
 from record.scores import Compared, Contract, Forgetting, Outputs, Scores, SqlCounts
+from record.signs_of_life import waiting_for
 
 
 def score_forgetting(predictions, contract: Contract) -> Forgetting:
@@ -21,6 +22,7 @@ def score_predictions(
     Parameters:
         datasets: of several datasets, the number of each row's (`recipes.data.splits.datasets_of`).
     """
+    waiting_for("Scoring the outputs")
     rows = {who: metric_rows(predictions, who, contract) for who in ("base", "adapter")}
     seen: dict[Any, int] = {kind: predictions.seen.count(kind) for kind in SEEN}
     clean = [row for row, kind in enumerate(predictions.seen) if not kind]

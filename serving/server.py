@@ -20,6 +20,7 @@ import click
 
 from record.command_line import Command, RunOrId, run_command
 from record.errors import UserError, one_line_errors
+from record.signs_of_life import silence
 
 
 @click.command(
@@ -105,7 +106,7 @@ def serve(options: argparse.Namespace) -> None:
     engine.start()
     host, port = listener.getsockname()[:2]
     print(f"Serving {', '.join(models.by_id)} at http://{host}:{port}", flush=True)
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt), silence():
         server.run(sockets=[listener])
 
 

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from silences import Seen, watch
 
+from local_hub.server import is_served
 from local_hub.testing import running
-from pubrep.demo import HEAVY
+from pubrep.demo import BEFORE_THE_HUB, FOR_CHECKING, FOR_TRAINING
 from record.predictions import load_predictions
 from record.run_record import load_record
 
@@ -19,17 +21,22 @@ MODULES = ["recipes.train", "evaluation.reproduce", "local_hub"]
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    """The root of the local Hub after `make demo`, and what the demo printed."""
+def watched(tmp_path_factory):
+    """The root of the local Hub after `make demo`, and what was seen of it."""
     root = tmp_path_factory.mktemp("demo")
     # The variables that point this process at its own Hub would point the demo there too; the rest is a user's shell.
     environ = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     command = ["make", "demo", f"LOCAL_HUB_ROOT={root}", f"VENV={sys.prefix}"]
-    answer = subprocess.run(
-        command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL
-    )
-    assert answer.returncode == 0, answer.stdout[-6000:]
-    return root, answer.stdout
+    seen = watch(command, environ, terminal=False)
+    assert seen.code == 0, seen.text[-6000:]
+    return root, seen
+
+
+@pytest.fixture(scope="module")
+def demo(watched):
+    """The root of the local Hub after `make demo`, and what the demo printed."""
+    root, seen = watched
+    return root, seen.text
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +79,11 @@ def test_the_last_line_says_reproduced(demo):
     assert max(len(line) for line in printed.splitlines() if re.match(r"rouge|the target", line)) <= 80
     card = Path(re.search(r"Card: (\S+)", printed)[1])
     assert card.is_file() and (card.parent / "plots" / "loss.png").is_file()
+
+
+def test_the_demo_is_never_three_seconds_without_a_sign_of_life(watched):
+    _, seen = watched
+    assert seen.silences[0].owed < 2 and seen.worst.owed < 3, seen.worst
 
 
 def test_the_verdict_is_seen_on_the_card_and_in_the_report(demo):
@@ -127,10 +139,36 @@ print(one.tolist() == other.tolist(), one.tolist() != bare.tolist(), sum("lora" 
     assert stranger(code) == "True True 24"
 
 
-def test_what_the_demo_loads_beforehand_is_what_takes_long():
-    code = f"import sys\nfor name in {HEAVY}: __import__(name)\nprint('torch' in sys.modules, 'peft' in sys.modules)"
+def test_the_demo_loads_what_takes_long_and_no_client_of_a_hub_before_it_knows_where_the_hub_is():
+    code = f"""
+import sys
+import pubrep.demo as demo
+for names in {BEFORE_THE_HUB, FOR_TRAINING, FOR_CHECKING}:
+    demo.load(names)
+    print([name for name in ("torch", "peft", "matplotlib", "huggingface_hub", "datasets") if name in sys.modules])
+"""
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert answer.stdout == "True True\n", answer.stderr
+    everything = ["torch", "peft", "huggingface_hub", "datasets"]
+    expected = [["torch"], everything, [everything[0], "peft", "matplotlib", *everything[2:]]]
+    assert answer.stdout.splitlines() == list(map(str, expected)), answer.stderr
+
+
+def test_the_demo_ends_where_a_step_fails(tmp_path):
+    code = """
+import pubrep.demo as demo
+from pubrep.__main__ import main
+demo.BEFORE_THE_HUB = demo.FOR_TRAINING = demo.FOR_CHECKING = ()
+demo.STEPS = {"Score": ["evaluate", "finance"], "Reproduce": ["reproduce", "a/b"]}
+main(["demo"])
+"""
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    environ |= {"LOCAL_HUB_ROOT": str(tmp_path)}
+    answer = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=120)
+    assert answer.returncode == 1 and "2/2" not in answer.stdout, answer.stdout
+    (line,) = answer.stderr.splitlines()
+    assert line.startswith("error: ") and "holds no record.json" in line
+    # The Hub has ended, too: nobody serves the root any more.
+    assert not is_served(tmp_path)
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -177,25 +215,29 @@ def test_the_commands_work_by_hand_on_the_local_hub(demo, tmp_path):
     root, _ = demo
     environ = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
 
-    def make(*words: str) -> subprocess.CompletedProcess:
+    def make(*words: str) -> Seen:
         command = ["make", *words, "HUB=local", f"LOCAL_HUB_ROOT={root}", f"VENV={sys.prefix}"]
-        return subprocess.run(command, env=environ, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        seen = watch(command, environ, terminal=True)
+        # Never three seconds without a sign of life; the first within one, twice that where cores are shared.
+        assert seen.silences[0].owed < 2 and seen.worst.owed < 3, (words, seen.worst)
+        return seen
 
     early = make("publish", f"RUNS={tmp_path}")
-    assert early.returncode != 0 and "holds no record.json: train a recipe into it first" in early.stderr
+    assert early.code != 0 and "holds no record.json: train a recipe into it first" in early.text
     record = load_record(root / "demo" / "finance")
     record.training.seconds += 1
     record.save(root / "demo" / "finance")
     answer = make("publish")
-    assert answer.returncode == 0, answer.stdout + answer.stderr
-    commit = re.search(rf"Published {ADAPTER}@([0-9a-f]{{40}})", answer.stdout)[1]
+    assert answer.code == 0, answer.text
+    commit = re.search(rf"Published {ADAPTER}@([0-9a-f]{{40}})", answer.text)[1]
     dry = make("publish-finance", "DRY_RUN=1")
-    assert dry.returncode == 0 and "would hold, in one commit" in dry.stdout
+    assert dry.code == 0 and "would hold, in one commit" in dry.text
     again = make("reproduce", f"ADAPTER={ADAPTER}", f"REVISION={commit}")
-    assert again.returncode == 0 and again.stdout.splitlines()[-1].startswith(
-        f"REPRODUCED (miniature) {ADAPTER}@{commit}"
-    )
+    assert again.code == 0 and last_line(again).startswith(f"REPRODUCED (miniature) {ADAPTER}@{commit}")
     unknown = make("reproduce", "ADAPTER=local-user/unknown")
-    assert unknown.returncode == 2 and unknown.stdout.splitlines()[-1].startswith(
-        "UNCHECKED local-user/unknown no such repository"
-    )
+    assert unknown.code == 2 and last_line(unknown).startswith("UNCHECKED local-user/unknown no such repository")
+
+
+def last_line(seen: Seen) -> str:
+    """The last line of a command; make adds one of its own where it failed."""
+    return [line for line in seen.lines if line and not line.startswith("make: ***")][-1]

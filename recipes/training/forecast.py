@@ -20,6 +20,7 @@ from recipes.training.micro_batches import out_of_memory
 from recipes.training.trainer import AdapterTrainer, saved_bytes, tokens_of
 from record.energy import Forecast
 from record.run_record import Record
+from record.signs_of_life import waiting_for
 
 # What measuring the rate may take: seconds, and of the training's own time the share, but so many seconds in any case.
 SECONDS, SHARE, SHORTEST = 4.0, 0.02, 0.3
@@ -219,6 +220,7 @@ def make_forecast(trainer: AdapterTrainer, steps_done: int, run: Path) -> Foreca
     left = 1 - steps_done / work.steps
     if left <= 0:
         return None
+    waiting_for("Measuring how fast this machine trains")
     rates = measure_rates(trainer, work)
     what = f"{work.steps:,} steps, {work.tokens:,} tokens, {work.flop / 1e12:,.1f} TFLOP"
     if rates is None:

@@ -32,6 +32,7 @@ from record.adapter_config import check_adapter_config
 from record.errors import UserError, chain, explain, explanation, one_line
 from record.release_files import ADAPTER_CONFIG_FILE, ADAPTER_FILE, TOKENIZER_FILE
 from record.run_record import Model, Pin
+from record.signs_of_life import waiting_for
 
 # The id of `<unk>` in every T5.
 UNKNOWN = 2
@@ -122,6 +123,7 @@ def load_base(base: Pin, config: ModelConfig) -> PreTrainedModel:
         `UserError`: it is of no family here or of no possible shape, or has no safetensors, or they do not fit its
             configuration.
     """
+    waiting_for("Loading the base model")
     refuse_local(base.id)
     base_config(base)
     config.dtype = str(pick_dtype(config.dtype, base)).removeprefix("torch.")

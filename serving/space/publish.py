@@ -26,6 +26,7 @@ import click
 from record.command_line import Command, RunOrId, run_command
 from record.errors import UserError, make, one_line_errors
 from record.release_files import CARD_FILE, RUN_FILES, VERDICT_FILE
+from record.signs_of_life import silence
 
 SPACE = Path(__file__).with_name("page")
 CONFIG_FILE, TEMPLATE = "space.json", "README.md.jinja"
@@ -161,7 +162,8 @@ def run_here(adapter: str, revision: str, folder: Path, port: int | None) -> Non
     # So that a stop, too, removes the folder.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     sys.path.insert(0, str(folder))
-    runpy.run_path(str(folder / "app.py"), run_name="__main__")
+    with silence():
+        runpy.run_path(str(folder / "app.py"), run_name="__main__")
 
 
 def publish(arguments: argparse.Namespace, folder: Path) -> None:
