@@ -26,10 +26,12 @@ RESULTS = Path(__file__).parent / "results"
 PICTURES = Path(__file__).parents[1] / "docs" / "benchmarks"
 PARTS = (
     "training", "base", "generation", "prefill", "scoring", "data", "growth", "processes", "exports", "load",
-    "profiles", "machine", "bfloat16-base", "bfloat16-large", "loss-curves",
+    "profiles", "machine", "bfloat16-base", "bfloat16-large", "loss-curves", "vocabulary",
 )  # fmt: skip
 # A GPU trains a larger shape than the base model's, exports are for hosts without one, the load is a miniature's.
-CPU_PARTS = ("base", "prefill", "processes", "exports", "load", "bfloat16-base", "bfloat16-large", "loss-curves")
+CPU_PARTS = (
+    "base", "prefill", "processes", "exports", "load", "bfloat16-base", "bfloat16-large", "loss-curves", "vocabulary",
+)  # fmt: skip
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "rouge-score-rs", "ctranslate2")
 # What is also given at the top: ratios above 1 mean that this project is faster.
 FLAT = {
@@ -71,8 +73,8 @@ def command(device: str, quick: bool, only: tuple[str, ...], into: Path | None) 
 
     \b
     PART is training, base, generation, prefill, scoring, data, growth, processes,
-    exports, load, profiles, machine, bfloat16-base, bfloat16-large or
-    loss-curves.
+    exports, load, profiles, machine, bfloat16-base, bfloat16-large,
+    loss-curves or vocabulary.
     """
     import torch
 
@@ -205,7 +207,7 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
     def processes() -> dict:
         from benchmarks.processes import measure
 
-        return measure("tiny", 16, 1) if quick else measure("small", 100, repeats)
+        return measure("tiny", 16, 1) if quick else measure("small", 300, repeats)
 
     def exports() -> dict:
         from benchmarks.export import measure, measure_both
@@ -252,11 +254,16 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
 
         return measure(4, 8, "tiny", 16) if quick else measure(24, 16)
 
+    def vocabulary() -> dict:
+        from benchmarks.vocabulary import measure
+
+        return measure(1, ("tiny",)) if quick else measure(repeats)
+
     return {
         "loss-curves": loss_curves, "bfloat16-base": bfloat16_base, "bfloat16-large": bfloat16_large,
         "training": training, "base": base, "generation": generation, "prefill": prefill, "scoring": scoring,
         "data": data, "growth": growth, "processes": processes, "exports": exports, "load": load, "profiles": profiles,
-        "machine": machine,
+        "machine": machine, "vocabulary": vocabulary,
     }  # fmt: skip
 
 

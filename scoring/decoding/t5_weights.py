@@ -143,20 +143,20 @@ def _embedding(module: nn.Module) -> Tensor:
 def _linear(module: nn.Module, packed: dict[nn.Parameter, Layer]) -> Layer:
     if isinstance(module, TrainableTokensWrapper) and type(module.original_module) is nn.Linear:
         own = module.original_module.weight if module.token_adapter.disable_adapters else module.weight
-        return _product(own, packed)
+        return product_of(own, packed)
     if isinstance(module, LoraLinear) and not module.merged:
         if module.disable_adapters:
             return _linear(module.base_layer, packed)
         if type(module.base_layer) is nn.Linear and not module.lora_variant and len(module.active_adapters) == 1:
             return _with_lora(module, packed)
     if type(module) is nn.Linear and module.bias is None:
-        return _product(module.weight, packed)
+        return product_of(module.weight, packed)
     return module
 
 
 def _with_lora(module: LoraLinear, packed: dict[nn.Parameter, Layer]) -> Layer:
     (name,) = module.active_adapters
-    product = _product(module.base_layer.weight, packed)
+    product = product_of(module.base_layer.weight, packed)
     a, b, scaling = module.lora_A[name].weight, module.lora_B[name].weight, module.scaling[name]
 
     def lora(x: Tensor) -> Tensor:
@@ -173,7 +173,8 @@ def _packs(dtype: torch.dtype) -> bool:
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _product(weight: Tensor, packed: dict[nn.Parameter, Layer]) -> Layer:
+def product_of(weight: Tensor, packed: dict[nn.Parameter, Layer]) -> Layer:
+    """The layer that multiplies by a weight, (outputs, inputs), laid out for this machine; kept in `packed`."""
     if weight.device.type != "cpu" or not _packs(weight.dtype):
         return lambda x: F.linear(x.to(weight.dtype), weight)
     if weight in packed:
