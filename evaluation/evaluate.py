@@ -19,7 +19,6 @@ from record.release_files import FORGETTING_FILE, PREDICTIONS_FILE
 from record.run_record import Record
 from record.scored_record import require_scores
 from record.scores import BASELINES, METRIC_NAMES, Baseline, BaselineName, Compared, Contract
-from record.signs_of_life import waiting_for
 from record.trained_run import load_trained_run
 from scoring.concerns import find_concerns
 from scoring.contract import contract_of
@@ -112,7 +111,6 @@ def evaluate(run: Path) -> Record:
         )
     # Before anything is generated, so that a Hub out of reach costs nothing.
     parent = None if record.pins.parent_adapter is None else pull_parent(record.pins.parent_adapter)
-    waiting_for("Looking for the test rows among the training rows")
     seen, _ = find_seen_rows(splits, record.pins)
     model, tokenizer, dtype = load_for_scoring(run, record, recipe.model)
     record.contract = contract_of(recipe.arguments, dtype, recipe.training.per_device_eval_batch_size)

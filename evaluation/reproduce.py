@@ -242,7 +242,6 @@ def _check(
     from recipes.data.tokenizer import load_tokens
     from scoring.concerns import find_concerns
 
-    waiting_for("Asking the Hub for the adapter")
     adapter, commit = findings.adapter, findings.revision = locate(adapter, revision)
     if (reason := find_withdrawal(adapter, commit)) is not None:
         findings.concerns = [f"its publisher has withdrawn it: {reason}"]
