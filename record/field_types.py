@@ -88,4 +88,4 @@ Amount = Annotated[float, Field(ge=0, le=1e15)]
 class Section(BaseModel):
     """A part of a file from the Hub: it holds the fields that it names and no others."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)

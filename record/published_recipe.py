@@ -6,6 +6,7 @@ each with its type and bounds, and all others are refused before anything is bui
 types and bounds; with other keys, and with other values of those in `OPEN`, you can train, but not publish.
 """
 
+import functools
 import re
 import reprlib
 from collections.abc import Mapping
@@ -243,8 +244,13 @@ PATTERNS = {
     PLACE: "be a place in the dataset's repository (not begun with `.`, `/` or `~`)",
     PLAIN_NAME: "be a plain name without its owner (letters, digits, `.`, `-` and `_`)",
 }
-_PUBLISHED, _OWN = TypeAdapter(PublishedRecipe), TypeAdapter(OwnRecipe)
 _NESTED = {"expect": Expected, "published": Published, "datasets": DatasetEntry}
+
+
+@functools.cache
+def _rules(own: bool) -> TypeAdapter:
+    # Built when they are asked for: that takes long, and help does not need them.
+    return TypeAdapter(OwnRecipe if own else PublishedRecipe)
 
 
 def refused_key(recipe: Mapping[str, object], own: bool = False) -> str | None:
@@ -254,7 +260,7 @@ def refused_key(recipe: Mapping[str, object], own: bool = False) -> str | None:
         own: takes the recipe for one's own, to be trained here, not for one to be published.
     """
     try:
-        (_OWN if own else _PUBLISHED).validate_python(recipe)
+        _rules(own).validate_python(recipe)
     except ValidationError as error:
         problems = [item for item in error.errors(include_url=False) if not own or not _is_open(item["loc"])]
         if problems:

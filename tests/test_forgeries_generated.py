@@ -159,7 +159,7 @@ def noise(tensors):
 RENDERING = [one_field] * 4 + [some_outputs] * 2 + [other_weights, one_setting]
 
 
-@settings(max_examples=MANY, deadline=None, derandomize=MANY == 100, database=None, print_blob=True,
+@settings(max_examples=MANY, deadline=None, derandomize="FORGERIES" not in os.environ, database=None, print_blob=True,
           phases=[Phase.generate], suppress_health_check=[*HealthCheck])  # fmt: skip
 @given(data=st.data())
 def test_no_forgery_is_reproduced(release, tmp_path_factory, data):
