@@ -24,8 +24,6 @@ from hub.release import pull
 from hub.retry import bounded_silence, retry, time_limit, waiting_out_limits
 from hub.signing_extra import BadSignature
 from hub.vouchers import Release, VoucherFile, Wanted, accepted, read_proposed, read_release, read_vouchers
-from model_cards.vouchers import render_vouchers
-from push.card_text import edit_section
 from record.command_line import Command, identity_token_option, trust_config_option
 from record.errors import UserError, make, one_line, one_line_errors
 from record.hashes import sha256_file
@@ -338,6 +336,10 @@ def show_on_card(adapter: str, trust_config: Path | None = None) -> str:
         `UserError`: the card has no such section.
         `huggingface_hub.errors.HfHubHTTPError`: the Hub refused.
     """
+    # What renders cards takes long to load.
+    from model_cards.vouchers import render_vouchers
+    from push.card_text import edit_section
+
     name, commit = locate(adapter, "main")
     release = read_release(name, commit)
     vouchers = accepted(read_vouchers(release, Wanted(trust_config=trust_config)))
