@@ -30,7 +30,7 @@ LORA_OF_RECIPE = {"r": "lora_r", "lora_alpha": "lora_alpha", "lora_dropout": "lo
 class AdapterConfig(BaseModel):
     """The keys whose values differ from adapter to adapter."""
 
-    model_config = ConfigDict(strict=True, extra="allow")
+    model_config = ConfigDict(strict=True, extra="allow", defer_build=True)
 
     base_model_name_or_path: str
     revision: str

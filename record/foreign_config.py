@@ -29,7 +29,7 @@ SILENT = {"auto_mapping", "eva_config", "inference_mode", "loftq_config", "megat
 class ForeignConfig(BaseModel):
     """The keys that decide which weights there are. A name is no regular expression: PEFT tries those on every name."""
 
-    model_config = ConfigDict(strict=True, extra="allow")
+    model_config = ConfigDict(strict=True, extra="allow", defer_build=True)
 
     peft_type: Literal["LORA"]
     task_type: Literal["SEQ_2_SEQ_LM"] | None = None
