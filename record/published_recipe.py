@@ -248,7 +248,7 @@ _NESTED = {"expect": Expected, "published": Published, "datasets": DatasetEntry}
 
 
 @functools.cache
-def _rules(own: bool) -> TypeAdapter:
+def _rules(own: bool) -> TypeAdapter[PublishedRecipe]:
     # Built when they are asked for: that takes long, and help does not need them.
     return TypeAdapter(OwnRecipe if own else PublishedRecipe)
 
