@@ -28,7 +28,7 @@ from benchmarks.prefill_models import START, Rows, bfloat16_by_float32, load, tr
 from benchmarks.shapes import make_model, make_rows
 from evaluation.margins import noise_of, summarize
 from evaluation.tolerance import DRAWS as READINGS
-from evaluation.tolerance import FALSE_ALARMS, NEAR, NOISE, TELLING, Precision
+from evaluation.tolerance import FALSE_ALARMS, NEAR, NOISE, ROOM, TELLING, Precision
 from record.scores import Contract
 from record.verdict import Model
 from scoring.decoding.margins import Margins, read_margins, read_padded
@@ -348,7 +348,7 @@ def measure(size: str, rows: int, rounds: int, models: Path | None = None) -> di
             found = detection(models)
     sizes = (size,) if size == "tiny" else (size, "base")
     return {
-        "trained": told, "precisions": found, "draws": DRAWS, "drawn_tokens": TOKENS, "near": NEAR,
+        "trained": told, "precisions": found, "draws": DRAWS, "drawn_tokens": TOKENS, "near": NEAR, "room": ROOM,
         "cost": [cost(one, rows, rounds) for one in sizes],
     }  # fmt: skip
 

@@ -218,8 +218,8 @@ def test_the_commands_work_by_hand_on_the_local_hub(demo, tmp_path):
     def make(*words: str) -> Seen:
         command = ["make", *words, "HUB=local", f"LOCAL_HUB_ROOT={root}", f"VENV={sys.prefix}"]
         seen = watch(command, environ, terminal=True)
-        # Never three seconds without a sign of life; the first within one, twice that where cores are shared.
-        assert seen.silences[0].owed < 2 and seen.worst.owed < 3, (words, seen.worst)
+        # Never three seconds without a sign of life.
+        assert seen.worst.owed < 3, (words, seen.worst)
         return seen
 
     early = make("publish", f"RUNS={tmp_path}")
