@@ -1,13 +1,15 @@
 """What a reproduction learns, as far as it comes, and what ends it."""
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from record.errors import one_line
 from record.field_types import Section
-from record.predictions import Predictions
 from record.run_record import Environment, Record
 from record.verdict import ROUNDING, Change, Check, Evidence, Model, Part, Unchecked
+
+if TYPE_CHECKING:
+    from record.predictions import Predictions
 
 
 @dataclass
@@ -28,8 +30,8 @@ class Findings:
     """
 
     record: Record | None = None
-    published: Predictions | None = None
-    fresh: Predictions | None = None
+    published: "Predictions | None" = None
+    fresh: "Predictions | None" = None
     rows: list[int] = field(default_factory=list)
     adapter: str = ""
     revision: str | None = None

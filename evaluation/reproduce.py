@@ -20,7 +20,6 @@ from hub.identity import ExpectedIdentity
 from recipes.launch import accelerate_option
 from record.command_line import Command, run_command
 from record.errors import UserError, explanation, last_word, one_line
-from record.predictions import Predictions
 from record.release_files import ADAPTER_FILE, PREDICTIONS_FILE
 from record.run_record import FilePin
 from record.scored_record import EvaluatedRecord, ScoredRecord
@@ -29,6 +28,8 @@ from record.verdict import Check, Level, Verdict
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from record.predictions import Predictions
 
 EXIT_CODES = {"REPRODUCED": 0, "DRIFTED": 1, "UNCHECKED": 2}
 
@@ -301,7 +302,7 @@ def _run_models(
     commit: str,
     folder: Path,
     record: ScoredRecord,
-    published: Predictions,
+    published: "Predictions",
     test: "Dataset",
 ) -> None:
     """Runs base model and adapter in the folder `run`: on the test rows, then on its parent's.
