@@ -220,7 +220,7 @@ bench: $(READY) ## measure this project next to its peers (long): [DEVICE=cuda]
 	@$(PUBREP) bench $(call option,DEVICE,device) $(ARGUMENTS)
 	$(PUBREP) readme
 
-# From Python 3.12 on it costs next to nothing; the tracer that 3.11 needs makes all Python code some three times as slow.
+# From Python 3.12 on it costs next to nothing; the tracer that 3.11 needs slows all Python code down.
 COVERAGE = $(shell $(PY) -c 'import sys; sys.version_info < (3, 12) or print("--cov --cov-report=term:skip-covered")')
 test: $(READY)-extras ## run the tests
 	@$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 15 $(COVERAGE) $(ARGUMENTS)

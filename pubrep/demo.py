@@ -178,7 +178,7 @@ def train(words: list[str]) -> None:
 def load(names: Sequence[str]) -> None:
     """Imports modules, as one does before forks (https://docs.python.org/3/library/gc.html#gc.freeze).
 
-    Looking for garbage meanwhile takes a sixth of the time, and finds none.
+    Looking for garbage meanwhile takes time, and finds none.
     """
     gc.disable()
     for name in names:

@@ -10,9 +10,9 @@ from foreign_adapters import BASE, KEYS, adapted, upload
 from html_page import Page
 from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-from vouching import signed_in, vouch
+from vouching import broken_arithmetic, signed_in, vouch
 
-from evaluation import check, regenerate
+from evaluation import check
 from hub.vouchers import accepted, read_proposed, read_release, read_vouchers
 from model_cards.card import keep_free_sections
 from model_cards.overview import read_all, render_overview
@@ -52,20 +52,8 @@ def merged(folder, hub):
         vouch(REPO, "--sample", "12")
     with signed_in(hub, "bob"):
         vouch(REPO, "--level", "score")
-    right = regenerate.predict
-
-    def wrong(*arguments):
-        fresh, *rest = right(*arguments)
-        for row in range(6):
-            fresh.adapter[row], fresh.adapter_tokens[row] = "something else", [3, 3, 3]
-        return fresh, *rest
-
-    regenerate.predict = wrong
-    try:
-        with signed_in(hub, "carol"):
-            assert "Proposed: DRIFTED" in vouch(REPO, "--sample", "12")
-    finally:
-        regenerate.predict = right
+    with signed_in(hub, "carol"), broken_arithmetic():
+        assert "Proposed: DRIFTED" in vouch(REPO, "--sample", "12")
     listed = vouch(REPO, "--list")
     assert "refused" not in listed and "nobody has vouched for it yet; 3 proposed and not merged" in listed
     for number in (1, 2, 3):

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from click.testing import CliRunner
 
+from evaluation import regenerate
 from push.vouch import command
 
 
@@ -24,3 +25,21 @@ def vouch(*argv, code=0):
     answer = CliRunner().invoke(command, [str(word) for word in argv])
     assert answer.exit_code == code, (answer.output, answer.exception)
     return answer.output
+
+
+@contextmanager
+def broken_arithmetic():
+    """In the block the adapter writes something else for the first six rows, as on a machine that computes wrongly."""
+    right = regenerate.predict
+
+    def wrong(*arguments):
+        fresh, *rest = right(*arguments)
+        for row in range(6):
+            fresh.adapter[row], fresh.adapter_tokens[row] = "something else", [3, 3, 3]
+        return fresh, *rest
+
+    regenerate.predict = wrong
+    try:
+        yield
+    finally:
+        regenerate.predict = right

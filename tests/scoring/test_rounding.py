@@ -104,3 +104,15 @@ def test_a_model_is_asked_for_its_noise_where_the_precision_does_not_tell():
     # Too few near-ties tell none.
     model.get_base_model().lm_head.weight.data *= 1_000
     assert read_as(model, prompts, outputs, CONTRACT, True, Rounding("bfloat16", "bfloat16")).noise == NOISE["bfloat16"]
+
+
+def test_a_layer_has_rounded_weights_hands_on_rounded_numbers_and_gets_its_own_back_when_it_fails():
+    torch.manual_seed(3)
+    layer, x = torch.nn.Linear(64, 8, bias=False), torch.randn(5, 64)
+    before = layer.weight.detach().clone()
+    with torch.inference_mode(), rounded(layer, Elsewhere("bfloat16", 0)):
+        found = layer(x)
+    assert torch.equal(found, (x @ before.bfloat16().float().T).bfloat16().float())
+    with pytest.raises(RuntimeError), rounded(layer, Elsewhere("bfloat16", 0)):
+        layer(torch.ones(3))
+    assert torch.equal(layer.weight, before)
