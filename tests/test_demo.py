@@ -239,5 +239,5 @@ def test_the_commands_work_by_hand_on_the_local_hub(demo, tmp_path):
 
 
 def last_line(seen: Seen) -> str:
-    """The last line of a command; make adds one of its own where it failed."""
-    return [line for line in seen.lines if line and not line.startswith("make: ***")][-1]
+    """The last line of a command; make adds one of its own where it failed, which tells of a make around it."""
+    return [line for line in seen.lines if line and not re.match(r"make(\[\d+\])?: \*\*\*", line)][-1]

@@ -180,9 +180,8 @@ def test_what_is_honest_reproduces(finance, tmp_path, monkeypatch, change, how, 
 def test_what_few_rows_cannot_tell_is_unchecked_and_says_how_many_could(finance, tmp_path, beams):
     verdict = check(REPO, finance, rounded_otherwise(0.005, beams, "bfloat16"), tmp_path)
     assert (verdict.verdict, verdict.evidence, verdict.moved) == ("UNCHECKED", "statistics", None), verdict.line
-    assert re.search(
-        r"too few rows \(90\) to tell .* than 0\.01\d\d; about [\d,]+ test rows would decide", verdict.line
-    )
+    told = r"too few rows \(90\) to tell .* than 0\.01\d; about [\d,]+ test rows would decide"
+    assert re.search(told, verdict.line), verdict.line
     assert verdict.checks[-1].outcome == "not checked" and reproduce.EXIT_CODES[verdict.verdict] == 2
 
 
