@@ -152,7 +152,7 @@ def load_evaluated(findings: Findings, record: EvaluatedRecord) -> "Loaded":
         contract,
         here,
         published_adapter=True,
-        repeatable=contract == record.contract and same_stack(here, record.scored_in),
+        repeatable=contract == record.contract and same_stack(here, record.scored_in, contract.dtype),
         rounding=rounding_of(record, contract),
         gains={name: gain.mean for name, gain in record.scores.difference.items()},
         parent_gains={},

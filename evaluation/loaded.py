@@ -65,7 +65,7 @@ def load(adapter: Path, record: ScoredRecord) -> Loaded:
         raise Drift("weights", str(error)) from error
     contract, here = contract_here(record, dtype), describe_environment()
     published_adapter = sha256_file(adapter / ADAPTER_FILE) == record.training.adapter_sha256
-    same = contract == record.contract and same_stack(here, record.scored_in)
+    same = contract == record.contract and same_stack(here, record.scored_in, contract.dtype)
     return Loaded(
         model,
         tokenizer,
@@ -91,7 +91,7 @@ def check_sizes(record: Record, loaded: Loaded) -> None:
         update={"trainable": adapter_numbers(loaded.model)}
     )
     names = ["trainable", "total", "quantized_layers"]
-    same = same_stack(loaded.environment, record.environment)
+    same = same_stack(loaded.environment, record.environment, model.dtype)
     if same and model.dtype == record.model.dtype and not model.quantized_layers:
         names.append("memory_bytes")
     for name in names:

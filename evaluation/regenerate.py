@@ -196,7 +196,7 @@ def generate_row(folder: Path, record: Record, prompt: str) -> None:
     recipe = recipe_from_record(record.name, dict(record.recipe))
     model, tokenizer, dtype = load_for_scoring(folder, record, recipe.model)
     contract = contract_here(record, dtype)
-    same = contract == record.contract and same_stack(describe_environment(), record.scored_in)
+    same = contract == record.contract and same_stack(describe_environment(), record.scored_in, contract.dtype)
     contract = contract.model_copy(update={"batch_size": 1})
     first = load_predictions(folder).take([0])
     for who in MODELS:

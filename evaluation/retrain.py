@@ -33,7 +33,8 @@ def retrain(adapter: str, commit: str, record: ScoredRecord, data: Path | None =
         raise UserError(f"{folder} is not trained to its end: run this again, it continues")
     ours, theirs = again.training, record.training
     same = ours.adapter_sha256 == theirs.adapter_sha256
-    alike = again.model.dtype == record.model.dtype and same_stack(again.environment, record.environment)
+    dtype = again.model.dtype
+    alike = dtype == record.model.dtype and same_stack(again.environment, record.environment, dtype)
     # What was trained before the record said so of its environment says so of its batch.
     alike = alike and record.batch is not None and again.batch.processes == record.batch.processes
     if not same and alike and again.environment.device.startswith("CPU"):

@@ -7,11 +7,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from record.project import PACKAGE
 from record.run_record import Environment
 from record.scores import Interval
 from scoring.bootstrap import Corpus, mean
 
-# The packages that decide which tokens come out.
+# The packages that decide which tokens come out; in bfloat16 on a CPU this one does as well, by the order of its sums.
 DECISIVE = ("torch", "transformers", "peft", "tokenizers", "bitsandbytes")
 
 # At most four intervals decide (two models, two metrics): each at 1 - .05 / 4, together they hold at 95 % (Bonferroni).
@@ -71,14 +72,20 @@ UNLIKELY = 0.001
 Outcome = Literal["same", "moved", "undecided"]
 
 
-def same_stack(here: Environment, there: Environment | None) -> bool:
-    """Whether tokens must be equal: the same device and decisive versions, as many processes, and threads on a CPU."""
+def same_stack(here: Environment, there: Environment | None, dtype: str) -> bool:
+    """Whether tokens must be equal: the same device and decisive versions, as many processes, and threads on a CPU.
+
+    Parameters:
+        dtype: in what both computed.
+    """
+    cpu = here.device.startswith("CPU")
+    decisive = (*DECISIVE, PACKAGE) if cpu and dtype == "bfloat16" else DECISIVE
     return (
         there is not None
         and here.device == there.device
         and here.processes == there.processes
-        and (not here.device.startswith("CPU") or here.threads == there.threads)
-        and all(here.packages.get(name) == there.packages.get(name) for name in DECISIVE)
+        and (not cpu or here.threads == there.threads)
+        and all(here.packages.get(name) == there.packages.get(name) for name in decisive)
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from recipes.summary import size
 from record.errors import UserError
+from record.project import PACKAGE, __version__
 from record.run_record import Environment
 
 PACKAGES = (
@@ -50,8 +51,8 @@ def describe_environment() -> Environment:
 
 
 def versions() -> dict[str, str]:
-    """The versions of those of `PACKAGES` that are installed."""
-    packages = {}
+    """The versions of those of `PACKAGES` that are installed, and of this one."""
+    packages = {PACKAGE: __version__}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
             packages[name] = version(name)

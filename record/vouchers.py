@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationError
@@ -19,6 +18,7 @@ from pydantic import Field, StringConstraints, ValidationError
 from record import strict_json
 from record.errors import first_problem
 from record.field_types import Line, Section
+from record.project import __version__
 from record.release_files import ADAPTER_FILE, PREDICTIONS_FILE, RECORD_FILE
 from record.run_record import Record
 from record.signers import Identity, Key
@@ -153,7 +153,7 @@ def statement(contents: dict[str, Any], record_sha256: str, tool: str | None = N
         "subject": [{"name": f"{uri}#{name}", "digest": {"sha256": sha}} for name, sha in digests.items() if sha],
         "predicateType": PREDICATE,
         "predicate": {
-            "verifier": {"id": f"https://huggingface.co/{parsed.checker}", "version": {"pubrep": tool or _version()}},
+            "verifier": {"id": f"https://huggingface.co/{parsed.checker}", "version": {"pubrep": tool or __version__}},
             "timeVerified": verdict.date,
             "resourceUri": uri,
             "policy": {"uri": f"urn:pubrep:reproduce:{verdict.level}"},
@@ -162,13 +162,6 @@ def statement(contents: dict[str, Any], record_sha256: str, tool: str | None = N
             "pubrep_check": contents,
         },
     }
-
-
-def _version() -> str:
-    try:
-        return version("pubrep")
-    except PackageNotFoundError:
-        return "clone"
 
 
 def parse_voucher(data: bytes, path: str) -> Voucher:

@@ -19,9 +19,12 @@ from evaluation.tolerance import (
     margin_of,
     outcome,
     rows_to_decide,
+    same_stack,
     unlikely,
     visible_change,
 )
+from record.project import PACKAGE
+from record.run_record import Environment
 from record.scores import Interval
 from scoring.decoding.margins import Margins
 
@@ -169,3 +172,17 @@ def test_beams_may_end_less_likely_but_not_all_of_them():
     # The references: the quartiles of base model and adapter.
     assert unlikely([11.8]) and unlikely([0.76, 2.96, 5.73] * 20) and unlikely([0.0] * 99 + [10.1])
     assert not unlikely([]) and not unlikely([float("nan")] * 3) and unlikely([float("inf"), float("nan")])
+
+
+@pytest.mark.parametrize(("device", "dtype", "equal"), [("CPU A", "float32", True), ("CPU A", "bfloat16", False),
+                                                        ("GPU A", "bfloat16", True)])  # fmt: skip
+def test_in_bfloat16_on_a_cpu_the_version_of_this_package_decides_too(device, dtype, equal):
+    def computed_by(**packages: str) -> Environment:
+        versions = {"torch": "2.13.0", "numpy": "2"} | packages
+        return Environment(python="3.11", platform="Linux", device=device, threads=2, packages=versions,
+                           code_commit=None, code_dirty=False)  # fmt: skip
+
+    now, later, before = computed_by(**{PACKAGE: "0.1.0"}), computed_by(**{PACKAGE: "0.2.0"}), computed_by()
+    assert same_stack(now, now.model_copy(update={"code_commit": "f" * 40}), dtype)
+    assert same_stack(now, later, dtype) is same_stack(now, before, dtype) is equal
+    assert not same_stack(now, computed_by(**{PACKAGE: "0.1.0", "torch": "2.14.0"}), dtype)
