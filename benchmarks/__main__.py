@@ -207,7 +207,7 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
     def processes() -> dict:
         from benchmarks.processes import measure
 
-        return measure("tiny", 16, 1) if quick else measure("small", 100, repeats)
+        return measure("tiny", 16, 1) if quick else measure("small", 300, repeats)
 
     def exports() -> dict:
         from benchmarks.export import measure, measure_both
@@ -252,7 +252,7 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
     def loss_curves() -> dict:
         from benchmarks.loss_curves import measure
 
-        return measure(4, 8, "tiny", 16) if quick else measure(24, 16)
+        return measure(4, 8, "tiny", 16, 4) if quick else measure(24, 16)
 
     def vocabulary() -> dict:
         from benchmarks.vocabulary import measure

@@ -7,6 +7,7 @@ import torch
 
 from benchmarks.__main__ import FLAT, attempt, cpu_kind, main, slug
 from benchmarks.loss_curves import _train, spread_of
+from benchmarks.shapes import make_model
 from benchmarks.training import PEFT_LOOP, stock
 from readme.render import block, duration, newest_cpu_parts
 
@@ -158,7 +159,11 @@ def test_losses_in_bfloat16_are_told_next_to_the_seeds_spread(tmp_path):
     assert inside["mean_distance"] == pytest.approx(0.01) and inside["largest_distance"] == pytest.approx(0.02)
     assert outside["outside"] == 1 and outside["largest_distance"] == 1
     common = {"rows_a_step": 8, "scored_rows": 16, "difference": {"mean": 0.0001, "low": -0.002, "high": 0.003}}
-    curves = {"shape": inside | common | {"rows_from": "real rows", "size": "small", "score": "loss"}}
+    curves = {
+        "shape": inside
+        | common
+        | {"rows_from": "real rows", "size": "small", "score": "loss", "steps_of_the_base": 300}
+    }
     curves["miniature"] = outside | common | {"rows_from": "the finance miniature", "score": "ROUGE-L"}
     results = tmp_path / "benchmarks" / "results"
     results.mkdir(parents=True)
@@ -174,7 +179,10 @@ def test_losses_in_bfloat16_are_told_next_to_the_seeds_spread(tmp_path):
 def test_a_shape_trains_in_both_types_from_the_same_start():
     rows = [{"input_ids": [5, 6, 7, 1], "labels": [8, 9, 1]}, {"input_ids": [7, 1], "labels": [5, 1]}] * 4
     curves, losses = zip(
-        *(_train("tiny", dtype, rows, 4, seed=1, test=rows[:2]) for dtype in (torch.float32, torch.bfloat16)),
+        *(
+            _train(make_model("tiny", dtype=dtype), rows, 4, seed=1, test=rows[:2])
+            for dtype in (torch.float32, torch.bfloat16)
+        ),
         strict=True,
     )
     assert len(curves[0]) == len(curves[1]) == 2 and len(losses[0]) == 2
