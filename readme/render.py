@@ -35,6 +35,10 @@ LISTING = "claims.yaml"
 CLAIM_FILE = "claim.json"
 # As the reference gives them: its ROUGE-Lsum was taken of texts without newlines.
 FOUR = ("rouge1", "rouge2", "rougeL", "rougeLsum_flat")
+# Kinds of CPU, by the names of their files of figures.
+KINDS = {
+    "cpu-amx-bf16": "with AMX", "cpu-avx512-bf16": "with AVX512-BF16", "cpu": "without instructions for bfloat16",
+}  # fmt: skip
 UNITS = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3}
 RENDERED = re.compile(r"(<!-- rendered: (\w+) -->\n)(.*?)(<!-- /rendered -->)", re.DOTALL)
 
@@ -173,6 +177,7 @@ def block(name: str, root: Path = ROOT, **facts: Any) -> str:
             "results": lambda: kept_results(root),
             "cpu_parts": lambda: newest_cpu_parts(kept_results(root)),
             "pictures": lambda: {path.stem for path in (root / "docs" / "benchmarks").glob("*.png")},
+            "kinds": KINDS,
             "families": family_cells,
             "limits": LIMITS,
             "metric_names": METRIC_NAMES,

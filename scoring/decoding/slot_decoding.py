@@ -186,7 +186,7 @@ class SlotBatch:
         places = max_new_tokens + self.steps
         by_distance = weights.decoder_bias(1, places, past_seen_tokens=places - 1)[0, :, 0].flip(-1).T
         if self.device.type == "cpu":
-            # The attention of one query a row takes a CPU three to four times as long in bfloat16 as in float32.
+            # A CPU takes longer for the attention of one query a row in bfloat16 (docs/what-did-not-work.md).
             by_distance = by_distance.float()
         # (places + 1, heads): by how many places back a key lies; last, and so at -1, what no query may see.
         self.bias = torch.cat([by_distance, torch.full_like(by_distance[:1], -torch.inf)])

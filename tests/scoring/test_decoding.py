@@ -1,4 +1,5 @@
 import contextlib
+import copy
 import threading
 
 import pytest
@@ -100,6 +101,33 @@ def test_base_and_adapter_write_what_generate_writes(trained, questions, answers
     for adapter in (False, True):
         found, seconds = generate(*trained, questions, contract(batch_size=slots), adapter)
         assert found == answers[adapter] and seconds > 0
+
+
+def test_in_bfloat16_tokens_are_as_likely_as_those_of_generate(trained, questions):
+    """Rounding decides near-ties otherwise: the same weights in float32 say how near."""
+    exact, tokenizer = trained
+    rounded = copy.deepcopy(exact)
+    rounded.get_base_model().to(torch.bfloat16)
+    for name, weight in rounded.named_parameters():
+        if "lora_" in name:
+            weight.data = weight.data.float()
+    exact = copy.deepcopy(rounded).float()
+    ids = tokenizer(questions)["input_ids"]
+
+    def short(outputs: list[list[int]]) -> float:
+        """The mean over all tokens of the nats by which they fall short of the likeliest."""
+        missed = []
+        for prompt, written in zip(ids, outputs, strict=True):
+            with torch.no_grad():
+                logits = exact(input_ids=torch.tensor([prompt]), decoder_input_ids=torch.tensor([[0, *written]])).logits
+            tokens = torch.tensor([*written, 1])[:MOST]
+            missed.append(logits[0, : len(tokens)].amax(1) - logits[0, : len(tokens)].gather(1, tokens[:, None])[:, 0])
+        return torch.cat(missed).mean().item()
+
+    ours, _ = generate(rounded, tokenizer, questions, contract(dtype="bfloat16"), adapter=True)
+    theirs = alone(rounded, ids)
+    print(f"bfloat16 falls short by {short(ours):.2g} nats a token, transformers' generate by {short(theirs):.2g}")
+    assert short(alone(exact, ids)) < 1e-5 and short(theirs) > 0 and short(ours) < 1.5 * short(theirs)
 
 
 def test_rows_are_cut_at_the_limit(trained, questions, answers):
