@@ -32,6 +32,9 @@ PARTS = (
 CPU_PARTS = (
     "base", "prefill", "processes", "exports", "load", "bfloat16-base", "bfloat16-large", "loss-curves", "vocabulary",
 )  # fmt: skip
+# A CPU with all of AVX-512 multiplies bfloat16 more than so many times as fast as float32, one that works it off in
+# halves less: `matmul_flop_per_second` in the results.
+HALF = 3
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "rouge-score-rs", "ctranslate2")
 # What is also given at the top: ratios above 1 mean that this project is faster.
 FLAT = {
@@ -99,11 +102,17 @@ def main(argv: list[str]) -> None:
 
 
 def cpu_kind() -> str:
-    """A CPU's name as a file's, by what it multiplies bfloat16 with: `cpu-amx-bf16`, `cpu-avx512-bf16`, else `cpu`."""
+    """A CPU's name as a file's, by what it multiplies bfloat16 with: `cpu-amx-bf16`, `cpu-avx512-bf16`, else `cpu`.
+
+    CPUs that work off AVX-512 in two halves gain half as much by it: `cpu-avx512-bf16-half`.
+    """
     import torch
 
+    from recipes.training.dtype import bfloat16_gain
+
     has = torch.cpu.get_capabilities()
-    return next((f"cpu-{slug(kind)}" for kind in ("amx_bf16", "avx512_bf16") if has.get(kind)), "cpu")
+    kind = next((f"cpu-{slug(kind)}" for kind in ("amx_bf16", "avx512_bf16") if has.get(kind)), "cpu")
+    return f"{kind}-half" if kind == "cpu-avx512-bf16" and bfloat16_gain() < HALF else kind
 
 
 def slug(name: str) -> str:

@@ -37,7 +37,8 @@ CLAIM_FILE = "claim.json"
 FOUR = ("rouge1", "rouge2", "rougeL", "rougeLsum_flat")
 # Kinds of CPU, by the names of their files of figures.
 KINDS = {
-    "cpu-amx-bf16": "with AMX", "cpu-avx512-bf16": "with AVX512-BF16", "cpu": "without instructions for bfloat16",
+    "cpu-amx-bf16": "with AMX", "cpu-avx512-bf16": "with AVX512-BF16",
+    "cpu-avx512-bf16-half": "with AVX512-BF16 in two halves", "cpu": "without instructions for bfloat16",
 }  # fmt: skip
 UNITS = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3}
 RENDERED = re.compile(r"(<!-- rendered: (\w+) -->\n)(.*?)(<!-- /rendered -->)", re.DOTALL)

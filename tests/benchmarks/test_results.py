@@ -10,6 +10,7 @@ from benchmarks.loss_curves import _train, spread_of
 from benchmarks.shapes import make_model
 from benchmarks.training import PEFT_LOOP, stock
 from readme.render import block, duration, newest_cpu_parts
+from recipes.training import dtype
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +202,20 @@ def test_bfloat16_opens_the_headline_once_it_is_measured(tmp_path):
     told = block("headline", tmp_path)
     assert "3.00 times as fast as float32 (large 3.10)" in told and "2.40 times the fastest stock trainer" in told
     assert "1.50 times as fast (large 1.80)" in told and "2.5 hours an epoch" in told
+    # Figures of two kinds of CPU are not mixed.
+    half = {"bfloat16-base": base | {"bf16_train_vs_fp32_base": 1.7, "date": "2026-11-27"}}
+    (results / "cpu-avx512-bf16-half.json").write_text(json.dumps({"parts": half}))
+    assert block("headline", tmp_path) == told and "of a CPU with AMX, bfloat16" in told
+
+
+@pytest.mark.parametrize(("has", "gain", "kind"), [({"amx_bf16": True, "avx512_bf16": True}, 8.0, "cpu-amx-bf16"),
+                                                   ({"avx512_bf16": True}, 4.5, "cpu-avx512-bf16"),
+                                                   ({"avx512_bf16": True}, 2.1, "cpu-avx512-bf16-half"),
+                                                   ({"amx_bf16": False}, 1.0, "cpu")])  # fmt: skip
+def test_a_cpus_figures_are_those_of_its_kind(monkeypatch, has, gain, kind):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    monkeypatch.setattr(dtype, "bfloat16_gain", lambda: gain)
+    assert cpu_kind() == kind
 
 
 def test_a_part_is_shown_from_the_cpu_where_it_was_measured_last():
