@@ -127,7 +127,7 @@ def test_in_bfloat16_tokens_are_as_likely_as_those_of_generate(trained, question
     ours, _ = generate(rounded, tokenizer, questions, contract(dtype="bfloat16"), adapter=True)
     theirs = alone(rounded, ids)
     print(f"bfloat16 falls short by {short(ours):.2g} nats a token, transformers' generate by {short(theirs):.2g}")
-    assert short(alone(exact, ids)) < 1e-5 and short(ours) < 1.5 * short(theirs) + 1e-3
+    assert short(alone(exact, ids)) < 1e-5 and max(short(ours), short(theirs)) < 3e-3
 
 
 def test_rows_are_cut_at_the_limit(trained, questions, answers):
