@@ -22,7 +22,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PrinterCallback, T5ForConditionalGeneration
 
 from benchmarks.counting import Row
-from benchmarks.prefill_models import Rows, fit, untrained
+from benchmarks.prefill_models import Rows, train_base
 from benchmarks.shapes import finance_rows
 from benchmarks.training import OurTrainer, training_arguments
 from recipes.training.trainer import collate, suit_device
@@ -64,11 +64,7 @@ def measure(steps: int, rows: int, size: str = "small", held_out: int = 256, bef
     curves, losses = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         print(f"  the base, {before} steps from nothing", flush=True)
-        texts = Rows()
-        base = untrained(size, texts.vocabulary)
-        fit(base, texts.half(False), before, 1e-2, 0)
-        base.save_pretrained(folder)
-        del base
+        train_base(Rows(), size, before).save_pretrained(folder)
         for dtype, seed in RUNS:
             print(f"  {dtype}, seed {seed}", flush=True)
             model = _with_adapter(folder, getattr(torch, dtype))

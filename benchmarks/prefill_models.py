@@ -128,8 +128,7 @@ def fit(
 def train(folder: Path, size: str = "small", steps: int = 300, more: int = 25, adapter_steps: int = 60) -> None:
     """Trains base, the base's next revision and the adapters, and saves them in `folder`."""
     rows = Rows()
-    base = untrained(size, rows.vocabulary)
-    fit(base, rows.half(False), steps, 1e-2, 0)
+    base = train_base(rows, size, steps)
     base.save_pretrained(folder / "base")
     fit(base, rows.half(False), more, 1e-3, 1)
     base.save_pretrained(folder / "base-later")
@@ -144,6 +143,13 @@ def train(folder: Path, size: str = "small", steps: int = 300, more: int = 25, a
         fit(model, rows.half(True), adapter_steps, 2e-3, 3, early)
         save(name)
     (folder / "done.json").write_text(json.dumps({"rows": rows.source, "steps": steps, "size": size}))
+
+
+def train_base(rows: Rows, size: str, steps: int) -> T5ForConditionalGeneration:
+    """A model of a true size, trained from nothing on the first half of the rows."""
+    base = untrained(size, rows.vocabulary)
+    fit(base, rows.half(False), steps, 1e-2, 0)
+    return base
 
 
 def untrained(size: str, vocabulary: int) -> T5ForConditionalGeneration:

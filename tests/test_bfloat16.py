@@ -8,12 +8,16 @@ import torch
 from short_runs import publish, train_short
 
 from evaluation import evaluate
+from evaluation.loaded import load
 from evaluation.reproduce import reproduce
+from recipes import environment
 from recipes.config import parse_recipe
 from recipes.pin_recipe import pin_recipe
 from recipes.training import dtype
 from record.errors import UserError
+from record.project import PACKAGE, __version__
 from record.run_record import load_record
+from record.scored_record import require_scores
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +57,19 @@ def test_the_product_is_measured_once(hub, monkeypatch, tmp_path):
     assert dtype.bfloat16_gain() == first
 
 
-def test_a_run_in_bfloat16_is_recorded_checked_and_checked_elsewhere(hub, cpu, tmp_path, capsys):
+def test_a_run_in_bfloat16_is_recorded_checked_and_checked_elsewhere(hub, cpu, tmp_path, capsys, monkeypatch):
     cpu(4.0)
     run = train_short(tmp_path / "fast", "--adapter_name", "in-bfloat16")
     assert "in float32, not in bfloat16" not in capsys.readouterr().out
     evaluate.main([str(run)])
     record = load_record(run)
     assert (record.model.dtype, record.contract.dtype) == ("bfloat16", "bfloat16")
+    assert record.environment.packages[PACKAGE] == record.scored_in.packages[PACKAGE] == __version__
+    # Another version of this package may add up in another order.
+    assert load(run, require_scores(record)).repeatable
+    with monkeypatch.context() as later:
+        later.setattr(environment, "__version__", "99.0")
+        assert not load(run, require_scores(record)).repeatable
     publish(run)
     verdict, _ = reproduce("local-user/in-bfloat16")
     assert (verdict.verdict, verdict.evidence) == ("REPRODUCED", "tokens"), verdict.reason

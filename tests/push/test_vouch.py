@@ -24,6 +24,7 @@ from model_cards.overview import read_all, render_overview
 from model_cards.vouchers import section_of
 from readme.claims import renew_all
 from readme.history import HISTORY_FILE, load_history, render_claims
+from record.project import __version__
 from record.release_files import may_lie_beside
 from record.vouchers import FOLDER, LARGEST, Contents, agreement, statement, voucher_path
 
@@ -115,6 +116,7 @@ def test_the_file_is_what_in_toto_s_own_library_reads(files):
         assert (level == "FAILED") == (result == "FAILED")
         summary = json_format.ParseDict(stated["predicate"], vsa_pb2.VerificationSummary(), ignore_unknown_fields=True)
         assert (summary.verification_result, summary.verifier.id) == (result, f"https://huggingface.co/{who}")
+        assert stated["predicate"]["verifier"]["version"] == {"pubrep": __version__}
         assert stated["predicateType"] == "https://slsa.dev/verification_summary/v1"
 
 
