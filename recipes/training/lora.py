@@ -10,7 +10,7 @@ import torch
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
-from recipes.training.autograd import keep, mask_of
+from recipes.training.autograd import draw_mask, keep, mask_of
 
 
 class _Lora(torch.autograd.Function):
@@ -18,18 +18,18 @@ class _Lora(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, values: Tensor, weight: Tensor, a: Tensor, b: Tensor, scaling: float, p: float) -> Tensor:
-        ctx.p, ctx.seed = p, int(torch.randint(2**62, ())) if p else 0
         # Dropout's 1 / (1 − p) goes into a factor that the product has anyway.
         ctx.factor = scaling / (1 - p)
-        inner = (keep(values, mask_of(values, p, ctx.seed)) if p else values) @ a.to(values.dtype).T
-        ctx.save_for_backward(values, weight, a, b, inner)
+        mask, bits = draw_mask(values, p) if p else (None, None)
+        inner = (values if mask is None else keep(values, mask)) @ a.to(values.dtype).T
+        ctx.save_for_backward(values, weight, a, b, inner, bits)
         return (values @ weight.T).addmm_(inner, b.to(values.dtype).T, alpha=ctx.factor)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
-        values, weight, a, b, inner = ctx.saved_tensors
+        values, weight, a, b, inner, bits = ctx.saved_tensors
         of_inner = (gradient @ b.to(gradient.dtype)).mul_(ctx.factor)
-        mask = mask_of(values, ctx.p, ctx.seed) if ctx.p else None
+        mask = None if bits is None else mask_of(bits, values)
         of_a = of_inner.T @ (values if mask is None else keep(values, mask))
         of_b = (gradient.T @ inner).float().mul_(ctx.factor)
         of_values = None
