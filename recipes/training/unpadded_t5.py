@@ -20,6 +20,8 @@ from recipes.training.lora import fuse_lora
 
 # Rows of logits held at once: a row of T5's vocabulary takes 128 KB.
 LOGIT_ROWS = defaultdict(lambda: 2_048, cpu=256)
+# Of those, rows whose softmax is taken at once: on a CPU, as many as its caches hold in float32.
+CACHED_ROWS = defaultdict(lambda: 2_048, cpu=16)
 # T5's modules by their names, mT5's are copies of them.
 ATTENTION, NORM = ("T5Attention", "MT5Attention"), ("T5LayerNorm", "MT5LayerNorm")
 GATED = ("T5DenseGatedActDense", "MT5DenseGatedActDense")
@@ -113,6 +115,26 @@ def _feed_forward(self, hidden_states: Tensor) -> Tensor:
     return self.wo(hidden.to(dtype) if dtype.is_floating_point else hidden)
 
 
+def _to_gradient(logits: Tensor, label: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    """Overwrites logits (N, vocabulary) with the gradient of the loss by them, softmax − target.
+
+    Returns:
+        Each row's cross-entropy with its label, and with a target that is even over the vocabulary: (N, 1) both.
+    """
+    values = logits.float()
+    gradient = values.softmax(-1)
+    # The largest of softmax is 1 / Σ exp(logits − the largest): from it comes the loss, in two thirds of the time of
+    # the whole logarithm and its exponential.
+    log_sum = values.amax(1, keepdim=True) - gradient.amax(1, keepdim=True).log_()
+    plain = log_sum - values.gather(1, label)
+    even = log_sum - values.mean(1, keepdim=True) if smoothing else torch.zeros_like(log_sum)
+    gradient.scatter_add_(1, label, gradient.new_full(label.shape, smoothing - 1))
+    if smoothing:
+        gradient -= smoothing / gradient.shape[1]
+    logits.copy_(gradient)
+    return plain, even
+
+
 class _SummedLoss(torch.autograd.Function):
     """Cross-entropy summed over the rows of `hidden`, a few rows of logits at a time; the gradient is taken at once.
 
@@ -123,24 +145,18 @@ class _SummedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden: Tensor, labels: Tensor, smoothing: float, head: nn.Module, *weights: Tensor) -> Tensor:
         total, gradients = hidden.new_zeros((), dtype=torch.float32), [torch.zeros_like(part) for part in weights]
-        of_hidden, size = torch.empty_like(hidden), LOGIT_ROWS[hidden.device.type]
+        of_hidden, size, few = torch.empty_like(hidden), LOGIT_ROWS[hidden.device.type], CACHED_ROWS[hidden.device.type]
         for at in range(0, len(hidden), size):
             rows = slice(at, at + size)
             with torch.enable_grad():
                 part = hidden[rows].detach().requires_grad_()
                 logits = head(part)
-            values, label = logits.detach().float(), labels[rows, None]
-            # The gradient by the logits is softmax − target. The largest of softmax is 1 / Σ exp(logits − the largest):
-            # from it comes the loss, in two thirds of the time of the whole logarithm and its exponential.
-            of_logits = values.softmax(-1)
-            log_sum = values.amax(1, keepdim=True) - of_logits.amax(1, keepdim=True).log_()
-            total += (log_sum - values.gather(1, label)).sum() * (1 - smoothing)
+            parts = zip(logits.detach().split(few), labels[rows, None].split(few), strict=True)
+            plain, even = map(torch.cat, zip(*(_to_gradient(*both, smoothing) for both in parts), strict=True))
+            total += plain.sum() * (1 - smoothing)
             if smoothing:
-                total += (log_sum - values.mean(1, keepdim=True)).sum() * smoothing
-            of_logits.scatter_add_(1, label, of_logits.new_full(label.shape, smoothing - 1))
-            if smoothing:
-                of_logits -= smoothing / of_logits.shape[1]
-            of_hidden[rows], *of_weights = torch.autograd.grad(logits, [part, *weights], of_logits.to(logits.dtype))
+                total += even.sum() * smoothing
+            of_hidden[rows], *of_weights = torch.autograd.grad(logits, [part, *weights], logits.detach())
             for gradient, more in zip(gradients, of_weights, strict=True):
                 gradient += more
         ctx.save_for_backward(of_hidden, *gradients)
