@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from peft import PeftModel
@@ -150,9 +151,16 @@ class Cache:
 
 def _enlarge(old: Tensor, rows: int, places: int, used: int) -> Tensor:
     # Zeros: what no query may see is weighted with 0, and 0 times whatever lay in memory may be NaN.
-    new = old.new_zeros(*old.shape[:2], rows, old.shape[3], places, old.shape[5])
+    new = _zeros((*old.shape[:2], rows, old.shape[3], places, old.shape[5]), old)
     new[:, :, :used, :, : old.shape[4]] = old[:, :, :used]
     return new
+
+
+def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    # The system's zeros, where torch would write its own all over memory that may never be used.
+    return torch.from_numpy(np.zeros(shape, like.numpy().dtype))
 
 
 class SlotBatch:
