@@ -16,7 +16,7 @@ def draw_mask(like: Tensor, p: float) -> tuple[Tensor, Tensor]:
     which a CPU draws much faster than torch's Bernoulli.
 
     Returns:
-        The mask, and what `mask_of` makes it of again, an eighth of a byte an element, for the backward pass.
+        The mask, and what `mask_of` makes it of again for the backward pass, a bit an element.
     """
     generator = np.random.Generator(np.random.SFC64(int(torch.randint(2**62, ()))))
     words = generator.integers(0, 2**64, -(-like.numel() // 4), dtype=np.uint64)
