@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
+from record.errors import ON_LOCAL_HUB
+
 # What is waited for most.
 LOADING = "Loading PyTorch and transformers"
 # Seconds of silence until a sign is given on a terminal, and in a log. Three are promised: importing PyTorch holds
@@ -43,7 +45,9 @@ def signs_of_life(what: str = "") -> Iterator[None]:
     if _signs is None or _signs.thread is not None:
         yield
         return
-    _signs.start(what, FIRST)
+    # A command on the local Hub is its third process: on a terminal the two before have been silent long enough.
+    at_once = _signs.terminal and ON_LOCAL_HUB in os.environ
+    _signs.start(what, 0.0 if at_once else FIRST)
     try:
         yield
     finally:
@@ -138,10 +142,12 @@ class _Signs:
 
     def _run(self, ended: threading.Event) -> None:
         try:
-            while not ended.wait(LOOK):
+            while True:
                 with self.drawing:
                     if self._is_silent() and not self._in_background() and not self._refresh_bar():
                         self._draw()
+                if ended.wait(LOOK):
+                    return
         except (OSError, ValueError):
             # Whoever read this has gone, or the stream is closed.
             return

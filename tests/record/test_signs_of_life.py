@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from silences import watch
 
+from record.errors import ON_LOCAL_HUB
+
 ENVIRON = os.environ | {"PYTHONPATH": str(Path.cwd()), "PYTHONUNBUFFERED": ""}
 BEGIN = """
 import os, subprocess, sys, time
@@ -38,6 +40,13 @@ def test_on_a_terminal_a_line_is_rewritten_and_leaves_no_trace():
         # From the first second on, and then each.
         seconds = [int(number) for number in re.findall(rf"\r{what}, (\d+) s *\r", seen.text)]
         assert len(seconds) >= 2 and seconds == sorted(set(seconds)) and seconds[0] == 0, seen.text
+
+
+def test_on_the_local_hub_whose_command_is_the_third_process_a_terminal_gets_a_sign_at_once():
+    short = words('with signs_of_life("Loading it"): time.sleep(0.4)')
+    environ = ENVIRON | {ON_LOCAL_HUB: "1"}
+    assert watch(short, environ, terminal=True).text.startswith("\rLoading it, 0 s\r")
+    assert watch(short, environ, terminal=False).text == ""
 
 
 def test_in_a_log_dots_stand_in_a_line_of_their_own():
