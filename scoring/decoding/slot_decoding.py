@@ -9,9 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from peft import PeftModel
@@ -19,6 +17,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from recipes.training.micro_batches import out_of_memory
+from scoring.decoding.caches import Cache, SlotRow
+from scoring.decoding.launches import Launches
 from scoring.decoding.t5_weights import Weights, weights_of
 
 # Prompt tokens, padding included, that are encoded at once.
@@ -29,6 +29,8 @@ ROWS_PER_THREAD = 16
 PLACES = 32
 # Steps on a GPU between two looks at which rows are finished: a look waits for all that was launched before it.
 STEPS_PER_LOOK = 8
+# On a GPU places of caches that attention sees are counted in such parts: arrays then have few sizes.
+PART = 64
 
 
 def greedy(
@@ -75,7 +77,7 @@ def _in_threads(model, prompts, order, max_new_tokens, slots, lengths, write) ->
     weights = weights_of(model)
     limits = [min(one, max_new_tokens) for one in lengths or [max_new_tokens] * len(prompts)]
     threads = torch.get_num_threads()
-    alone = model.device.type != "cpu" or weights.stateful
+    alone = not _on_cpu(model.device) or weights.stateful
     workers = 1 if alone else max(1, min(threads, slots // ROWS_PER_THREAD))
     stopped = threading.Event()
 
@@ -100,76 +102,13 @@ def _in_threads(model, prompts, order, max_new_tokens, slots, lengths, write) ->
         torch.set_num_threads(threads)
 
 
-@dataclass
-class SlotRow:
-    """`last` is the newest token, which no step has read; `places` are those it has filled in its cache."""
-
-    number: int
-    last: int
-    source: int
-    places: int = 0
-    written: list[int] = field(default_factory=list)
-
-
-class Cache:
-    """Keys and values of rows of like age, and those of their prompts, (layers, 2, rows, heads, places, d_kv) each.
-
-    The rows in use come first.
-    """
-
-    def __init__(self, shape: tuple[int, int, int], places: int, like: Tensor):
-        self.rows: list[SlotRow] = []
-        self.places = places
-        layers, heads, width = shape
-        self.past = like.new_empty(layers, 2, 0, heads, places, width)
-        self.source = like.new_empty(layers, 2, 0, heads, 0, width)
-
-    def reserve(self, rows: int, source: int) -> None:
-        """Makes room for so many rows, and prompts of so many tokens."""
-        room, _, length, _ = self.source.shape[2:]
-        if rows > room:
-            room = max(rows, 2 * room)
-            self.past = _enlarge(self.past, room, self.places, len(self.rows))
-        if room > self.source.shape[2] or source > length:
-            self.source = _enlarge(self.source, room, max(source, length), len(self.rows))
-
-    def take(self, row: SlotRow, past: Tensor, source: Tensor) -> None:
-        """Appends a row, for which there is room, and what it has in another cache."""
-        place = len(self.rows)
-        self.past[:, :, place, :, : row.places] = past[:, :, :, : row.places]
-        self.source[:, :, place, :, : row.source] = source[:, :, :, : row.source]
-        self.rows.append(row)
-
-    def drop(self, place: int) -> None:
-        """Removes a row; the last one takes its place."""
-        row, last = self.rows.pop(), len(self.rows)
-        if place < last:
-            self.past[:, :, place, :, : row.places] = self.past[:, :, last, :, : row.places]
-            self.source[:, :, place, :, : row.source] = self.source[:, :, last, :, : row.source]
-            self.rows[place] = row
-
-
-def _enlarge(old: Tensor, rows: int, places: int, used: int) -> Tensor:
-    # Zeros: what no query may see is weighted with 0, and 0 times whatever lay in memory may be NaN.
-    new = _zeros((*old.shape[:2], rows, old.shape[3], places, old.shape[5]), old)
-    new[:, :, :used, :, : old.shape[4]] = old[:, :, :used]
-    return new
-
-
-def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    if like.device.type != "cpu":
-        return like.new_zeros(shape)
-    # The system's zeros, where torch would write its own all over memory that may never be used.
-    return torch.from_numpy(np.zeros(shape, like.numpy().dtype))
-
-
 class SlotBatch:
     """The rows that one thread has in work.
 
     Parameters:
         prompts, limits: per number of a row its token ids and how many tokens it may write, lists or mappings. The rows
             whose numbers are put into `queue` enter; those of one call of `admit` with the longest prompt first.
-        choose: picks each row's next token from the logits, (rows, vocabulary).
+        choose: picks each row's next token from the logits, (rows, vocabulary); the likeliest unless given.
         forced: every row writes as many tokens as it may.
     """
 
@@ -181,19 +120,23 @@ class SlotBatch:
         limits,
         max_new_tokens: int,
         slots: int,
-        choose: Callable[[list[SlotRow], Tensor], Tensor] = lambda rows, logits: likeliest(logits),
+        choose: Callable[[list[SlotRow], Tensor], Tensor] | None = None,
         forced: bool = False,
     ):
         config, generation = model.config, model.generation_config
-        self.weights, self.prompts, self.limits, self.slots, self.choose = weights, prompts, limits, slots, choose
+        self.weights, self.prompts, self.limits, self.slots = weights, prompts, limits, slots
         self.device = weights.decoder.embedding.device
+        on_cpu = _on_cpu(self.device)
+        # Whoever chooses by himself looks at every step's logits; layers of other libraries may wait for the device.
+        self.launches = None if on_cpu or choose or weights.stateful else Launches()
+        self.choose = choose or (lambda rows, logits: likeliest(logits))
         self.start, self.end = generation.decoder_start_token_id, generation.eos_token_id
         self.forced = forced
         self.queue, self.waiting = deque(), deque()
-        self.steps = 1 if self.device.type == "cpu" else STEPS_PER_LOOK
+        self.steps = 1 if on_cpu else STEPS_PER_LOOK
         places = max_new_tokens + self.steps
         by_distance = weights.decoder_bias(1, places, past_seen_tokens=places - 1)[0, :, 0].flip(-1).T
-        if self.device.type == "cpu":
+        if on_cpu:
             # A CPU takes longer for the attention of one query a row in bfloat16 (docs/what-did-not-work.md).
             by_distance = by_distance.float()
         # (places + 1, heads): by how many places back a key lies; last, and so at -1, what no query may see.
@@ -201,7 +144,7 @@ class SlotBatch:
         self.heads = (config.num_heads, config.d_kv)
         shape = (len(weights.decoder.blocks), *self.heads)
         self.caches = []
-        size = PLACES if self.device.type == "cpu" else places
+        size = PLACES if on_cpu else places
         while not self.caches or self.caches[-1].places < places:
             self.caches.append(Cache(shape, min(size, places), self.bias))
             size *= 2
@@ -261,14 +204,9 @@ class SlotBatch:
                 cache.drop(place)
         live = [cache for cache in self.caches if cache.rows]
         rows = [row for cache in live for row in cache.rows]
-        last = torch.tensor([row.last for row in rows], device=self.device)
-        groups = [self._group(cache) for cache in live]
-        tokens = []
-        for step in range(self.steps):
-            last = self._step(last, rows, groups, step)
-            tokens.append(last)
+        tokens = self._write_in_few_sizes(rows) if self.launches else self._write(live, rows)
         outputs = []
-        for row, ids in zip(rows, torch.stack(tokens, 1).tolist(), strict=True):
+        for row, ids in zip(rows, tokens.tolist(), strict=True):
             row.written += ids
             row.places += self.steps
             row.last = ids[-1]
@@ -302,6 +240,36 @@ class SlotBatch:
             return row.written[: row.written.index(self.end)][:limit]
         return row.written[:limit] if len(row.written) >= limit else None
 
+    def _write(self, live: list[Cache], rows: list[SlotRow]) -> Tensor:
+        """The tokens of the steps until the next look, (rows, steps)."""
+        last = torch.tensor([row.last for row in rows], device=self.device)
+        groups = [self._group(cache) for cache in live]
+        tokens = []
+        for step in range(self.steps):
+            last = self.choose(rows, self._logits(last, groups, step))
+            tokens.append(last)
+        return torch.stack(tokens, 1)
+
+    def _write_in_few_sizes(self, rows: list[SlotRow]) -> Tensor:
+        """The same, with spare rows, which nobody reads, and places that no row sees yet."""
+        (cache,) = self.caches
+        spare = min(1 << (len(rows) - 1).bit_length(), cache.past.shape[2]) - len(rows)
+        seen = min(_whole_parts(max(row.places for row in rows) + self.steps), cache.places)
+        longest = min(_whole_parts(max(row.source for row in rows)), cache.source.shape[4])
+        last = torch.tensor([row.last for row in rows] + [self.start] * spare, device=self.device)
+        places = torch.tensor([row.places for row in rows] + [0] * spare, device=self.device)
+        sources = torch.tensor([row.source for row in rows] + [1] * spare, device=self.device)
+
+        def step(last: Tensor, places: Tensor, mask: Tensor) -> None:
+            numbers = torch.arange(len(last), device=self.device)
+            logits = self._logits(last, [(cache, numbers, places, seen - 1, longest, mask)], 0)
+            last.copy_(likeliest(logits))
+            places += 1
+
+        storage, sizes = (cache.past.data_ptr(), cache.source.data_ptr()), (len(last), seen, longest)
+        arrays = last, places, _padding(sources, longest, self.bias.dtype)
+        return self.launches.run(step, arrays, self.steps, storage, sizes)[: len(rows)]
+
     def _group(self, cache: Cache):
         """What the steps until the next look need of a cache."""
         sources = torch.tensor([row.source for row in cache.rows], device=self.device)
@@ -311,11 +279,11 @@ class SlotBatch:
         oldest = max(row.places for row in cache.rows)
         return cache, numbers, places, oldest, longest, _padding(sources, longest, self.bias.dtype)
 
-    def _step(self, last: Tensor, rows: list[SlotRow], groups, step: int) -> Tensor:
-        """The next token of every row."""
+    def _logits(self, last: Tensor, groups, step: int) -> Tensor:
+        """What the head says of every row's next token, (rows, vocabulary)."""
         stack = self.weights.decoder
         x = stack.embedding[last]
-        sizes = [len(cache.rows) for cache, *_ in groups]
+        sizes = [len(numbers) for _, numbers, *_ in groups]
         biases = [self._bias(places + step, oldest + step + 1) for _, _, places, oldest, _, _ in groups]
         for layer, block in enumerate(stack.blocks):
             part = block.attention
@@ -340,7 +308,7 @@ class SlotBatch:
         logits = self.weights.head(stack.norm(x)).float()
         if self.forced:
             logits[:, self.end] = -torch.inf
-        return self.choose(rows, logits)
+        return logits
 
     def _bias(self, places: Tensor, seen: int) -> Tensor:
         distance = places[:, None] - torch.arange(seen, device=self.device)
@@ -348,6 +316,14 @@ class SlotBatch:
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, self.heads)
+
+
+def _on_cpu(device: torch.device) -> bool:
+    return device.type == "cpu"
+
+
+def _whole_parts(places: int) -> int:
+    return -(-places // PART) * PART
 
 
 def _padding(lengths: Tensor, longest: int, dtype: torch.dtype) -> Tensor:
@@ -364,7 +340,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 def likeliest(logits: Tensor) -> Tensor:
     """`argmax(1)`, the first of equals; on a CPU that is slow over a whole vocabulary, and the maximum is not."""
     rows, vocabulary = logits.shape
-    if logits.device.type != "cpu" or vocabulary % 128:
+    if not _on_cpu(logits.device) or vocabulary % 128:
         return logits.argmax(1)
     parts = logits.view(rows, -1, 128)
     part = parts.amax(2).argmax(1)

@@ -174,9 +174,16 @@ def test_beams_may_end_less_likely_but_not_all_of_them():
     assert not unlikely([]) and not unlikely([float("nan")] * 3) and unlikely([float("inf"), float("nan")])
 
 
-@pytest.mark.parametrize(("device", "dtype", "equal"), [("CPU A", "float32", True), ("CPU A", "bfloat16", False),
-                                                        ("GPU A", "bfloat16", True)])  # fmt: skip
-def test_in_bfloat16_on_a_cpu_the_version_of_this_package_decides_too(device, dtype, equal):
+@pytest.mark.parametrize(
+    ("device", "dtype", "equal"),
+    [
+        ("CPU A", "float32", True),
+        ("CPU A", "bfloat16", False),
+        ("GPU A", "bfloat16", False),
+        ("GPU A", "float32", False),
+    ],
+)
+def test_but_for_float32_on_a_cpu_the_version_of_this_package_decides_too(device, dtype, equal):
     def computed_by(**packages: str) -> Environment:
         versions = {"torch": "2.13.0", "numpy": "2"} | packages
         return Environment(python="3.11", platform="Linux", device=device, threads=2, packages=versions,

@@ -14,7 +14,7 @@ from recipes.quantization import bring_in_bitsandbytes
 from record.errors import UserError
 from record.scores import Contract
 from scoring.contract import contract_of
-from scoring.decoding import slot_decoding
+from scoring.decoding import caches, slot_decoding
 from scoring.decoding.generate import NEUTRAL, engine_here, generate, is_plain
 
 MOST = 40
@@ -265,7 +265,7 @@ def test_a_generation_config_that_asks_for_nothing_is_no_hindrance(trained, ques
 
 def test_where_memory_runs_out_fewer_rows_run(trained, questions, answers, monkeypatch):
     """The allocator's own refusal, at the size of cache from which on it refuses."""
-    enlarged, refused = slot_decoding._enlarge, []
+    enlarged, refused = caches._enlarge, []
 
     def limited(old, rows, places, used):
         if rows > 6:
@@ -273,13 +273,13 @@ def test_where_memory_runs_out_fewer_rows_run(trained, questions, answers, monke
             torch.empty(2**60)
         return enlarged(old, rows, places, used)
 
-    monkeypatch.setattr(slot_decoding, "_enlarge", limited)
+    monkeypatch.setattr(caches, "_enlarge", limited)
     ids = trained[1](questions)["input_ids"]
     counted = []
     assert slot_decoding.greedy(trained[0], ids, MOST, 20, counted.append) == answers[True]
     # Of 20 slots the first 17 were filled at once, with what the encoder had read; of 10 all, and 5 rows fit.
     assert refused == [17, 10] and sum(counted) == len(questions)
-    monkeypatch.setattr(slot_decoding, "_enlarge", lambda *how: torch.empty(2**60))
+    monkeypatch.setattr(caches, "_enlarge", lambda *how: torch.empty(2**60))
     with pytest.raises(RuntimeError, match=r"can't allocate memory"):
         slot_decoding.greedy(trained[0], ids, MOST, 20)
     longest = max(range(len(ids)), key=lambda row: len(ids[row]))
