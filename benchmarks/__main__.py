@@ -26,8 +26,10 @@ RESULTS = Path(__file__).parent / "results"
 PICTURES = Path(__file__).parents[1] / "docs" / "benchmarks"
 PARTS = (
     "training", "base", "generation", "prefill", "scoring", "data", "growth", "processes", "exports", "load",
-    "profiles", "machine", "bfloat16-base", "bfloat16-large", "loss-curves", "vocabulary",
+    "profiles", "machine", "bfloat16-base", "bfloat16-large", "loss-curves", "vocabulary", "anchors",
 )  # fmt: skip
+# What others published of GPUs.
+GPU_PARTS = ("anchors",)
 # A GPU trains a larger shape than the base model's, exports are for hosts without one, the load is a miniature's.
 CPU_PARTS = (
     "base", "prefill", "processes", "exports", "load", "bfloat16-base", "bfloat16-large", "loss-curves", "vocabulary",
@@ -77,7 +79,7 @@ def command(device: str, quick: bool, only: tuple[str, ...], into: Path | None) 
     \b
     PART is training, base, generation, prefill, scoring, data, growth, processes,
     exports, load, profiles, machine, bfloat16-base, bfloat16-large,
-    loss-curves or vocabulary.
+    loss-curves, vocabulary or anchors.
     """
     import torch
 
@@ -87,10 +89,13 @@ def command(device: str, quick: bool, only: tuple[str, ...], into: Path | None) 
     folder = into or (Path(tempfile.gettempdir(), "benchmarks") if quick else RESULTS)
     path = folder / f"{name}.json"
     previous = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    parts = list(only) or [part for part in PARTS if part not in CPU_PARTS or device == "cpu"]
-    result = run(device, quick, parts, previous.get("parts", {}))
+    others = CPU_PARTS if device == "cuda" else GPU_PARTS
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    # Each part is kept when it is measured, whatever becomes of the next.
+    for part in only or [part for part in PARTS if part not in others]:
+        result = run(device, quick, part, previous.get("parts", {}))
+        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        previous = result
     from benchmarks.plot import draw
 
     pictures = draw(result, PICTURES if folder == RESULTS else folder, name)
@@ -120,25 +125,24 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def run(device: str, quick: bool, only: list[str], previous: dict[str, dict]) -> dict:
-    """Measures the parts in `only`, takes the others from `kept`, and puts the chosen figures at the top."""
+def run(device: str, quick: bool, name: str, previous: dict[str, dict]) -> dict:
+    """Measures the part `name`, takes the others from `previous`, and puts the chosen figures at the top."""
     import torch
 
     from recipes.environment import device_name
 
     parts = dict(previous)
-    for name in only:
-        print(f"Measuring {name}", flush=True)
-        start = time.perf_counter()
-        parts[name] = attempt(measures(device, quick, parts)[name])
-        parts[name] |= {
-            "took_seconds": round(time.perf_counter() - start, 1),
-            "threads": torch.get_num_threads(),
-            "date": datetime.now(UTC).date().isoformat(),
-            "versions": {package: version for package in PACKAGES if (version := installed(package))},
-        }
-        if "missing" in parts[name]:
-            print(f"  left out for lack of {parts[name]['missing']}", flush=True)
+    print(f"Measuring {name}", flush=True)
+    start = time.perf_counter()
+    parts[name] = attempt(measures(device, quick, parts)[name])
+    parts[name] |= {
+        "took_seconds": round(time.perf_counter() - start, 1),
+        "threads": torch.get_num_threads(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "versions": {package: version for package in PACKAGES if (version := installed(package))},
+    }
+    if "missing" in parts[name]:
+        print(f"  left out for lack of {parts[name]['missing']}", flush=True)
     return {
         "device": device_name() if device == "cuda" else "CPU",
         "cores": os.cpu_count(),
@@ -268,11 +272,18 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
 
         return measure(1, ("tiny",)) if quick else measure(repeats)
 
+    def anchors() -> dict:
+        from benchmarks.anchors import measure
+
+        if quick:
+            return measure(device, repeats, "tiny", "tiny", (2, 4), 24, 8)
+        return measure(device, repeats, "xl", "large", (32, 64, 128), 128, 64)
+
     return {
         "loss-curves": loss_curves, "bfloat16-base": bfloat16_base, "bfloat16-large": bfloat16_large,
         "training": training, "base": base, "generation": generation, "prefill": prefill, "scoring": scoring,
         "data": data, "growth": growth, "processes": processes, "exports": exports, "load": load, "profiles": profiles,
-        "machine": machine, "vocabulary": vocabulary,
+        "machine": machine, "vocabulary": vocabulary, "anchors": anchors,
     }  # fmt: skip
 
 

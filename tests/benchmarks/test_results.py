@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from benchmarks.__main__ import FLAT, attempt, cpu_kind, main, slug
+from benchmarks.anchors import WAYS
+from benchmarks.anchors import measure as measure_anchors
 from benchmarks.loss_curves import _train, spread_of
 from benchmarks.shapes import make_model
 from benchmarks.training import PEFT_LOOP, stock
@@ -113,6 +115,16 @@ def test_parts_that_are_not_measured_again_stay(measured):
     again = json.loads((root / "benchmarks" / "results" / f"{cpu_kind()}.json").read_text())
     assert again["parts"]["training"] == result["parts"]["training"]
     assert again["parts"]["machine"]["date"] >= result["parts"]["machine"]["date"]
+
+
+def test_a_part_that_breaks_costs_none_that_was_measured_before_it(tmp_path, monkeypatch):
+    def broken():
+        raise RuntimeError("the kernel cannot be compiled")
+
+    monkeypatch.setattr("benchmarks.__main__.measures", lambda *how: {"data": lambda: {"sizes": []}, "growth": broken})
+    with pytest.raises(RuntimeError, match="cannot be compiled"):
+        main(["--quick", "--only", "data", "--only", "growth", "--into", str(tmp_path)])
+    assert json.loads((tmp_path / f"{cpu_kind()}.json").read_text())["parts"].keys() == {"data"}
 
 
 def test_the_table_says_what_the_json_says(measured):
@@ -257,6 +269,23 @@ def test_a_gpus_figures_are_told_in_units_that_read_well(tmp_path):
     told = block("speed", tmp_path)
     assert "790 TFLOP/s" in told and "45.6%" in told and "20 seconds" in told and "1.5 hours" in told
     assert "2.2 minutes" in told and "on a card of 12 GiB: fits, with 8.1 GB." in told
+
+
+@pytest.mark.filterwarnings("ignore:_compile flag on create_block_mask:DeprecationWarning")
+def test_a_gpus_figures_stand_next_to_what_others_published(tmp_path):
+    anchors = measure_anchors("cpu", 1, "tiny", "tiny", (2,), 24, 8)
+    assert anchors["writing"][2]["tokens_per_second"].keys() == WAYS.keys() and "ours" in anchors["training"]
+    (flex,) = anchors["not_trained"]
+    assert "FlexAttention without dropout" in flex
+    # As it is for the size that others timed.
+    anchors["writing"] = {32: anchors["writing"][2] | {"tensorrt_llm": 3_312, "base_vs_tensorrt_llm": 1.25}}
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    (results / "nvidia-h100.json").write_text(json.dumps({"device": "NVIDIA H100", "parts": {"anchors": anchors}}))
+    told = block("speed", tmp_path)
+    assert "FLAN-T5-tiny's shape on NVIDIA H100" in told and "| 3,312 | 1.25x |" in told
+    assert f"| **this project** | {anchors['training']['ours']['tokens_per_second']:,.0f} | " in told
+    assert f"| {flex} | FlexAttention does not support backward on CPU" in told
 
 
 def test_scoring_is_taken_from_the_results_once_they_hold_it(tmp_path):
