@@ -350,6 +350,7 @@ def test_a_keyboard_suffices(sql_page, visit):
     page.keyboard.press("Enter")
     tab_to("button.label-wrap")
     page.keyboard.press("Enter")
+    page.locator("#example input").first.wait_for()
     tab_to("#example input")
     page.keyboard.press("Space")
     page.wait_for_function("document.querySelector('#reference textarea').value != ''")
