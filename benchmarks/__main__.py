@@ -220,7 +220,7 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
     def processes() -> dict:
         from benchmarks.processes import measure
 
-        return measure("tiny", 16, 1) if quick else measure("small", 300, repeats)
+        return measure("tiny", 16, 1) if quick else measure("small", 1_000, repeats)
 
     def exports() -> dict:
         from benchmarks.export import measure, measure_both
