@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from recipes.training.micro_batches import out_of_memory
 from scoring.decoding.caches import Cache, SlotRow
 from scoring.decoding.launches import Launches
+from scoring.decoding.t5_reading import encode
 from scoring.decoding.t5_weights import Weights, weights_of
 
 # Prompt tokens, padding included, that are encoded at once.
@@ -164,32 +165,20 @@ class SlotBatch:
         """Runs the encoder on the next rows, the longest prompts first."""
         longest = len(self.prompts[self.queue[0]])
         rows = [self.queue.popleft() for _ in range(min(max(1, ENCODED // longest), len(self.queue)))]
-        ids = pad_sequence([torch.tensor(self.prompts[row]) for row in rows], batch_first=True).to(self.device)
-        lengths = torch.tensor([len(self.prompts[row]) for row in rows], device=self.device)
-        stack = self.weights.encoder
-        x = stack.embedding[ids]
-        bias = self.weights.encoder_bias(longest, longest)
-        mask = bias + _padding(lengths, longest, bias.dtype)
-        for block in stack.blocks:
-            part = block.attention
-            h = part.norm(x)
-            q, k, v = (self._split(one(h)).transpose(1, 2) for one in (part.q, part.k, part.v))
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
-            x = x + part.o(out.transpose(1, 2).flatten(2))
-            x = x + block.feed_forward(x)
-        x = stack.norm(x)
-        self.waiting.extend(
-            (row, states[:length]) for row, states, length in zip(rows, x, lengths.tolist(), strict=True)
-        )
+        prompts = [self.prompts[row] for row in rows]
+        states, _ = encode(self.weights, prompts)
+        self.waiting.extend(zip(rows, states.split(list(map(len, prompts))), strict=True))
 
     def _enter(self, numbers: list[int], states: list[Tensor]) -> None:
         cache, first = self.caches[0], len(self.caches[0].rows)
-        longest = max(map(len, states))
-        cache.reserve(first + len(numbers), longest)
-        padded = pad_sequence(states, batch_first=True)
+        lengths = list(map(len, states))
+        longest = max(lengths)
+        # At once for all that may be in work: to grow is to copy.
+        cache.reserve(min(self.slots, first + len(numbers) + len(self.waiting) + len(self.queue)), longest)
+        flat = torch.cat(states)
         for layer, block in enumerate(self.weights.decoder.blocks):
             for place, one in enumerate((block.cross.k, block.cross.v)):
-                keys = self._split(one(padded)).transpose(1, 2)
+                keys = self._split(pad_sequence(one(flat).split(lengths), batch_first=True)).transpose(1, 2)
                 cache.source[layer, place, first : first + len(numbers), :, :longest] = keys
         cache.rows += [SlotRow(number, self.start, len(own)) for number, own in zip(numbers, states, strict=True)]
 

@@ -41,23 +41,32 @@ def _rows(rows: Sequence[list[int]], device) -> _Rows:
     return _Rows(ids[real].to(device), real.to(device), real.flatten().nonzero()[:, 0].to(device))
 
 
-def read(weights: Weights, prompts: Sequence[list[int]], past: Sequence[list[int]]) -> Tensor:
-    """What the head sees at each token of `past`, (tokens, d_model): rows of the decoder's tokens after their prompts.
-
-    The layers are those that `slot_decoding` writes with, so that reading costs no more than writing.
-    """
-    device = weights.decoder.embedding.device
-    source, target = _rows(prompts, device), _rows(past, device)
+def encode(weights: Weights, prompts: Sequence[list[int]]) -> tuple[Tensor, _Rows]:
+    """What the decoder attends to, (tokens, d_model), of all prompts, one after another, and where they lie."""
+    source = _rows(prompts, weights.encoder.embedding.device)
     longest = source.real.shape[1]
-    unseen = torch.zeros_like(source.real, dtype=weights.encoder.embedding.dtype)
-    unseen = unseen.masked_fill_(~source.real, -torch.inf)[:, None, None]
-    mask = weights.encoder_bias(longest, longest) + unseen
+    mask = weights.encoder_bias(longest, longest) + _unseen(source, weights.encoder.embedding.dtype)
     x = weights.encoder.embedding[source.ids]
     for block in weights.encoder.blocks:
         h = block.attention.norm(x)
         x = x + _attend(weights, block.attention, h, source, h, source, mask)
         x = x + block.feed_forward(x)
-    states = weights.encoder.norm(x)
+    return weights.encoder.norm(x), source
+
+
+def _unseen(rows: _Rows, dtype: torch.dtype) -> Tensor:
+    """(rows, 1, 1, longest): 0 where there is a token, else -inf."""
+    return torch.zeros_like(rows.real, dtype=dtype).masked_fill_(~rows.real, -torch.inf)[:, None, None]
+
+
+def read(weights: Weights, prompts: Sequence[list[int]], past: Sequence[list[int]]) -> Tensor:
+    """What the head sees at each token of `past`, (tokens, d_model): rows of the decoder's tokens after their prompts.
+
+    The layers are those that `slot_decoding` writes with, so that reading costs no more than writing.
+    """
+    states, source = encode(weights, prompts)
+    unseen = _unseen(source, states.dtype)
+    target = _rows(past, weights.decoder.embedding.device)
     longest = target.real.shape[1]
     bias = weights.decoder_bias(longest, longest)
     # Looking back only, no token sees a padded place: those come after it.

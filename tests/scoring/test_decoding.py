@@ -277,8 +277,8 @@ def test_where_memory_runs_out_fewer_rows_run(trained, questions, answers, monke
     ids = trained[1](questions)["input_ids"]
     counted = []
     assert slot_decoding.greedy(trained[0], ids, MOST, 20, counted.append) == answers[True]
-    # Of 20 slots the first 17 were filled at once, with what the encoder had read; of 10 all, and 5 rows fit.
-    assert refused == [17, 10] and sum(counted) == len(questions)
+    # Room for all slots is made at once: 20 and 10 do not fit, 5 do.
+    assert refused == [20, 10] and sum(counted) == len(questions)
     monkeypatch.setattr(caches, "_enlarge", lambda *how: torch.empty(2**60))
     with pytest.raises(RuntimeError, match=r"can't allocate memory"):
         slot_decoding.greedy(trained[0], ids, MOST, 20)
