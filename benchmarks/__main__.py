@@ -260,7 +260,7 @@ def measures(device: str, quick: bool, parts: dict[str, dict]) -> dict[str, Call
 
         if quick:
             return measure("tiny", repeats, rows=8, epoch_rows=64, scored=4)
-        return measure("large", repeats, epoch_rows=256, scored=32)
+        return measure("large", repeats, epoch_rows=256)
 
     def loss_curves() -> dict:
         from benchmarks.loss_curves import measure
