@@ -5,6 +5,7 @@ for arrays of the sizes and places that it was made with. Both ways run the same
 the clock decides about seconds, not about tokens.
 """
 
+import logging
 import time
 from collections.abc import Callable, Hashable
 from functools import partial
@@ -12,6 +13,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from record.errors import one_line
+
+log = logging.getLogger(__name__)
 # Calls that launch kernel by kernel before a graph is tried: libraries set themselves up in the first.
 TIMED = 2
 
@@ -25,7 +29,7 @@ class Launches:
     """
 
     def __init__(self) -> None:
-        self.graphs: bool | None = None
+        self.graphs: bool | None = None if torch.cuda.is_available() else False
         self.calls, self.seconds = 0, 0.0
         self.kept: dict[Hashable, tuple[Arrays, Callable[[], None]]] = {}
         self.storage: Hashable = None
@@ -68,8 +72,9 @@ class Launches:
             own = tuple(array.clone() for array in arrays)
             try:
                 self.kept[sizes] = own, self._capture(partial(step, *own))
-            except RuntimeError:
+            except RuntimeError as error:
                 # A driver, a layer or the memory may not allow it; launching kernel by kernel is as right.
+                log.warning("decoding goes on without CUDA graphs, as none can be made: %s", one_line(str(error), 200))
                 self.graphs = False
                 return None
         own, _ = self.kept[sizes]

@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from recipes.training.micro_batches import out_of_memory
 from scoring.decoding.caches import Cache, SlotRow
 from scoring.decoding.launches import Launches
-from scoring.decoding.t5_reading import encode
+from scoring.decoding.t5_reading import encode, padding_mask
 from scoring.decoding.t5_weights import Weights, weights_of
 
 # Prompt tokens, padding included, that are encoded at once.
@@ -316,9 +316,8 @@ def _whole_parts(places: int) -> int:
 
 
 def _padding(lengths: Tensor, longest: int, dtype: torch.dtype) -> Tensor:
-    """(rows, 1, 1, longest): 0 where a row has a token, -inf after its end."""
-    beyond = torch.arange(longest, device=lengths.device) >= lengths[:, None]
-    return torch.zeros(beyond.shape, dtype=dtype, device=lengths.device).masked_fill(beyond, -torch.inf)[:, None, None]
+    """`padding_mask` of rows of such lengths."""
+    return padding_mask(torch.arange(longest, device=lengths.device) < lengths[:, None], dtype)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def encode(weights: Weights, prompts: Sequence[list[int]]) -> tuple[Tensor, _Row
     """What the decoder attends to, (tokens, d_model), of all prompts, one after another, and where they lie."""
     source = _rows(prompts, weights.encoder.embedding.device)
     longest = source.real.shape[1]
-    mask = weights.encoder_bias(longest, longest) + _unseen(source, weights.encoder.embedding.dtype)
+    mask = weights.encoder_bias(longest, longest) + padding_mask(source.real, weights.encoder.embedding.dtype)
     x = weights.encoder.embedding[source.ids]
     for block in weights.encoder.blocks:
         h = block.attention.norm(x)
@@ -54,9 +54,9 @@ def encode(weights: Weights, prompts: Sequence[list[int]]) -> tuple[Tensor, _Row
     return weights.encoder.norm(x), source
 
 
-def _unseen(rows: _Rows, dtype: torch.dtype) -> Tensor:
-    """(rows, 1, 1, longest): 0 where there is a token, else -inf."""
-    return torch.zeros_like(rows.real, dtype=dtype).masked_fill_(~rows.real, -torch.inf)[:, None, None]
+def padding_mask(real: Tensor, dtype: torch.dtype) -> Tensor:
+    """From (rows, longest), which places hold a token, to (rows, 1, 1, longest): 0 where one does, else -inf."""
+    return torch.zeros_like(real, dtype=dtype).masked_fill_(~real, -torch.inf)[:, None, None]
 
 
 def read(weights: Weights, prompts: Sequence[list[int]], past: Sequence[list[int]]) -> Tensor:
@@ -65,7 +65,7 @@ def read(weights: Weights, prompts: Sequence[list[int]], past: Sequence[list[int
     The layers are those that `slot_decoding` writes with, so that reading costs no more than writing.
     """
     states, source = encode(weights, prompts)
-    unseen = _unseen(source, states.dtype)
+    unseen = padding_mask(source.real, states.dtype)
     target = _rows(past, weights.decoder.embedding.device)
     longest = target.real.shape[1]
     bias = weights.decoder_bias(longest, longest)

@@ -1,5 +1,6 @@
 """Decoding as a GPU does it, on a CPU: in arrays of few sizes, by launches that a graph may take the place of."""
 
+import copy
 import itertools
 import time
 
@@ -23,6 +24,7 @@ class Replayed(Launches):
 
     def __init__(self):
         super().__init__()
+        self.graphs = None
         self.made, self.replayed = [], 0
         batches.append(self)
 
@@ -99,10 +101,14 @@ def test_a_cache_that_grows_moves_and_gets_new_graphs(model, answers, as_on_a_gp
     assert len(moved) >= 3 and not any(moved)
 
 
-def test_where_no_graph_can_be_made_kernels_are_launched_one_by_one(model, answers, as_on_a_gpu, monkeypatch):
+def test_where_no_graph_can_be_made_kernels_are_launched_one_by_one(model, answers, as_on_a_gpu, monkeypatch, caplog):
     tried = []
 
     class Kept(Launches):
+        def __init__(self):
+            super().__init__()
+            self.graphs = None
+
         def _capture(self, step):
             tried.append(self)
             return super()._capture(step)
@@ -113,6 +119,10 @@ def test_where_no_graph_can_be_made_kernels_are_launched_one_by_one(model, answe
     assert slot_decoding.greedy(model, PROMPTS, MOST, 4) == answers
     (batch,) = tried
     assert batch.graphs is False and batch.calls > launches.TIMED + 1
+    (line,) = caplog.messages
+    assert line.startswith("decoding goes on without CUDA graphs, as none can be made: ") and "\n" not in line
+    # On a device that is no NVIDIA GPU none is tried.
+    assert Launches().graphs is False
 
 
 def test_the_clock_decides():
@@ -123,6 +133,7 @@ def test_the_clock_decides():
                 return lambda: time.sleep(by_graph)
 
         one = Timed()
+        one.graphs = None
         arrays = (torch.zeros(2, dtype=torch.long),)
         for _ in range(launches.TIMED + 1):
             one.run(lambda *arrays: time.sleep(by_kernels), arrays, 2, "storage", "sizes")
@@ -145,6 +156,5 @@ def test_a_step_asks_the_device_for_nothing_so_that_it_can_be_captured(model, as
 
     monkeypatch.setattr(slot_decoding, "Launches", Traced)
     # In 64 bits, which oneDNN has no layout for: its products have no arrays without numbers.
-    slot_decoding.greedy(model.double(), PROMPTS[:2], 4, 2)
+    slot_decoding.greedy(copy.deepcopy(model).double(), PROMPTS[:2], 4, 2)
     assert passed
-    model.float()
