@@ -288,6 +288,20 @@ def test_the_numbers_are_the_cards(sql_run, sql_page, visit):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@browses
+def test_what_is_asked_during_an_answer_comes_next(sql_run, sql_page, visit):
+    rows = load_predictions(sql_run[0])
+    assert rows.adapter[0] != rows.adapter[1]
+    page = visit(sql_page)
+    choose(page, 0)
+    page.get_by_role("button", name="Run").click()
+    page.get_by_role("radio").nth(1).check()
+    filled = "([box, text]) => document.querySelector(`#${box} textarea`).value == text"
+    page.wait_for_function(filled, arg=["reference", rows.reference[1]])
+    page.get_by_role("button", name="Run").click()
+    page.wait_for_function(filled, arg=["adapter", rows.adapter[1]])
+
+
 CONNECT = """
 import { Client } from "@gradio/client";
 const page = await Client.connect(process.env.PAGE);

@@ -176,6 +176,8 @@ def _try(template: Template, models: Models, rows: list[dict[str, Any]], sql: bo
         concurrency_limit=1,
         concurrency_id="answers",
         show_progress="minimal",
+        # What is asked while an answer is under way comes next. Gradio's default ignores it without a word.
+        trigger_mode="always_last",
     )
 
     def answers(prompt: str) -> tuple[str, str]:
