@@ -55,6 +55,12 @@ class Cache:
             self.source[:, :, place, :, : row.source] = self.source[:, :, last, :, : row.source]
             self.rows[place] = row
 
+    def tighten(self) -> None:
+        """Gives up places of prompts that no row needs, where they are a quarter at least."""
+        longest = max(row.source for row in self.rows)
+        if longest <= self.source.shape[4] * 3 // 4:
+            self.source = self.source[:, :, :, :, :longest].contiguous()
+
 
 def _enlarge(old: Tensor, rows: int, places: int, used: int) -> Tensor:
     # Zeros: what no query may see is weighted with 0, and 0 times whatever lay in memory may be NaN.
@@ -67,4 +73,4 @@ def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
     if like.device.type != "cpu":
         return like.new_zeros(shape)
     # The system's zeros, where torch would write its own all over memory that may never be used.
-    return torch.from_numpy(np.zeros(shape, like.numpy().dtype))
+    return torch.from_numpy(np.zeros(shape, f"i{like.element_size()}")).view(like.dtype)

@@ -138,16 +138,18 @@ class SlotBatch:
         places = max_new_tokens + self.steps
         by_distance = weights.decoder_bias(1, places, past_seen_tokens=places - 1)[0, :, 0].flip(-1).T
         if on_cpu:
-            # A CPU takes longer for the attention of one query a row in bfloat16 (docs/what-did-not-work.md).
             by_distance = by_distance.float()
         # (places + 1, heads): by how many places back a key lies; last, and so at -1, what no query may see.
         self.bias = torch.cat([by_distance, torch.full_like(by_distance[:1], -torch.inf)])
         self.heads = (config.num_heads, config.d_kv)
         shape = (len(weights.decoder.blocks), *self.heads)
+        embedding = weights.decoder.embedding
+        # oneDNN copies part of an array before it multiplies it in bfloat16.
+        self.whole = on_cpu and embedding.dtype == torch.bfloat16
         self.caches = []
         size = PLACES if on_cpu else places
         while not self.caches or self.caches[-1].places < places:
-            self.caches.append(Cache(shape, min(size, places), self.bias))
+            self.caches.append(Cache(shape, min(size, places), embedding if self.whole else self.bias))
             size *= 2
 
     def admit(self) -> bool:
@@ -266,6 +268,9 @@ class SlotBatch:
         numbers = torch.arange(len(cache.rows), device=self.device)
         longest = max(row.source for row in cache.rows)
         oldest = max(row.places for row in cache.rows)
+        if self.whole:
+            cache.tighten()
+            longest, oldest = cache.source.shape[4], cache.places - 1
         return cache, numbers, places, oldest, longest, _padding(sources, longest, self.bias.dtype)
 
     def _logits(self, last: Tensor, groups, step: int) -> Tensor:
@@ -273,11 +278,12 @@ class SlotBatch:
         stack = self.weights.decoder
         x = stack.embedding[last]
         sizes = [len(numbers) for _, numbers, *_ in groups]
+        dtype = self.caches[0].past.dtype
         biases = [self._bias(places + step, oldest + step + 1) for _, _, places, oldest, _, _ in groups]
         for layer, block in enumerate(stack.blocks):
             part = block.attention
             h = part.norm(x)
-            parts = [self._split(one(h)).to(self.bias.dtype).split(sizes) for one in (part.q, part.k, part.v)]
+            parts = [self._split(one(h)).to(dtype).split(sizes) for one in (part.q, part.k, part.v)]
             out = []
             for (cache, numbers, places, oldest, _, _), bias, q, k, v in zip(groups, biases, *parts, strict=True):
                 keys, values = cache.past[layer]
@@ -287,7 +293,7 @@ class SlotBatch:
                 out.append(_attend(q, keys[: len(q), :, :seen], values[: len(q), :, :seen], bias))
             x = x + part.o(torch.cat(out).to(x.dtype))
             part = block.cross
-            q = self._split(part.q(part.norm(x))).to(self.bias.dtype).split(sizes)
+            q = self._split(part.q(part.norm(x))).to(dtype).split(sizes)
             out = [
                 _attend(own, *cache.source[layer, :, : len(own), :, :longest], mask)
                 for own, (cache, _, _, _, longest, mask) in zip(q, groups, strict=True)
@@ -322,6 +328,10 @@ def _padding(lengths: Tensor, longest: int, dtype: torch.dtype) -> Tensor:
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     """One query a row, (rows, heads, d_kv), to (rows, heads · d_kv)."""
+    if _on_cpu(q.device) and q.dtype == torch.bfloat16:
+        # PyTorch's own takes several times as long (docs/what-did-not-work.md).
+        scores = (q[:, :, None] @ k.transpose(2, 3)).float().add_(mask)
+        return (scores.softmax(-1).to(q.dtype) @ v).flatten(1)
     return F.scaled_dot_product_attention(q[:, :, None], k, v, attn_mask=mask, scale=1.0).flatten(1)
 
 
