@@ -29,7 +29,7 @@ Round = Callable[[int], tuple[int, float]]
 
 
 def measure(
-    size: str, repeats: int, rows: int = 32, batches: tuple[int, ...] = (), epoch_rows: int = 0, scored: int = 64
+    size: str, repeats: int, rows: int = 32, batches: tuple[int, ...] = (), epoch_rows: int = 0, scored: int = 128
 ) -> dict:
     """Tokens a second of every contender, medians of interleaved rounds, and ratios, medians of the rounds' own.
 
@@ -37,7 +37,7 @@ def measure(
         rows: of each round of training, one optimizer step.
         batches: rows of the stock trainer's micro-batches; none leaves it out.
         epoch_rows: where given, of each round of this project's training in bfloat16, in steps of the finance recipe.
-        scored: rows of each round of scoring.
+        scored: rows of each round of scoring; more than slots, so that rows enter where others leave, as in a run.
     """
     source, pool = make_rows(POOL)
     training = _race(_training(size, pool, rows, batches, epoch_rows), repeats)
