@@ -16,7 +16,6 @@ from record.scores import Contract
 from scoring.contract import contract_of
 from scoring.decoding import caches, slot_decoding
 from scoring.decoding.generate import NEUTRAL, engine_here, generate, is_plain
-from scoring.decoding.t5_weights import weights_of
 
 MOST = 40
 PROMPTS = [
@@ -129,39 +128,6 @@ def test_in_bfloat16_tokens_are_as_likely_as_those_of_generate(trained, question
     theirs = alone(rounded, ids)
     print(f"bfloat16 falls short by {short(ours):.2g} nats a token, transformers' generate by {short(theirs):.2g}")
     assert short(alone(exact, ids)) < 1e-5 and max(short(ours), short(theirs)) < 3e-3
-
-
-def test_in_bfloat16_attention_is_that_of_float32():
-    torch.manual_seed(0)
-    q, k, v = torch.randn(3, 4, 64) / 8, torch.randn(3, 4, 20, 64), torch.randn(3, 4, 20, 64)
-    hidden = torch.arange(20) >= torch.tensor([20, 7, 1])[:, None, None, None]
-    mask = torch.zeros(hidden.shape).masked_fill_(hidden, -torch.inf)
-    found = slot_decoding._attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), mask)
-    assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found.float(), slot_decoding._attend(q, k, v, mask), atol=0.03, rtol=0.02)
-
-
-def test_in_bfloat16_caches_fit_the_rows_in_work(trained, questions):
-    """After long prompts, short ones read no more than if they were alone, and write the same."""
-    model = copy.deepcopy(trained[0]).to(torch.bfloat16)
-    short = trained[1](questions[:2])["input_ids"]
-    long = [4 * one for one in short]
-
-    def write(prompts: list[list[int]]) -> tuple[dict[int, list[int]], slot_decoding.SlotBatch]:
-        batch = slot_decoding.SlotBatch(model, weights_of(model), prompts, [9] * len(prompts), 9, 2, forced=True)
-        batch.queue.extend(range(len(prompts)))
-        outputs = {}
-        with torch.inference_mode():
-            while batch.admit():
-                outputs |= batch.advance()
-        return outputs, batch
-
-    alone, batch = write(short)
-    after, same = write([*long, *short])
-    assert [after[2], after[3]] == [alone[0], alone[1]]
-    for cache, other in zip(batch.caches, same.caches, strict=True):
-        assert cache.past.dtype == torch.bfloat16 and cache.source.shape == other.source.shape
-    assert batch.caches[0].source.shape[4] == max(map(len, short))
 
 
 def test_rows_are_cut_at_the_limit(trained, questions, answers):

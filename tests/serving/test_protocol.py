@@ -22,6 +22,9 @@ from serving.answers import TextStream
 from serving.engine import Engine, PendingRow
 from serving.loading import Source, load, sharing
 from serving.openapi import document
+from serving.prompts import MAX_PROMPT_TOKENS
+from serving.requests import MAX_PROMPT_CHARACTERS
+from serving.space.page.answers import LONGEST, LONGEST_TEXT
 
 NAME, BASE, KEY, PAGE = "finance", "google/flan-t5-large", "a-key-of-mine", "https://page.example"
 QUESTION = questions.rows()[0]["instruction"]
@@ -299,6 +302,10 @@ def test_a_page_of_a_named_origin_may_ask(service):
     assert "x-stainless-os" in told["Access-Control-Allow-Headers"]
     assert send(service, None, "/v1/models", "GET", Origin=PAGE, **BEARER)[2]["Access-Control-Allow-Origin"] == PAGE
     assert send_raw(service, None, "/v1/completions", "OPTIONS", Origin="https://other.example", **asks)[0] == 400
+
+
+def test_a_spaces_page_reads_as_long_a_text_as_the_service():
+    assert (LONGEST, LONGEST_TEXT) == (MAX_PROMPT_TOKENS, MAX_PROMPT_CHARACTERS)
 
 
 def test_the_document_names_every_path_and_parameter(service):

@@ -26,10 +26,7 @@ from record.predictions import load_predictions
 from record.run_record import load_record
 from record.verdict import Verdict
 from scoring.concerns import find_concerns
-from serving.prompts import MAX_PROMPT_TOKENS
-from serving.requests import MAX_PROMPT_CHARACTERS
 from serving.space import publish as publish_space
-from serving.space.page import answers
 
 CHROMIUM = Path("/usr/bin/chromium")
 LACKING = [name for name in ("gradio", "playwright") if find_spec(name) is None] + [CHROMIUM] * (not CHROMIUM.exists())
@@ -151,12 +148,16 @@ def visit(chromium):
     assert not failed
 
 
-def choose(page, number):
+def shows(page, box, text):
+    page.wait_for_function("([box, text]) => document.querySelector(`#${box} textarea`).value == text", arg=[box, text])
+
+
+def choose(page, number, reference):
     """Picks an example and waits for its texts."""
     if not page.get_by_role("radio").first.is_visible():
         page.get_by_role("button", name="Examples from the test split").click()
     page.get_by_role("radio").nth(number).check()
-    page.wait_for_function("document.querySelector('#reference textarea').value != ''")
+    shows(page, "reference", reference)
 
 
 def run(page, start=lambda page: page.get_by_role("button", name="Run").click()):
@@ -200,10 +201,6 @@ def test_what_somebody_else_put_there_stays(sql_run, capsys):
     assert api.list_repo_files(taken, repo_type="space") == [".gitattributes", "README.md", "main.py"]
 
 
-def test_the_page_reads_as_long_a_text_as_the_service():
-    assert (answers.LONGEST, answers.LONGEST_TEXT) == (MAX_PROMPT_TOKENS, MAX_PROMPT_CHARACTERS)
-
-
 def test_a_port_that_is_taken_is_refused_in_a_line(capsys):
     pytest.importorskip("gradio", reason="no gradio: requirements-space.txt")
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -233,9 +230,7 @@ def test_base_and_adapter_answer_side_by_side(sql_run, sql_page, visit):
     rows = load_predictions(sql_run[0])
     page = visit(sql_page)
     for row in range(2):
-        choose(page, row)
-        filled = "text => document.querySelector('#reference textarea').value == text"
-        page.wait_for_function(filled, arg=rows.reference[row])
+        choose(page, row, rows.reference[row])
         run(page)
         assert page.locator("#base textarea").input_value() == rows.base[row]
         assert page.locator("#adapter textarea").input_value() == rows.adapter[row]
@@ -290,16 +285,12 @@ def test_the_numbers_are_the_cards(sql_run, sql_page, visit):
 
 @browses
 def test_what_is_asked_during_an_answer_comes_next(sql_run, sql_page, visit):
-    rows = load_predictions(sql_run[0])
+    rows, page = load_predictions(sql_run[0]), visit(sql_page)
     assert rows.adapter[0] != rows.adapter[1]
-    page = visit(sql_page)
-    choose(page, 0)
-    page.get_by_role("button", name="Run").click()
-    page.get_by_role("radio").nth(1).check()
-    filled = "([box, text]) => document.querySelector(`#${box} textarea`).value == text"
-    page.wait_for_function(filled, arg=["reference", rows.reference[1]])
-    page.get_by_role("button", name="Run").click()
-    page.wait_for_function(filled, arg=["adapter", rows.adapter[1]])
+    for row in range(2):
+        choose(page, row, rows.reference[row])
+        page.get_by_role("button", name="Run").click()
+    shows(page, "adapter", rows.adapter[1])
 
 
 CONNECT = """
@@ -380,7 +371,7 @@ def test_a_keyboard_suffices(sql_page, visit):
 def test_what_strangers_wrote_is_shown_as_text(run_page, visit):
     page = visit(run_page)
     assert page.title() == HOSTILE and page.get_by_role("heading", level=1).inner_text() == HOSTILE
-    choose(page, 0)
+    choose(page, 0, HOSTILE)
     assert page.locator("#box-0 textarea").input_value() == HOSTILE
     run(page)
     page.get_by_role("tab", name="Numbers").click()
